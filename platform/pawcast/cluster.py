@@ -1,0 +1,105 @@
+"""The Ray cluster: join the one named by RAY_ADDRESS, or start a private one that ends with this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from pawcast.errors import ClusterError, PawcastError
+
+# Tasks kept in flight per CPU: enough to never wait, few enough that results don't pile up.
+_IN_FLIGHT_PER_CPU = 4
+
+
+@contextmanager
+def session(cpus: int | None = None) -> Iterator[None]:
+    """Hold a connection to Ray while the block runs. Does nothing if this process has one already.
+
+    Args:
+        cpus: CPUs of the private cluster, if one is started; all of the machine's if None.
+
+    Raises:
+        ClusterError: If RAY_ADDRESS names a cluster that can't be joined.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    # A task's process would otherwise see its own GPUs hidden by Ray when it asked for none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            # "local" even if some cluster runs on this machine: we use only what we were told to use.
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            "The Ray cluster can't be joined",
+            received=f"RAY_ADDRESS={address}" if address else str(error).splitlines()[0],
+            fix="start it (ray start --head), correct RAY_ADDRESS, or unset it to use a private local Ray",
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require(cpus: float, gpus: float = 0) -> None:
+    """Refuse early what the cluster could never schedule; Ray itself would wait for ever.
+
+    Raises:
+        ClusterError: With what is there and what is missing.
+    """
+    total = ray.cluster_resources()
+    have_cpus, have_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    if cpus > have_cpus or gpus > have_gpus:
+        raise ClusterError(
+            "The cluster is too small for this",
+            received=f"{have_cpus:g} CPUs and {have_gpus:g} GPUs",
+            expected=f"{cpus:g} CPUs and {gpus:g} GPUs",
+            fix="ask for fewer --workers, lower --cpus-per-worker, or add nodes",
+        )
+
+
+def run_tasks(task: Any, arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+    """Run a Ray task once for each tuple of arguments; yield (index, result) as they finish.
+
+    Only so many run or wait at once that neither driver nor object store fills up. Our own errors raised
+    inside a task come out as themselves.
+    """
+    waiting: dict[ray.ObjectRef, int] = {}
+    limit = max(2, int(ray.cluster_resources().get("CPU", 1)) * _IN_FLIGHT_PER_CPU)
+    ahead = iter(enumerate(arguments))
+    try:
+        while True:
+            while len(waiting) < limit and (following := next(ahead, None)) is not None:
+                waiting[task.remote(*following[1])] = following[0]
+            if not waiting:
+                return
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            index = waiting.pop(done)
+            with unwrapped():
+                result = ray.get(done)
+            yield index, result
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=False)
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Turn Ray's wrapping of a Pawcast error back into that error."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, PawcastError):
+            raise cause from None
+        raise

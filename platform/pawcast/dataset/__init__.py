@@ -1,0 +1,1 @@
+"""Photos become checked, hashed, split Parquet shards, and shards become pixels."""

@@ -1,0 +1,119 @@
+"""The manifest: one immutable JSON that makes a set of shards a dataset.
+
+Layout in the store:
+
+    datasets/NAME/shards/SPLIT-SHA256.parquet    first, named by their content
+    datasets/NAME/manifests/SHA256.json          last; whoever sees it sees a whole dataset
+    datasets/NAME/refs/latest                    the digest of the manifest to use
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pawcast.errors import ConflictError, IntegrityError, NotFoundError, near
+from pawcast.store import Store
+
+SPLITS = ("train", "val", "holdout", "test")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shard(_Record):
+    """One Parquet file of a split."""
+
+    key: str
+    sha256: str
+    bytes: int
+    rows: int
+
+
+class Split(_Record):
+    """`train`, `val`, `holdout` or the unlabelled `test`."""
+
+    photos: int
+    per_class: dict[str, int]
+    shards: list[Shard]
+
+
+class Quarantined(_Record):
+    """A photo that can't be used, and why."""
+
+    name: str
+    reason: str
+
+
+class Manifest(_Record):
+    """A dataset. Equal photos, labels, seed and sizes give an equal manifest, wherever it was made."""
+
+    schema_version: Literal[1] = 1
+    dataset: str
+    classes: list[str]
+    seed: int
+    source_sha256: str
+    splits: dict[str, Split]
+    quarantine: list[Quarantined]
+
+    def to_json(self) -> bytes:
+        """Canonical bytes: equal manifests have equal bytes."""
+        return json.dumps(self.model_dump(), sort_keys=True, indent=1).encode() + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """sha256 of `to_json()`, 64 hexadecimal digits: the dataset's identity."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def publish(store: Store, manifest: Manifest) -> str:
+    """Make a dataset visible, its shards being there already, and move `latest` to it. Return its digest.
+
+    Raises:
+        ConflictError: If another ingest moved `latest` meanwhile. The dataset itself is published all the same.
+    """
+    digest = manifest.digest
+    store.put_new(f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json())
+    ref = f"datasets/{manifest.dataset}/refs/latest"
+    if store.put_new(ref, digest.encode()):
+        return digest
+    current, token = store.get_versioned(ref)
+    if current.decode() != digest and not store.swap(ref, digest.encode(), token):
+        raise ConflictError(
+            f"Another ingest moved {manifest.dataset}@latest at the same time",
+            fix=f"run this one again to make {digest[:12]} the latest",
+        )
+    return digest
+
+
+def load(store: Store, dataset: str) -> Manifest:
+    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST` (12 or more digits).
+
+    Raises:
+        NotFoundError: If there is no such dataset, naming those that exist.
+        IntegrityError: If the manifest isn't what its digest says.
+    """
+    name, _, wanted = dataset.partition("@")
+    try:
+        if wanted in ("", "latest"):
+            wanted = store.get(f"datasets/{name}/refs/latest").decode()
+        (key,) = store.list(f"datasets/{name}/manifests/{wanted}")
+        data = store.get(key)
+    except (NotFoundError, ValueError):
+        names = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
+        raise NotFoundError(
+            "Unknown dataset", received=repr(dataset), expected=near(name, names),
+            fix="make it with jobs/ingest.py, or check --store",
+        ) from None  # fmt: skip
+    digest = key.rpartition("/")[2].removesuffix(".json")
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise IntegrityError(f"The manifest {key} in {store.uri} was changed", fix="run jobs/ingest.py again")
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]["msg"]
+        raise IntegrityError(f"The manifest {key} can't be read", received=first) from None

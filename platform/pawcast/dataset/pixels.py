@@ -1,0 +1,88 @@
+"""Decode once: a split's shards become uint8 blocks in Ray's object store, which all workers map, not copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import ray
+
+from pawcast import cluster, images
+from pawcast.dataset import shards
+from pawcast.dataset.manifest import Shard, Split
+from pawcast.errors import ClusterError
+from pawcast.store import Store, open_store
+
+# Ray wants room for its own objects beside ours.
+_USABLE = 0.8
+
+
+class Pixels(NamedTuple):
+    """A decoded split.
+
+    Attributes:
+        blocks: References to uint8 [n_i, S, S, 3], in shard order.
+        rows: The n_i.
+        labels: int64 [sum of n_i].
+    """
+
+    blocks: list[ray.ObjectRef]
+    rows: list[int]
+    labels: np.ndarray
+
+
+def decode(
+    store: Store, split: Split, size: int, progress: Callable[[int], None] = lambda photos: None
+) -> Pixels:
+    """Decode and resize a whole split into the object store, in parallel, and verify every shard on the way.
+
+    Args:
+        store: Where the shards are.
+        split: The split.
+        size: Height and width in pixels.
+        progress: Called with the photos that have just been done.
+
+    Raises:
+        IntegrityError: If a shard was changed.
+    """
+    # Every block is wanted in the object store at once, so nothing is gained by submitting them piecemeal.
+    # They are the tasks' own results, not objects put by the tasks: those would be lost with their worker.
+    results = [_decode_task.remote(store.uri, shard, size) for shard in split.shards]
+    waiting = [labels for _, labels in results]
+    while waiting:
+        done, waiting = ray.wait(waiting, num_returns=1)
+        with cluster.unwrapped():
+            progress(len(ray.get(done[0])))
+    labels = ray.get([labels for _, labels in results])
+    return Pixels(
+        blocks=[block for block, _ in results],
+        rows=[len(block_labels) for block_labels in labels],
+        labels=np.concatenate([*labels, np.zeros(0, np.int64)]),
+    )
+
+
+def require_room(photos: int, size: int) -> None:
+    """Refuse a set that the object store can't hold.
+
+    Raises:
+        ClusterError: With both sizes.
+    """
+    needed = photos * size * size * 3
+    room = ray.cluster_resources().get("object_store_memory", 0) * _USABLE
+    if needed > room:
+        raise ClusterError(
+            "The decoded photos don't fit into Ray's object store",
+            received=f"{photos:,} photos of {needed / 2**30:.1f} GiB for {room / 2**30:.1f} GiB",
+            fix="start Ray with a larger --object-store-memory, or lower image_size",
+        )
+
+
+@ray.remote(num_cpus=1, num_returns=2)
+def _decode_task(store_uri: str, shard: Shard, size: int) -> tuple[np.ndarray, np.ndarray]:
+    table = shards.read(open_store(store_uri), shard)
+    block = np.empty((table.num_rows, size, size, 3), np.uint8)
+    for i, data in enumerate(table["image"].combine_chunks().field("bytes")):
+        block[i] = images.load(data.as_py(), size)
+    labels: np.ndarray = table["label"].to_numpy()
+    return block, labels

@@ -1,0 +1,91 @@
+"""Shards: Parquet files of original photo bytes in Hugging Face's image convention.
+
+Any reader of Parquet opens them; `datasets.load_dataset("parquet", …)` shows pictures and class names.
+The convention: https://huggingface.co/docs/datasets/en/image_dataset#parquet
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pawcast.dataset.manifest import Shard
+from pawcast.errors import IntegrityError
+from pawcast.store import Store
+
+MAX_ROWS = 2_048
+MAX_BYTES = 32 * 2**20
+_ROW_GROUP = 128
+
+
+class Row(NamedTuple):
+    """One photo in a shard; `label` is -1 where there is none."""
+
+    id: str
+    name: str
+    label: int
+    sha256: str
+    width: int
+    height: int
+    data: bytes
+
+
+def schema(classes: Sequence[str]) -> pa.Schema:
+    """Return the shards' Arrow schema, with the metadata that Hugging Face's readers look for."""
+    fields = [
+        pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        pa.field("label", pa.int64()),
+        pa.field("id", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+    features: dict[str, object] = {f.name: {"dtype": str(f.type), "_type": "Value"} for f in fields[2:]}
+    features |= {"image": {"_type": "Image"}, "label": {"names": list(classes), "_type": "ClassLabel"}}
+    return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}}, sort_keys=True)})
+
+
+def write(store: Store, dataset: str, split: str, rows: Sequence[Row], classes: Sequence[str]) -> Shard:
+    """Write one shard under a name derived from its content. Equal rows give an equal shard."""
+    table = pa.Table.from_pydict(
+        {
+            "image": [{"bytes": row.data, "path": row.name} for row in rows],
+            "label": [row.label for row in rows],
+            "id": [row.id for row in rows],
+            "sha256": [row.sha256 for row in rows],
+            "width": [row.width for row in rows],
+            "height": [row.height for row in rows],
+        },
+        schema=schema(classes),
+    )
+    buffer = io.BytesIO()
+    # Photos are compressed already; a codec would only cost time.
+    pq.write_table(table, buffer, row_group_size=_ROW_GROUP, compression="none", use_dictionary=False)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    key = f"datasets/{dataset}/shards/{split}-{digest}.parquet"
+    store.put_new(key, data)
+    return Shard(key=key, sha256=digest, bytes=len(data), rows=len(rows))
+
+
+def read(store: Store, shard: Shard) -> pa.Table:
+    """Read one shard, its bytes checked against the manifest.
+
+    Raises:
+        IntegrityError: If they differ. Nothing of a changed shard is ever used.
+    """
+    data = store.get(shard.key)
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise IntegrityError(
+            f"The shard {shard.key} in {store.uri} was changed",
+            received=f"{len(data):,} bytes with another sha256",
+            expected=f"{shard.bytes:,} bytes with sha256 {shard.sha256[:12]}…",
+            fix="delete it and run jobs/ingest.py again",
+        )
+    return pq.read_table(io.BytesIO(data))

@@ -1,0 +1,56 @@
+"""Accuracy and loss over the epochs, as a PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+TRAIN, VAL, GRID = "#c8752d", "#1f5f8b", "#dddddd"
+
+
+def draw_curves(history: Mapping[str, Sequence[float]], title: str) -> bytes:
+    """Draw a run's curves.
+
+    Args:
+        history: `acc`, `val_acc`, `loss` and `val_loss`, one value an epoch.
+        title: What the run is.
+
+    Returns:
+        A PNG, 1,400 x 560 pixels.
+    """
+    figure = Figure(figsize=(10, 4), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    accuracy, loss = figure.subplots(1, 2)
+    _plot(accuracy, history["acc"], history["val_acc"], "Accuracy")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    best = max(range(len(history["val_acc"])), key=lambda i: history["val_acc"][i])
+    value = history["val_acc"][best]
+    accuracy.plot(best + 1, value, "o", color=VAL)
+    accuracy.annotate(
+        f"best {value:.1%}", (best + 1, value), xytext=(0, 8), textcoords="offset points", color=VAL,
+        ha="right" if best > len(history["val_acc"]) / 2 else "left", fontsize=9,
+    )  # fmt: skip
+    _plot(loss, history["loss"], history["val_loss"], "Loss (binary cross-entropy)")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _plot(axes: Axes, train: Sequence[float], val: Sequence[float], name: str) -> None:
+    epochs = range(1, len(train) + 1)
+    style = {"linewidth": 1.8, "marker": "."}
+    axes.plot(epochs, train, color=TRAIN, label="training, augmented", **style)
+    axes.plot(epochs, val, color=VAL, label="validation", **style)
+    axes.set_title(name, loc="left", fontsize=10)
+    axes.set_xlabel("Epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(y=0.15)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)

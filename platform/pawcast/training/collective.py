@@ -1,0 +1,102 @@
+"""Summing tensors over Ray Train's workers with TensorFlow's collectives.
+
+Keras 3's `fit` fails under `MultiWorkerMirroredStrategy` (keras-team/keras#20585) and Ray's TensorFlow
+trainer falls back to Keras 2, so only the strategy's public all-reduce is used, in a step of our own:
+ring over gRPC on CPUs, NCCL on GPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.train.backend import Backend, BackendConfig
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Gradients travel in packs of this size, so that the first leave while the last are still computed.
+_BYTES_PER_PACK = 8 * 2**20
+
+
+class _TensorFlowCluster(Backend):
+    """Tells each worker who the others are, before TensorFlow is imported there."""
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        addresses = worker_group.execute(_free_address)
+        ray.get(
+            [
+                worker_group.execute_single_async(i, _announce, addresses=addresses, index=i)
+                for i in range(len(addresses))
+            ]
+        )
+
+
+@dataclass
+class TensorFlowClusterConfig(BackendConfig):
+    """Ray Train's plug for TensorFlow workers: only sets `TF_CONFIG`. Ray's own also switches to Keras 2."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _TensorFlowCluster
+
+
+class Collective:
+    """All ranks of a run, able to add up tensors.
+
+    Create it before any other TensorFlow operation, on every rank; it returns once all have joined.
+    """
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+        self._strategy: tf.distribute.Strategy | None = None
+        if world > 1:
+            import tensorflow as tf
+
+            self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Run a function in which `sum` may be called, inside a `tf.function`. All ranks must call it alike."""
+        return function() if self._strategy is None else self._strategy.run(function)
+
+    def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Return each tensor summed over all ranks; the result is the same on each, to the last bit."""
+        if self._strategy is None:
+            return list(tensors)
+        import tensorflow as tf
+
+        options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=_BYTES_PER_PACK)
+        context = tf.distribute.get_replica_context()
+        # The reduction goes to where its inputs are; a tensor from outside of `run` is nowhere until it is copied.
+        placed = [tf.identity(tensor) for tensor in tensors]
+        return list(context.all_reduce(tf.distribute.ReduceOp.SUM, placed, options=options))
+
+    def from_rank_zero(self, variables: Sequence[Any]) -> None:
+        """Give every rank the values of rank 0: a sum in which the others take part with zeros."""
+        import tensorflow as tf
+
+        mine = 1.0 if self.rank == 0 else 0.0
+
+        @tf.function
+        def summed() -> list[tf.Tensor]:
+            return self.run(lambda: self.sum([tf.convert_to_tensor(v) * tf.cast(mine, v.dtype) for v in variables]))
+
+        for variable, value in zip(variables, summed(), strict=True):
+            variable.assign(value)
+
+
+def _free_address() -> str:
+    with closing(socket.socket()) as probe:
+        probe.bind(("", 0))
+        return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+
+def _announce(addresses: list[str], index: int) -> None:
+    task = {"type": "worker", "index": index}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})

@@ -1,0 +1,262 @@
+"""A run, as the driver sees it: check, decode, train on Ray Train's workers, keep what matters, register."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.queue import Empty, Queue
+
+import pawcast
+from pawcast import cluster, registry
+from pawcast.dataset import manifest as manifests
+from pawcast.dataset import pixels
+from pawcast.dataset.manifest import Manifest
+from pawcast.errors import ConflictError, PawcastError, TrainingError, UsageError
+from pawcast.recipe import Recipe
+from pawcast.registry import Preprocessing, Version
+from pawcast.reports.curves import draw_curves
+from pawcast.store import Store
+from pawcast.training.checkpoint import WEIGHTS
+from pawcast.training.collective import TensorFlowClusterConfig
+from pawcast.training.worker import HISTORY_KEYS, Job, Progress, train_loop
+
+_CONTROLLER_FAILURES = 2
+_POLL_SECONDS = 0.2
+
+Decoded = Callable[[int, int], None]
+"""Called with photos decoded so far and in all."""
+
+
+class Workers(NamedTuple):
+    """How many workers, and what each gets."""
+
+    count: int = 2
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class Trained(NamedTuple):
+    """What a run leaves."""
+
+    version: Version
+    history: dict[str, list[float]]
+    best_epoch: int
+
+
+def train(
+    store: Store,
+    dataset: str,
+    recipe: Recipe,
+    workers: Workers,
+    *,
+    run: str | None = None,
+    model: str = "catdog",
+    max_failures: int = 0,
+    on_decoded: Decoded = lambda done, total: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Trained:
+    """Train a recipe on a published dataset and register the best epoch as a model version.
+
+    In the store, below `runs/RUN/`: `run.json` (the resolved configuration), `history.json` (renewed every
+    epoch), `checkpoints/` (Ray Train's), and at the end `model.weights.h5`, `summary.txt` and `curves.png`.
+
+    Args:
+        store: Where dataset, run and model live.
+        dataset: `NAME` or `NAME@DIGEST`.
+        recipe: What to train.
+        workers: Data-parallel workers; the recipe's batch is divided among them.
+        run: A name that no other run has; the recipe's and the time if None.
+        model: The model to register a version of.
+        max_failures: How many lost workers to survive, each time from the last checkpoint.
+        on_decoded, on_progress: Called as things move on.
+
+    Returns:
+        The registered version and the history.
+
+    Raises:
+        UsageError: For a batch or worker count that doesn't fit the data.
+        ConflictError: If the run's name is taken.
+        ClusterError: If the cluster is too small.
+        TrainingError: If a worker fails for a reason of its own.
+    """
+    registry.check_name("model", model)
+    manifest = manifests.load(store, dataset)
+    run = registry.check_name("run", run or f"{recipe.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    _check(manifest, recipe, workers)
+    cluster.require(workers.count * workers.cpus, workers.count * workers.gpus)
+    photos = manifest.splits["train"].photos + manifest.splits["val"].photos
+    pixels.require_room(photos, recipe.image_size)
+    _claim(store, run, manifest, recipe, workers)
+
+    decoded = 0
+
+    def count(done: int) -> None:
+        nonlocal decoded
+        decoded += done
+        on_decoded(decoded, photos)
+
+    on_decoded(0, photos)
+    train_pixels = pixels.decode(store, manifest.splits["train"], recipe.image_size, count)
+    val_pixels = pixels.decode(store, manifest.splits["val"], recipe.image_size, count)
+
+    summary: list[str] = []
+
+    def observe(progress: Progress) -> None:
+        if progress.summary:
+            summary.append(progress.summary)
+        on_progress(progress)
+
+    queue = Queue(actor_options={"num_cpus": 0})
+    try:
+        with _forwarded(queue, observe):
+            job = Job(recipe, store.uri, run, train_pixels, val_pixels, queue)
+            result = _fit(store, run, job, workers, max_failures)
+    finally:
+        queue.shutdown(force=True)
+    return _keep(store, run, model, manifest, recipe, result, "".join(summary))
+
+
+def _check(manifest: Manifest, recipe: Recipe, workers: Workers) -> None:
+    photos = manifest.splits["train"].photos
+    if recipe.batch_size > photos:
+        raise UsageError(
+            "The batch is larger than the training split",
+            received=f"batch_size {recipe.batch_size:,} for {photos:,} photos",
+            fix=f"--set batch_size={min(photos, 32)}",
+        )
+    if workers.count > recipe.batch_size:
+        raise UsageError(
+            "There are more workers than photos in a batch",
+            received=f"{workers.count} workers, batch_size {recipe.batch_size}",
+            fix="ask for fewer --workers",
+        )
+    if not manifest.splits["val"].photos:
+        raise UsageError("The dataset has no validation photos", fix="ingest with --val-fraction above 0")
+
+
+def _claim(store: Store, run: str, manifest: Manifest, recipe: Recipe, workers: Workers) -> None:
+    """Take the run's name by writing down what it is; the name then belongs to this configuration for ever."""
+    record = {
+        "run": run,
+        "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "code": pawcast.__version__,
+        "dataset": manifest.dataset,
+        "dataset_sha256": manifest.digest,
+        "workers": workers._asdict(),
+        "recipe": recipe.model_dump(),
+    }
+    if not store.put_new(f"runs/{run}/run.json", json.dumps(record, indent=1).encode()):
+        raise ConflictError("The run's name is taken", received=repr(run), fix="choose another --run")
+
+
+def _fit(store: Store, run: str, job: Job, workers: Workers, max_failures: int) -> Result:
+    filesystem, path = store.filesystem(f"runs/{run}")
+    trainer = DataParallelTrainer(
+        train_loop,
+        train_loop_config={"job": job},
+        backend_config=TensorFlowClusterConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.gpus > 0,
+            resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
+        ),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            # The best epoch so far, and the last one: Ray never deletes that.
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_acc"),
+            # Ray would otherwise retry for ever what can't be scheduled.
+            failure_config=FailureConfig(
+                max_failures=max_failures, controller_failure_limit=_CONTROLLER_FAILURES
+            ),
+        ),
+    )
+    try:
+        return trainer.fit()
+    except SystemExit:
+        # How Ray's own Ctrl-C handler ends; it has stopped the workers by now.
+        raise KeyboardInterrupt from None
+    except ray.train.TrainingFailedError as error:
+        raise _cause(error) from None
+
+
+def _cause(error: ray.train.TrainingFailedError) -> PawcastError:
+    """The first worker's own error, without Ray's wrapping."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    first = failures[min(failures)]
+    while not isinstance(first, PawcastError):
+        inner = getattr(first, "cause", None) or getattr(first, "_base_exc", None) or first.__cause__
+        if inner is None or inner is first:
+            lines = [line for line in str(first).splitlines() if line.strip()]
+            return TrainingError(f"A training worker failed ({type(first).__name__})", received=lines[-1] if lines else None)
+        first = inner
+    return first
+
+
+@contextmanager
+def _forwarded(queue: Queue, observe: Callable[[Progress], None]) -> Iterator[None]:
+    """Hand the workers' progress to `observe` in a thread while the block runs, to the last item."""
+    ended = threading.Event()
+
+    def forward() -> None:
+        while True:
+            try:
+                observe(queue.get(timeout=_POLL_SECONDS))
+            except Empty:
+                if ended.is_set():
+                    return
+            except ray.exceptions.RayError:
+                return
+
+    thread = threading.Thread(target=forward, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _keep(
+    store: Store, run: str, model: str, manifest: Manifest, recipe: Recipe, result: Result, summary: str
+) -> Trained:
+    """Store the best epoch's weights, the summary and the curves, and register the version."""
+    checkpoint = result.get_best_checkpoint("val_acc", "max")
+    if checkpoint is None:
+        raise KeyboardInterrupt
+    with checkpoint.as_directory() as folder:
+        with open(os.path.join(folder, WEIGHTS), "rb") as file:
+            weights = file.read()
+    history: dict[str, list[float]] = json.loads(store.get(f"runs/{run}/history.json"))
+    best = max(range(len(history["val_acc"])), key=lambda epoch: history["val_acc"][epoch])
+    title = f"{run}: {recipe.name} on {manifest.dataset}, {recipe.epochs} epochs"
+    store.put(f"runs/{run}/{WEIGHTS}", weights)
+    store.put(f"runs/{run}/summary.txt", summary.encode())
+    store.put(f"runs/{run}/curves.png", draw_curves(history, title))
+    metrics: dict[str, Any] = {key: history[key][best] for key in HISTORY_KEYS[:4]}
+    version = registry.register(
+        store,
+        model,
+        {WEIGHTS: weights},
+        run=run,
+        created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        code=pawcast.__version__,
+        recipe=recipe,
+        dataset=manifest.dataset,
+        dataset_sha256=manifest.digest,
+        classes=manifest.classes,
+        preprocessing=Preprocessing(image_size=recipe.image_size),
+        metrics={**metrics, "best_epoch": best + 1, "train_seconds": sum(history["seconds"])},
+        architecture=summary,
+    )
+    return Trained(version, history, best + 1)
