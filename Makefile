@@ -4,7 +4,7 @@ BIN := .venv/bin
 STORE ?= var/store
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup demo run test check format lock bench clean
+.PHONY: help setup demo run test test-unit test-integration check results lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -30,3 +30,34 @@ setup: .venv/.runtime ## Build .venv from the hashed lock
 lock: ## Renew both locks from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade -q -o requirements.lock
 	uv pip compile pyproject.toml --extra dev -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade -q -o requirements-dev.lock
+
+PORT ?= 8000
+
+demo: .venv/.runtime ## The main job on drawn cats and dogs, in a few minutes
+	@$(BIN)/python jobs/synthesize.py --out var/demo/photos
+	@$(BIN)/python jobs/pipeline.py --labelled var/demo/photos/train.zip --unlabelled var/demo/photos/test1.zip \
+		--dataset demo --recipe smoke --holdout 200 --store var/demo/store --out var/demo --port $(PORT)
+
+run: .venv/.runtime ## The main job on your photos: make run TRAIN=train.zip TEST=test1.zip
+	@test -n "$(TRAIN)" -a -n "$(TEST)" || { echo "error: make run needs TRAIN and TEST. Expected: zips or folders of photos. Fix: make run TRAIN=train.zip TEST=test1.zip" >&2; exit 2; }
+	@$(BIN)/python jobs/pipeline.py --labelled "$(TRAIN)" --unlabelled "$(TEST)" --store "$(STORE)" --port $(PORT)
+
+test: test-unit test-integration ## All tests; the fast ones first
+
+test-unit: .venv/.dev
+	@$(BIN)/python -m pytest tests/unit
+
+test-integration: .venv/.dev
+	@$(BIN)/python -m pytest tests/integration
+
+check: .venv/.dev ## Lint, types and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python tests/benchmarks/readme.py --check
+
+results: .venv/.runtime ## Renew README's results table from tests/benchmarks/results
+	@$(BIN)/python tests/benchmarks/readme.py
+
+clean: ## Remove what the commands above made, the environment included
+	rm -rf .venv var predictions .mypy_cache .ruff_cache .pytest_cache

@@ -65,14 +65,13 @@ def show(progress: Progress, epochs: int, stages: console.Stages) -> None:
 def summarise(trained: Trained, store: str) -> tuple[Result, str]:
     """Return the result for machines and for people."""
     version, history = trained.version, trained.history
-    training = sum(history["seconds"]) - sum(history["validation_seconds"])
     result = {
         "model": version.name,
         "run": version.run,
         "metrics": version.metrics,
         "epochs": len(history["acc"]),
         "minutes": round(sum(history["seconds"]) / 60, 2),
-        "training_seconds": round(training, 2),
+        "photos_per_second": round(trained.photos_per_second, 1),
         "store": store,
     }
     metrics = version.metrics

@@ -1,0 +1,1 @@
+"""The Ray Serve application: wiring and HTTP surface around `pawcast.inference`."""

@@ -33,6 +33,8 @@ def session(cpus: int | None = None) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     # A task's process would otherwise see its own GPUs hidden by Ray when it asked for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray authenticates its processes to each other by a token that it makes itself; it says so at every start.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     try:
         if address:
             ray.init(address=address, **quiet)

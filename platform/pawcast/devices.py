@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pawcast.errors import PawcastError
 
@@ -25,9 +28,10 @@ def configure_tensorflow(threads: int | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
         raise PawcastError("Wrong Keras backend", received=os.environ["KERAS_BACKEND"], expected="tensorflow")
-    import tensorflow as tf
+    with _native_log_silenced():
+        import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
+        gpus = tf.config.list_physical_devices("GPU")
     try:
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -38,6 +42,24 @@ def configure_tensorflow(threads: int | None = None) -> int:
         # TensorFlow is in use already (a second model in one process): its first settings stand.
         pass
     return len(gpus)
+
+
+@contextmanager
+def _native_log_silenced() -> Iterator[None]:
+    """Drop what native code writes to standard error while the block runs.
+
+    TensorFlow's libraries log some ten lines about absent GPUs before their own log level is in force.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def usable_cpus() -> int:

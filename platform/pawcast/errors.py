@@ -11,6 +11,7 @@
     ├── ConflictError           exit  7   HTTP 409   a name that is taken, a ref that moved meanwhile
     ├── ClusterError            exit  8   HTTP 503   Ray can't be reached or lacks the resources
     ├── ServiceError            exit  9   HTTP 502   no server, a server without a model, or a wrong answer
+    │   └── BusyError           exit  9   HTTP 429   a server that has enough to do; try again
     └── TrainingError           exit 10   HTTP 500   a loss that isn't finite, ranks that disagree
 
 An interrupted job exits with 130, as shells do.
@@ -129,6 +130,12 @@ class ServiceError(PawcastError):
 
     exit_code = 9
     http_status = 502
+
+
+class BusyError(ServiceError):
+    """A server that has enough to do for now."""
+
+    http_status = 429
 
 
 class TrainingError(PawcastError):

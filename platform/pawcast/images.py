@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from pawcast.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 2
@@ -67,7 +67,7 @@ def decode(data: bytes) -> np.ndarray:
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"not an image in a known format ({', '.join(FORMATS[:-1])})") from None
+        raise ImageError(f"not an image in a known format ({', '.join(FORMATS)})") from None
     except Exception as error:
         # Decoders raise far more than OSError on malformed input: ValueError, SyntaxError, struct.error …
         raise ImageError(f"can't be decoded ({_reason(error)})") from None

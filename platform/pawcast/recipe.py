@@ -40,6 +40,7 @@ class Recipe(_Config):
     augment: Augment = Augment()
     optimizer: Literal["rmsprop"] = "rmsprop"
     learning_rate: float = Field(default=1e-3, gt=0, le=10, description="its peak")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="of RMSprop's steps")
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine falls to 0")
     warmup_epochs: float = Field(default=0.0, ge=0, description="epochs of linear rise to the peak")
     epochs: int = Field(default=10, ge=1, le=10_000)
@@ -66,10 +67,11 @@ def article() -> Recipe:
         augment=Augment(
             rotation=20, width_shift=0.1, height_shift=0.1, shear=5.7, zoom=0.2, horizontal_flip=True
         ),
-        learning_rate=5e-4,
+        learning_rate=1e-4,
+        momentum=0.9,
         schedule="cosine",
-        warmup_epochs=0.25,
-        epochs=16,
+        warmup_epochs=0.5,
+        epochs=19,
         batch_size=128,
     )
 

@@ -1,0 +1,1 @@
+"""The HTTP client: needs neither TensorFlow nor Ray."""

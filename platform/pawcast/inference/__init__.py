@@ -1,0 +1,1 @@
+"""A registered model, ready to answer: engine, batching, photos in and predictions out."""

@@ -45,11 +45,12 @@ class Workers(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a run leaves."""
+    """What a run leaves; the rate is that of its training steps, over all workers."""
 
     version: Version
     history: dict[str, list[float]]
     best_epoch: int
+    photos_per_second: float
 
 
 def train(
@@ -259,4 +260,6 @@ def _keep(
         metrics={**metrics, "best_epoch": best + 1, "train_seconds": sum(history["seconds"])},
         architecture=summary,
     )
-    return Trained(version, history, best + 1)
+    stepping = sum(history["seconds"]) - sum(history["validation_seconds"])
+    rate = manifest.splits["train"].photos * len(history["seconds"]) / stepping
+    return Trained(version, history, best + 1, rate)

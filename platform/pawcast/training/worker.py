@@ -90,7 +90,7 @@ def train_loop(config: dict[str, Any]) -> None:
     recipe = job.recipe
     keras.utils.set_random_seed(recipe.seed)
     model = models.build(recipe)
-    optimizer = keras.optimizers.RMSprop(recipe.learning_rate)
+    optimizer = keras.optimizers.RMSprop(recipe.learning_rate, momentum=recipe.momentum)
     optimizer.build(model.trainable_variables)
 
     # Where to start, in this order: a checkpoint of this run (Ray hands it over after a failure), else scratch.

@@ -1,0 +1,51 @@
+"""Show on one photo, as a picture, what a recipe's augmentation does."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pawcast import console, files, images
+from pawcast import recipe as recipes
+from pawcast.console import Result, StoreOption
+from pawcast.dataset import manifest as manifests
+from pawcast.dataset import shards
+from pawcast.errors import NotFoundError
+from pawcast.reports.preview import draw_preview
+from pawcast.settings import store_uri
+from pawcast.store import open_store
+
+
+def main(
+    dataset: Annotated[str, typer.Option(help="NAME, or NAME@DIGEST.")],
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(recipes.RECIPES)}.")] = "article",
+    photo: Annotated[str | None, typer.Option(help="A training photo's id, such as cat.7. [default: the first]")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value for the recipe; repeatable.")] = None,
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("var/preview.png"),
+    store: StoreOption = None,
+) -> tuple[Result, str]:
+    """Show on one photo, as a picture, what a recipe's augmentation does."""
+    config = recipes.resolve(recipe, settings)
+    name, data = find(store_uri(store), dataset, photo)
+    picture = draw_preview(images.load(data, config.image_size), config.augment, name, config.seed)
+    files.write(out, picture)
+    return {"photo": name, "recipe": recipe, "picture": str(out)}, f"{name}, augmented as by {recipe}: {out}"
+
+
+def find(uri: str, dataset: str, wanted: str | None) -> tuple[str, bytes]:
+    """Return a training photo's id and bytes: the wanted one, or the first."""
+    place = open_store(uri)
+    for shard in manifests.load(place, dataset).splits["train"].shards:
+        table = shards.read(place, shard)
+        ids = table["id"].to_pylist()
+        if wanted is None or wanted in ids:
+            row = 0 if wanted is None else ids.index(wanted)
+            return ids[row], table["image"][row].as_py()["bytes"]
+    raise NotFoundError(
+        "The training split has no such photo", received=repr(wanted), expected="an id such as cat.7, as ingest saw it",
+        fix="leave --photo out to take the first; a held-out or validation photo is never augmented",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    console.run(main)

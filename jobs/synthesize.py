@@ -1,0 +1,33 @@
+"""Draw cats and dogs in Kaggle's layout, for a demo that needs no download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pawcast import console
+from pawcast.console import Result
+from pawcast.dataset.synthetic import write_zips
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for train.zip and test1.zip.")] = Path("var/demo/photos"),
+    labelled: Annotated[int, typer.Option(min=20, help="Pictures with labels.")] = 2_400,
+    unlabelled: Annotated[int, typer.Option(min=1, help="Pictures without.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures.")] = 0,
+) -> tuple[Result, str]:
+    """Draw cats and dogs in Kaggle's layout, for a demo that needs no download."""
+    with console.Stages() as stages:
+        train, test = write_zips(
+            out,
+            labelled=labelled,
+            unlabelled=unlabelled,
+            seed=seed,
+            progress=lambda done, total: stages("drawing", done, total, unit="pictures"),
+        )
+    result = {"labelled": str(train), "unlabelled": str(test), "pictures": labelled + unlabelled}
+    return result, f"{labelled + unlabelled:,} pictures in {train} and {test}"
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,81 @@
+"""A model version in memory. Its code is ours; only weights come from the store, and only if their hash matches."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from pawcast import registry
+from pawcast.devices import configure_tensorflow, usable_cpus
+from pawcast.registry import Version
+from pawcast.store import Store
+from pawcast.training.checkpoint import WEIGHTS
+
+MAX_BATCH = 64
+"""Photos in one call of the network: more gains nothing on a CPU and costs memory."""
+
+
+class Engine:
+    """Runs one model version.
+
+    Args:
+        version: What to run.
+        weights: The content of its weights file, verified.
+        threads: CPU threads for one call; all that this process may use if None.
+
+    Attributes:
+        version: The version that it runs.
+        size: Height and width in pixels that `predict` takes.
+    """
+
+    def __init__(self, version: Version, weights: bytes, threads: int | None = None) -> None:
+        configure_tensorflow(threads or usable_cpus())
+        import tensorflow as tf
+
+        from pawcast import models
+        from pawcast.augment import to_unit
+
+        self.version = version
+        self.size = version.preprocessing.image_size
+        network = models.build(version.recipe)
+        with tempfile.TemporaryDirectory(prefix="pawcast-model-") as folder:
+            path = Path(folder) / WEIGHTS
+            path.write_bytes(weights)
+            network.load_weights(path)
+
+        # One trace for every batch size.
+        @tf.function(input_signature=[tf.TensorSpec([None, self.size, self.size, 3], tf.uint8)])
+        def run(pixels: tf.Tensor) -> tf.Tensor:
+            return network(to_unit(pixels), training=False)[:, 0]
+
+        self._run = run
+
+    @classmethod
+    def load(cls, store: Store, name: str, threads: int | None = None) -> Engine:
+        """Load `MODEL@REF` from a store.
+
+        Raises:
+            NotFoundError: If there is no such version.
+            IntegrityError: If its weights were changed.
+        """
+        version = registry.resolve(store, name)
+        return cls(version, registry.read_file(store, version, WEIGHTS), threads)
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the probability of class 1.
+
+        Args:
+            pixels: uint8 [n, S, S, 3] from `images.load`.
+
+        Returns:
+            float32 [n] in [0, 1].
+        """
+        parts = [self._run(pixels[i : i + MAX_BATCH]).numpy() for i in range(0, len(pixels), MAX_BATCH)]
+        return np.concatenate([*parts, np.zeros(0, np.float32)])
+
+    def warm_up(self) -> None:
+        """Run once with one photo and once with a full batch, so that the first caller doesn't wait for that."""
+        for count in (1, MAX_BATCH):
+            self.predict(np.zeros((count, self.size, self.size, 3), np.uint8))

@@ -1,0 +1,39 @@
+"""What is taken for what, as a PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
+    """Draw a confusion matrix.
+
+    Args:
+        confusion: Counts, [true class][predicted class].
+        classes: Their names.
+
+    Returns:
+        A PNG, 560 x 490 pixels.
+    """
+    counts = np.asarray(confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(4, 3.5), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]
+        colour = "white" if share > 0.5 else "#1c1c1c"
+        axes.text(column, row, f"{count:,}\n{share:.1%}", ha="center", va="center", color=colour, fontsize=12)
+    axes.set_xticks(range(len(classes)), [f"taken for {name}" for name in classes])
+    axes.set_yticks(range(len(classes)), [f"{name}s" for name in classes])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,66 @@
+"""Record a trained model in results/: what it is, how it was trained, how good it is, what it costs to run.
+
+    python tests/benchmarks/record.py catdog@3 --store var/store --bulk var/run/bulk.json
+
+Reads only what the jobs left in the store (run, history, evaluation, version) and, with --bulk, the object that
+`bulk_predict.py --json` printed. `make results` then renews README's table from the files in results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from pawcast import registry
+from pawcast.settings import store_uri
+from pawcast.store import open_store
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--store")
+    parser.add_argument("--bulk", type=Path)
+    options = parser.parse_args()
+    store = open_store(store_uri(options.store))
+    version = registry.resolve(store, options.model)
+    run = json.loads(store.get(f"runs/{version.run}/run.json"))
+    history = json.loads(store.get(f"runs/{version.run}/history.json"))
+    key = f"models/{version.model}/evaluations/{version.version}-holdout.json"
+    record: dict[str, Any] = {
+        "recipe": version.recipe.name,
+        "trained": version.created,
+        "hardware": hardware(),
+        "workers": run["workers"],
+        "minutes": round(sum(history["seconds"]) / 60, 1),
+        "dataset_sha256": version.dataset_sha256,
+        "weights_bytes": sum(file.bytes for file in version.files.values()),
+        "metrics": version.metrics,
+        "holdout": json.loads(store.get(key)),
+        "bulk": json.loads(options.bulk.read_text().splitlines()[-1]) if options.bulk else None,
+        "config": version.recipe.model_dump(),
+        "history": history,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{version.recipe.name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (RESULTS / f"{version.recipe.name}-curves.png").write_bytes(store.get(f"runs/{version.run}/curves.png"))
+
+
+def hardware() -> str:
+    """This machine, in words."""
+    name = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = lines[0] if lines else name
+    return f"{os.cpu_count()} cores of {name}, no GPU"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Real parts for the integration tests: photos, a private Ray, a Ray head, an S3 server, a service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pawcast.dataset.synthetic import write_zips
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+class Photos:
+    """Drawn photos as zips and as folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.labelled, self.unlabelled = write_zips(folder, labelled=300, unlabelled=40, seed=1)
+        with zipfile.ZipFile(self.labelled) as archive:
+            archive.extractall(folder / "unpacked")
+        with zipfile.ZipFile(self.unlabelled) as archive:
+            archive.extractall(folder / "unpacked")
+        self.labelled_folder = folder / "unpacked" / "train"
+        self.unlabelled_folder = folder / "unpacked" / "test1"
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    return Photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A private Ray of two CPUs in this process."""
+    from pawcast import cluster
+
+    with cluster.session(cpus=2):
+        yield
+
+
+class Cluster:
+    """A Ray head of its own, started as README says, with two CPUs and two GPUs that exist for Ray only."""
+
+    def __init__(self, folder: Path, store: Path) -> None:
+        self.store = store
+        self.port, self.dashboard = free_port(), free_port()
+        self.environment = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_ADDRESS": f"127.0.0.1:{self.port}",
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
+            "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
+            "PAWCAST_STORE": str(store),
+        }
+        subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=self.environment, check=True, capture_output=True)
+        environment = {key: value for key, value in self.environment.items() if key != "RAY_ADDRESS"}
+        # `--block` keeps the head's processes with this one, so that stopping it stops them and no others.
+        self.log = folder / "head.log"
+        self._head = subprocess.Popen(
+            [
+                BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=2",
+                f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1",
+                "--node-ip-address=127.0.0.1", "--ray-client-server-port=0", "--object-store-memory=400000000",
+            ],
+            env=environment, cwd=ROOT, stdout=self.log.open("w"), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        wait_for(self._answers, 90, lambda: self.log.read_text())
+
+    def run(self, *command: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment's `bin` from the project's folder."""
+        return subprocess.run(
+            [str(BIN / command[0]), *command[1:]],
+            env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+    def idle_gpus(self) -> float:
+        """GPUs that nobody holds, as the head counts them."""
+        done = self.run(
+            "python", "-c",
+            "import ray, json; ray.init(logging_level='ERROR', log_to_driver=False);"
+            "print(json.dumps(ray.available_resources()))",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return float(json.loads(done.stdout.splitlines()[-1]).get("GPU", 0))
+
+    def training_processes(self) -> list[str]:
+        """Command lines of this head's training workers."""
+        listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+        rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+        raylets = {row[0] for row in rows if "raylet/raylet" in row[2] and f"127.0.0.1:{self.port}" in row[2]}
+        return [row[2] for row in rows if row[1] in raylets and "RayTrainWorker" in row[2]]
+
+    def stop(self) -> None:
+        self._head.send_signal(signal.SIGTERM)
+        try:
+            self._head.wait(60)
+        except subprocess.TimeoutExpired:
+            self._head.kill()
+            self._head.wait()
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.dashboard}/api/version").status_code in (200, 401)
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("head")
+    cluster = Cluster(folder, folder / "store")
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server (SeaweedFS); yields a bucket's URI, the environment being set to reach it."""
+    folder = tmp_path_factory.mktemp("s3")
+    ports = {name: free_port() for name in ("master", "volume", "filer", "s3", "admin")}
+    credentials = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "only-for-this-test"}
+    environment = {**os.environ, **credentials, "S3_BUCKET": "pawcast"}
+    command = [
+        str(BIN / "weed"), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false",
+        "-webdav=false", "-master.telemetry=false", f"-s3.port={ports['s3']}", f"-master.port={ports['master']}",
+        f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}", f"-admin.port={ports['admin']}",
+    ]  # fmt: skip
+    log = folder / "weed.log"
+    with subprocess.Popen(command, env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT) as server:
+        endpoint = f"http://127.0.0.1:{ports['s3']}"
+        settings = {**credentials, "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1"}
+        before = {key: os.environ.get(key) for key in settings}
+        os.environ.update(settings)
+        try:
+            from pawcast.store import open_store
+
+            def writable() -> bool:
+                try:
+                    open_store("s3://pawcast/ready").put("now", b"1")
+                except Exception:
+                    return False
+                return True
+
+            wait_for(writable, 60, lambda: log.read_text())
+            yield "s3://pawcast"
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)
+            server.terminate()
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[], str] = lambda: "") -> None:
+    """Poll until the condition holds; fail with an explanation if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {explain()[-2000:]}")
+        time.sleep(0.1)
+
+
+def job(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 240) -> tuple[int, str, str]:
+    """Run `python jobs/…` as a user does; return exit code, standard output and standard error."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / arguments[0]), *arguments[1:]],
+        env=environment or _plain_environment(), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def result_of(output: str) -> dict[str, Any]:
+    """The JSON object on a job's last line."""
+    value: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return value
+
+
+@contextmanager
+def started_job(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Start a job in the background; kill it if the test leaves it running."""
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "jobs" / arguments[0]), *arguments[1:]],
+        env=environment or _plain_environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def _plain_environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "PAWCAST_STORE")}

@@ -1,0 +1,108 @@
+"""Ingest as Ray tasks: exact, reproducible, and careful with what it can't read."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pawcast.dataset import manifest as manifests
+from pawcast.dataset import shards
+from pawcast.dataset.ingest import ingest
+from pawcast.dataset.manifest import Manifest
+from pawcast.errors import DataError, NotFoundError
+from pawcast.store import open_store
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+SIZES = {"holdout": 60, "val_fraction": 0.25}
+
+
+def make(store: Path | str, labelled: Path, unlabelled: Path | None, **options: object) -> Manifest:
+    options = {**SIZES, **options}
+    return ingest(open_store(str(store)), "pets", str(labelled), unlabelled and str(unlabelled), **options)  # type: ignore[arg-type]
+
+
+def shuffled(archive: Path, target: Path) -> Path:
+    """The same members in another order, as another tool might have zipped them."""
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in sorted(old.namelist(), key=lambda name: name[::-1]):
+            new.writestr(name, old.read(name))
+    return target
+
+
+def test_splits_are_exact_and_every_photo_is_in_one(tmp_path, photos):
+    manifest = make(tmp_path, photos.labelled, photos.unlabelled)
+    assert {name: split.photos for name, split in manifest.splits.items()} == {
+        "train": 180, "val": 60, "holdout": 60, "test": 40,
+    }  # fmt: skip
+    assert manifest.splits["train"].per_class == {"cat": 90, "dog": 90}
+    store = open_store(str(tmp_path))
+    with zipfile.ZipFile(photos.labelled) as archive:
+        originals = {Path(name).name: archive.read(name) for name in archive.namelist()}
+    seen = []
+    for name in ("train", "val", "holdout"):
+        for shard in manifest.splits[name].shards:
+            table = shards.read(store, shard).to_pylist()
+            for row in table:
+                assert row["image"]["bytes"] == originals[row["image"]["path"]]
+                assert row["label"] == int(row["image"]["path"].startswith("dog"))
+            seen += [row["image"]["path"] for row in table]
+    assert sorted(seen) == sorted(originals)
+
+
+def test_zip_folder_and_shuffled_zip_give_one_digest(tmp_path, photos):
+    from_zip = make(tmp_path / "a", photos.labelled, photos.unlabelled)
+    from_folder = make(tmp_path / "b", photos.labelled_folder, photos.unlabelled_folder)
+    from_shuffled = make(tmp_path / "c", shuffled(photos.labelled, tmp_path / "s.zip"), photos.unlabelled)
+    again = make(tmp_path / "a", photos.labelled, photos.unlabelled)
+    assert len({m.digest for m in (from_zip, from_folder, from_shuffled, again)}) == 1
+    assert make(tmp_path / "a", photos.labelled, photos.unlabelled, seed=1).digest != from_zip.digest
+
+
+def test_s3_holds_what_a_folder_holds(tmp_path, photos, s3):
+    in_folder = make(tmp_path, photos.labelled, photos.unlabelled)
+    in_s3 = make(f"{s3}/ingest", photos.labelled, photos.unlabelled)
+    assert in_s3.digest == in_folder.digest
+    store = open_store(f"{s3}/ingest")
+    assert manifests.load(store, "pets") == in_s3
+    assert shards.read(store, in_s3.splits["train"].shards[0]).num_rows == 180
+
+
+def test_unreadable_photos_are_quarantined_by_name(tmp_path, photos):
+    folder = shutil.copytree(photos.labelled_folder, tmp_path / "photos")
+    (folder / "cat.0.jpg").write_bytes(b"not a photo")
+    whole = (folder / "dog.0.jpg").read_bytes()
+    (folder / "dog.0.jpg").write_bytes(whole[: len(whole) // 2])
+    manifest = make(tmp_path / "store", folder, None)
+    assert [item.name for item in manifest.quarantine] == ["cat.0.jpg", "dog.0.jpg"]
+    assert all(item.reason for item in manifest.quarantine)
+    assert sum(split.photos for split in manifest.splits.values()) == 298
+    with pytest.raises(DataError, match="2 of 300 photos are unusable"):
+        make(tmp_path / "other", folder, None, quarantine_limit=0.001)
+    with pytest.raises(NotFoundError):
+        manifests.load(open_store(str(tmp_path / "other")), "pets")
+
+
+def test_copies_stay_on_one_side(tmp_path, photos):
+    folder = shutil.copytree(photos.labelled_folder, tmp_path / "photos")
+    for i in range(20):
+        shutil.copy(folder / f"cat.{i}.jpg", folder / f"cat.{1000 + i}.jpg")
+    manifest = make(tmp_path / "store", folder, None)
+    store = open_store(str(tmp_path / "store"))
+    side: dict[str, set[str]] = {}
+    for name in ("train", "val", "holdout"):
+        for shard in manifest.splits[name].shards:
+            for digest in shards.read(store, shard)["sha256"].to_pylist():
+                side.setdefault(digest, set()).add(name)
+    assert len(side) == 300
+    assert all(len(names) == 1 for names in side.values())
+    assert manifest.splits["holdout"].photos == 60
+
+
+def test_one_photo_under_two_labels_is_an_error(tmp_path, photos):
+    folder = shutil.copytree(photos.labelled_folder, tmp_path / "photos")
+    shutil.copy(folder / "cat.3.jpg", folder / "dog.999.jpg")
+    with pytest.raises(DataError, match=r"cat\.3\.jpg and dog\.999\.jpg|dog\.999\.jpg and cat\.3\.jpg"):
+        make(tmp_path / "store", folder, None)
