@@ -49,8 +49,8 @@ def main(
         "predictions": str(out / "predictions.csv"),
         "picture": str(out / "photos.png"),
     }
-    text = f"{len(found.rows):,} photos by {found.model} in {seconds:,.1f} s: {out / 'predictions.csv'}, {out / 'photos.png'}"
-    return result, text
+    text = f"{len(found.rows):,} photos by {found.model} in {seconds:,.1f} s"
+    return result, f"{text}: {result['predictions']}, {result['picture']}"
 
 
 def contact_sheet(source: str, found: Bulk) -> bytes:

@@ -53,7 +53,8 @@ def main(
     }
     folder = out or Path("var/reports") / f"{version.model}-{version.version}-{name}"
     place.put(
-        f"models/{version.model}/evaluations/{version.version}-{name}.json", json.dumps(result, indent=1).encode()
+        f"models/{version.model}/evaluations/{version.version}-{name}.json",
+        json.dumps(result, indent=1).encode(),
     )
     write_report(place, folder, version, name, judgement)
     files.write(folder / "evaluation.json", json.dumps(result, indent=1).encode())

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pawcast import cluster, console
+from pawcast import console
 from pawcast.console import Result, StoreOption
 from pawcast.dataset.ingest import ingest
 from pawcast.dataset.manifest import Manifest
@@ -28,7 +28,7 @@ def main(
 ) -> tuple[Result, str]:
     """Turn photos into a dataset: checked, hashed, split, stored as Parquet shards."""
     place = open_store(store_uri(store))
-    with cluster.session(), console.Stages() as stages:
+    with console.Stages() as stages:
         manifest = ingest(
             place,
             dataset,

@@ -61,7 +61,8 @@ def main(
             return run_step(environment, job, *options)
 
         ingested = step(
-            "ingest", "--labelled", labelled, "--unlabelled", unlabelled, "--dataset", dataset, "--holdout", str(holdout)
+            "ingest", "--labelled", labelled, "--unlabelled", unlabelled, "--dataset", dataset,
+            "--holdout", str(holdout),
         )  # fmt: skip
         overrides = [word for setting in settings or [] for word in ("--set", setting)]
         trained = step("train", "--dataset", dataset, "--recipe", recipe, "--workers", str(workers), *overrides)
@@ -100,7 +101,8 @@ def require_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise ConflictError(
-                f"Port {port} is taken", expected="a free port for the service", fix="choose another: PORT=8001 or --port 8001"
+                f"Port {port} is taken", expected="a free port for the service",
+                fix="choose another: PORT=8001 or --port 8001",
             ) from None  # fmt: skip
 
 

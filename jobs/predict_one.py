@@ -27,7 +27,10 @@ def main(
         answer = bulk.classify(data, url) if url else predict_here(data, model, store)
     except ImageError as error:
         raise ImageError(f"{photo} can't be used", received=error.what) from None
-    result = {"photo": str(photo), **{key: answer[key] for key in ("model", "label", "probability", "scores")}}
+    result = {
+        "photo": str(photo),
+        **{key: answer[key] for key in ("model", "label", "probability", "scores")},
+    }
     return result, f"{photo}: {result['label']} {result['probability']:.1%} ({result['model']})"
 
 

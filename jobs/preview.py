@@ -19,7 +19,9 @@ from pawcast.store import open_store
 def main(
     dataset: Annotated[str, typer.Option(help="NAME, or NAME@DIGEST.")],
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(recipes.RECIPES)}.")] = "article",
-    photo: Annotated[str | None, typer.Option(help="A training photo's id, such as cat.7. [default: the first]")] = None,
+    photo: Annotated[
+        str | None, typer.Option(help="A training photo's id, such as cat.7. [default: the first]")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value for the recipe; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("var/preview.png"),
     store: StoreOption = None,

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from pawcast import cluster, console, recipe as recipes
+from pawcast import console
+from pawcast import recipe as recipes
 from pawcast.console import Result, StoreOption
 from pawcast.settings import store_uri
 from pawcast.store import open_store
@@ -19,7 +20,8 @@ def main(
     run: Annotated[str | None, typer.Option(help="The run's name. [default: recipe and time]")] = None,
     model: Annotated[str, typer.Option(help="The model to register a version of.")] = "catdog",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, such as epochs=3 or augment.rotation=10; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="key=value, such as epochs=3 or augment.rotation=10; repeatable."),
     ] = None,
     cpus_per_worker: Annotated[float, typer.Option(min=0.1, help="CPUs that each worker takes from Ray.")] = 1.0,
     gpus_per_worker: Annotated[float, typer.Option(min=0.0, help="GPUs that each worker takes from Ray.")] = 0.0,
@@ -30,7 +32,7 @@ def main(
     place = open_store(store_uri(store))
     config = recipes.resolve(recipe, settings)
     console.console.print(f"[bold]recipe[/] {config.model_dump_json()}", soft_wrap=True)
-    with cluster.session(), console.Stages() as stages:
+    with console.Stages() as stages:
         trained = train(
             place,
             dataset,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Request
@@ -17,7 +17,8 @@ import pawcast
 from pawcast.errors import BusyError, ImageError, PawcastError, ServiceError
 from pawcast.images import MAX_BYTES
 from pawcast.inference.predictor import Prediction
-from pawcast_serve.service import Service
+
+from .service import Service
 
 MAX_BODY = 64 * 2**20
 MAX_PHOTOS = 256
@@ -51,7 +52,10 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
     400: {"model": Failure, "description": "No photo, too many photos, or a malformed form"},
     413: {"model": Failure, "description": f"Body over {MAX_BODY >> 20} MiB"},
     415: {"model": Failure, "description": "Neither an image nor a multipart form"},
-    422: {"model": Failure, "description": "No photo could be decoded; the body holds each one's error as well"},
+    422: {
+        "model": Failure,
+        "description": "No photo could be decoded; the body holds each one's error as well",
+    },
     429: {"model": Failure, "description": "Busy; see Retry-After"},
     503: {"model": Failure, "description": "No model; see Retry-After"},
 }
@@ -79,7 +83,13 @@ def create_api(service: Service) -> FastAPI:
         description="Classifies photos. Send one as the body, or many as a multipart form.",
     )
 
-    @api.post("/v1/classify", response_model_exclude_none=True, response_model=Answer, responses=_FAILURES, openapi_extra=_BODY)
+    @api.post(
+        "/v1/classify",
+        response_model_exclude_none=True,
+        response_model=Answer,
+        responses=_FAILURES,
+        openapi_extra=_BODY,
+    )
     async def classify(
         request: Request, content_type: Annotated[str, Header()] = "application/octet-stream"
     ) -> Answer | JSONResponse:
@@ -154,7 +164,7 @@ def _classified(name: str, item: Prediction | ImageError) -> Classified:
     return Classified(id=name, **item._asdict())
 
 
-async def _limited(request: Request) -> AsyncIterator[bytes]:
+async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
     """Stream the body, and stop reading where it gets too large: neither uvicorn nor Serve has a limit."""
     received = 0
     async for chunk in request.stream():

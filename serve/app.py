@@ -9,8 +9,9 @@ from ray.serve import Application
 
 from pawcast.settings import served_model, store_uri
 from pawcast.store import open_store
-from pawcast_serve.api import create_api
-from pawcast_serve.service import Service
+
+from .api import create_api
+from .service import Service
 
 
 class Arguments(BaseModel):

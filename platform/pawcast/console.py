@@ -79,8 +79,9 @@ class Stages:
         self._tenths: dict[str, int] = {}
         self._tasks: dict[str, TaskID] = {}
         self._bars = Progress(
-            TextColumn("{task.description:<10}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description:<10}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"), TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
             console=console, disable=not console.is_terminal,
         )  # fmt: skip
 

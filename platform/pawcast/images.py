@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pawcast.errors import ImageError
 
@@ -66,7 +66,7 @@ def decode(data: bytes) -> np.ndarray:
         raise
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(f"not an image in a known format ({', '.join(FORMATS)})") from None
     except Exception as error:
         # Decoders raise far more than OSError on malformed input: ValueError, SyntaxError, struct.error …

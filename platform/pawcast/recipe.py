@@ -39,7 +39,7 @@ class Recipe(_Config):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     augment: Augment = Augment()
     optimizer: Literal["rmsprop"] = "rmsprop"
-    learning_rate: float = Field(default=1e-3, gt=0, le=10, description="its peak")
+    learning_rate: float = Field(default=1e-3, gt=0, description="its peak")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="of RMSprop's steps")
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine falls to 0")
     warmup_epochs: float = Field(default=0.0, ge=0, description="epochs of linear rise to the peak")
@@ -64,9 +64,7 @@ def article() -> Recipe:
         model="article",
         image_size=150,
         dropout=0.3,
-        augment=Augment(
-            rotation=20, width_shift=0.1, height_shift=0.1, shear=5.7, zoom=0.2, horizontal_flip=True
-        ),
+        augment=Augment(rotation=20, width_shift=0.1, height_shift=0.1, shear=5.7, zoom=0.2, horizontal_flip=True),
         learning_rate=1e-4,
         momentum=0.9,
         schedule="cosine",
@@ -89,9 +87,7 @@ def smoke() -> Recipe:
         model="small",
         image_size=64,
         dropout=0.2,
-        augment=Augment(
-            rotation=15, width_shift=0.1, height_shift=0.1, shear=5, zoom=0.1, horizontal_flip=True
-        ),
+        augment=Augment(rotation=15, width_shift=0.1, height_shift=0.1, shear=5, zoom=0.1, horizontal_flip=True),
         learning_rate=2e-3,
         schedule="cosine",
         warmup_epochs=0.5,
@@ -123,9 +119,7 @@ def resolve(name: str, overrides: list[str] | None = None) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"Invalid value for `{key}`", received=repr(first["input"]), expected=first["msg"]
-        ) from None
+        raise UsageError(f"Invalid value for `{key}`", received=repr(first["input"]), expected=first["msg"]) from None
 
 
 def _set(values: dict[str, Any], override: str) -> None:

@@ -173,8 +173,10 @@ def _numbers(store: Store, model: str) -> list[int]:
 def _unknown(store: Store, model: str, ref: str) -> NotFoundError:
     models = {key.split("/")[1] for key in store.list("models/") if "/versions/" in key}
     if model not in models:
-        fix = "train one with jobs/train.py, or check --store"
-        return NotFoundError("Unknown model", received=repr(model), expected=near(model, models), fix=fix)
+        return NotFoundError(
+            "Unknown model", received=repr(model), expected=near(model, models),
+            fix="train one with jobs/train.py, or check --store",
+        )  # fmt: skip
     refs = [key.rpartition("/")[2] for key in store.list(f"models/{model}/refs/")]
     known = [*refs, *(str(n) for n in _numbers(store, model))]
     fix = f"jobs/promote.py {model} latest {ref}" if not ref.isdigit() else None

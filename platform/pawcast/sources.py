@@ -5,10 +5,12 @@ A photo's label comes from its name (`cat.7.jpg`) or, failing that, from its fol
 
 from __future__ import annotations
 
+import lzma
 import re
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -25,7 +27,8 @@ class Photo(NamedTuple):
     """One photo of a source.
 
     Attributes:
-        id: Its path below the source's root without the extension: `cat.7`, `12`, `Cat/7`.
+        id: Its path below the source's root without the extension: `cat.7`, `12`, `Cat/7`; with it where
+            another photo would have the same.
         name: Its path below the source's root: `cat.7.jpg`.
         member: The path that the source itself knows it by: `train/cat.7.jpg`.
         label: Index into the classes, or -1.
@@ -56,10 +59,13 @@ def scan(path: str, classes: Sequence[str] = ()) -> list[Photo]:
     if not wanted:
         raise DataError(f"{path} holds no photo", expected=f"files ending in {', '.join(EXTENSIONS)}")
     root = _common_root(wanted, classes)
-    photos = []
-    for member in wanted:
-        name = PurePosixPath(member).relative_to(root).as_posix()
-        photos.append(Photo(str(PurePosixPath(name).with_suffix("")), name, member, label_of(member, classes)))
+    names = [_relative(member).relative_to(root).as_posix() for member in wanted]
+    stems = [str(PurePosixPath(name).with_suffix("")) for name in names]
+    shared = {stem for stem, count in Counter(stems).items() if count > 1}
+    photos = [
+        Photo(name if stem in shared else stem, name, member, label_of(member, classes))
+        for stem, name, member in zip(stems, names, wanted, strict=True)
+    ]
     if classes:
         _refuse_unlabelled(path, photos, classes)
     return photos
@@ -82,12 +88,19 @@ def read(path: str, photos: Sequence[Photo]) -> Iterator[bytes | ImageError]:
     archive = _open_zip(path)
     for photo in photos:
         try:
-            with archive.open(photo.member) as file:
-                data = file.read(MAX_BYTES + 1)
+            with archive.open(photo.member) as member:
+                data = member.read(MAX_BYTES + 1)
             yield ImageError(f"larger than {MAX_BYTES >> 20} MiB") if len(data) > MAX_BYTES else data
-        except (RuntimeError, NotImplementedError, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        except (
+            RuntimeError,
+            NotImplementedError,
+            OSError,
+            EOFError,
+            ValueError,
+            zipfile.BadZipFile,
+        ) as error:
             yield ImageError(f"can't be read from the archive ({error})")
-        except zlib.error as error:
+        except (zlib.error, lzma.LZMAError) as error:
             yield ImageError(f"can't be inflated ({error})")
 
 
@@ -100,18 +113,23 @@ def label_of(member: str, classes: Sequence[str]) -> int:
     """
     path = PurePosixPath(member)
     index = {name.lower(): i for i, name in enumerate(classes)}
-    for part in (path.name, *reversed(path.parts[:-1])):
-        word = _WORD.match(part)
-        if word and word.group().lower().removesuffix("s") in index:
-            return index[word.group().lower().removesuffix("s")]
-        if word and word.group().lower() in index:
-            return index[word.group().lower()]
+    # A file is named by its class and a number; a folder by its class alone, or `dogs-vs-cats/` would be one.
+    word = _WORD.match(path.name)
+    for name in (word.group() if word else "", *reversed(path.parts[:-1])):
+        for form in (name.lower(), name.lower().removesuffix("s")):
+            if form in index:
+                return index[form]
     return -1
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts `2` before `10`."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+def natural(text: str) -> tuple[list[tuple[int, int, str]], str]:
+    """A sort key that puts `2` before `10`, and every text in a place of its own."""
+    parts = []
+    for part in re.split(r"([0-9]+)", text):
+        digits = part.lstrip("0")
+        # Numbers by their length, then their digits: int() refuses very long ones.
+        parts.append((0, len(digits), digits) if part[:1].isdecimal() and part.isascii() else (1, 0, part))
+    return parts, text
 
 
 def _is_zip(path: str) -> bool:
@@ -130,7 +148,7 @@ def _open_zip(path: str) -> zipfile.ZipFile:
     # Reading the directory of 25,000 members takes a while; a worker process reads the same archive many times.
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
         raise DataError(f"{path} can't be opened as a zip", received=error) from None
 
 
@@ -159,13 +177,17 @@ def _common_root(members: Sequence[str], classes: Sequence[str]) -> PurePosixPat
 
     A folder that names a class is part of the id even if there is no other.
     """
-    parents = [PurePosixPath(member).parent.parts for member in members]
+    parents = [_relative(member).parent.parts for member in members]
     shared = []
     for parts in zip(*parents, strict=False):
         if len(set(parts)) > 1 or label_of(f"{parts[0]}/_", classes) >= 0:
             break
         shared.append(parts[0])
     return PurePosixPath(*shared)
+
+
+def _relative(member: str) -> PurePosixPath:
+    return PurePosixPath(member.lstrip("/"))
 
 
 def _refuse_unlabelled(path: str, photos: Sequence[Photo], classes: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ def table() -> str:
     records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     lines = [
         BEGIN,
-        "| recipe | validation | held out (95% interval) | minutes | photos/s over HTTP | weights | hardware and date |",
+        "| recipe | validation | held out (95% interval) | minutes | photos/s over HTTP | weights | hardware, date |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(row(record) for record in records),
         END,

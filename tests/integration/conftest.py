@@ -22,6 +22,9 @@ from pawcast.dataset.synthetic import write_zips
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+RELEASE_SECONDS = 15
+TRAIN = ("--dataset", "pets", "--recipe", "smoke", "--set", "image_size=48", "--gpus-per-worker", "1")
+FOR_EVER = ("--set", "epochs=10000")
 
 
 class Photos:
@@ -43,8 +46,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """A private Ray of two CPUs in this process."""
+def local_ray(s3: str) -> Iterator[None]:
+    """A private Ray of two CPUs in this process; started after S3, whose credentials its processes inherit."""
     from pawcast import cluster
 
     with cluster.session(cpus=2):
@@ -65,17 +68,23 @@ class Cluster:
             "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
             "PAWCAST_STORE": str(store),
         }
-        subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=self.environment, check=True, capture_output=True)
+        subprocess.run(
+            [BIN / "ray", "get-auth-token", "--generate"],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+        )
         environment = {key: value for key, value in self.environment.items() if key != "RAY_ADDRESS"}
         # `--block` keeps the head's processes with this one, so that stopping it stops them and no others.
         self.log = folder / "head.log"
+        self._output = self.log.open("w")
         self._head = subprocess.Popen(
             [
                 BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=2",
                 f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1",
                 "--node-ip-address=127.0.0.1", "--ray-client-server-port=0", "--object-store-memory=400000000",
             ],
-            env=environment, cwd=ROOT, stdout=self.log.open("w"), stderr=subprocess.STDOUT,
+            env=environment, cwd=ROOT, stdout=self._output, stderr=self._output,
         )  # fmt: skip
         wait_for(self._answers, 90, lambda: self.log.read_text())
 
@@ -110,6 +119,7 @@ class Cluster:
         except subprocess.TimeoutExpired:
             self._head.kill()
             self._head.wait()
+        self._output.close()
 
     def _answers(self) -> bool:
         try:
@@ -129,6 +139,27 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def ready(head: Cluster, photos: Photos) -> Cluster:
+    """The head, with a dataset in its store."""
+    done = head.run(
+        "python", "jobs/ingest.py", "--labelled", str(photos.labelled), "--unlabelled", str(photos.unlabelled),
+        "--dataset", "pets", "--holdout", "60",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return head
+
+
+def released(head: Cluster) -> None:
+    wait_for(lambda: not head.training_processes(), RELEASE_SECONDS, lambda: str(head.training_processes()))
+    wait_for(lambda: head.idle_gpus() == 2, RELEASE_SECONDS, lambda: f"{head.idle_gpus()} GPUs idle")
+
+
+def training(head: Cluster) -> bool:
+    """Whether both workers run and hold their GPUs."""
+    return len(head.training_processes()) == 2 and head.idle_gpus() == 0
+
+
+@pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server (SeaweedFS); yields a bucket's URI, the environment being set to reach it."""
     folder = tmp_path_factory.mktemp("s3")
@@ -141,7 +172,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}", f"-admin.port={ports['admin']}",
     ]  # fmt: skip
     log = folder / "weed.log"
-    with subprocess.Popen(command, env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT) as server:
+    with log.open("w") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server:
         endpoint = f"http://127.0.0.1:{ports['s3']}"
         settings = {**credentials, "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1"}
         before = {key: os.environ.get(key) for key in settings}

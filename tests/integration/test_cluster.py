@@ -10,8 +10,7 @@ import httpx
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Cluster, Photos, free_port, result_of, wait_for
-from test_release import FOR_EVER, TRAIN, ready, released, training  # noqa: F401
+from conftest import FOR_EVER, ROOT, TRAIN, Cluster, Photos, free_port, released, result_of, training, wait_for
 
 from pawcast import sources
 from pawcast.inference.engine import Engine
@@ -22,7 +21,7 @@ SUBMIT = ("ray", "job", "submit", "--runtime-env", "infra/runtime-env.yaml")
 
 
 @pytest.fixture(scope="module")
-def url(ready: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:  # noqa: F811
+def url(ready: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Train by a submitted job, promote, deploy; return the service's address."""
     done = ready.run(*SUBMIT, "--", "python", "jobs/train.py", *TRAIN, "--set", "epochs=2", "--model", "pets")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,9 +46,10 @@ def url(ready: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:  # noq
     return address
 
 
-def test_bulk_prediction_gives_one_row_a_photo_and_agrees_with_in_process(ready, url, photos: Photos, tmp_path):  # noqa: F811
+def test_bulk_prediction_gives_one_row_a_photo_and_agrees_with_in_process(ready, url, photos: Photos, tmp_path):
     done = ready.run(
-        "python", "jobs/bulk_predict.py", "--images", str(photos.unlabelled), "--url", url, "--out", str(tmp_path), "--json"
+        "python", "jobs/bulk_predict.py", "--images", str(photos.unlabelled), "--url", url,
+        "--out", str(tmp_path), "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert result_of(done.stdout)["photos"] == 40
@@ -98,7 +98,7 @@ def test_bad_requests_get_a_clear_4xx(url, content, kind, status):
     assert response.json()["error"]
 
 
-def test_a_stopped_job_frees_its_gpus(ready, url):  # noqa: F811
+def test_a_stopped_job_frees_its_gpus(ready, url):
     # The service holds one of the two CPUs, so the workers share the other.
     submitted = ready.run(
         *SUBMIT, "--no-wait", "--submission-id", "to-be-stopped", "--",

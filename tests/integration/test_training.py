@@ -68,7 +68,7 @@ def weights_of(store: Store, trained: Trained) -> list[np.ndarray]:
     return [np.asarray(weight) for weight in network.weights]
 
 
-def test_a_run_leaves_all_that_it_promises(store):
+def test_a_run_leaves_all_that_it_promises_and_a_second_one_equals_it(store):
     seen: list[Progress] = []
     trained = run(store, 2, "whole", on_progress=seen.append)
     files = set(store.list("runs/whole/"))
@@ -87,11 +87,9 @@ def test_a_run_leaves_all_that_it_promises(store):
     assert [p.epoch for p in seen if p.finished] == [0, 1]
     assert Engine.load(store, version.name).predict(np.zeros((3, 48, 48, 3), np.uint8)).shape == (3,)
 
-
-def test_a_seed_fixes_the_run(store):
-    first, again, other = (run(store, 2, name, f"seed={seed}") for name, seed in (("s1", 5), ("s2", 5), ("s3", 6)))
-    np.testing.assert_allclose(first.history["loss"], again.history["loss"], rtol=1e-4)
-    assert abs(first.history["loss"][0] - other.history["loss"][0]) > 1e-4
+    # Dropout is on here: its masks come from the seed as well.
+    again = run(store, 2, "again")
+    np.testing.assert_allclose(again.history["loss"], trained.history["loss"], rtol=1e-4)
 
 
 def test_ranks_that_disagree_stop_the_run(tmp_path):
@@ -119,7 +117,7 @@ def test_ranks_that_disagree_stop_the_run(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(store):
     with pytest.raises(TrainingError, match="stopped being a number in epoch 1"):
-        run(store, 2, "diverged", "learning_rate=10", "momentum=0.99", "warmup_epochs=0", "batch_size=16")
+        run(store, 2, "diverged", "learning_rate=1e30", "warmup_epochs=0")
 
 
 def test_wrong_use_is_refused_before_any_worker_starts(store):

@@ -86,7 +86,16 @@ def test_a_server_that_is_something_else(photos, tmp_path):
 
         threading.Thread(target=answer, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        line = refused(9, "bulk_predict.py", "--images", str(photos.unlabelled), "--url", url, "--out", str(tmp_path / "p"))
+        line = refused(
+            9,
+            "bulk_predict.py",
+            "--images",
+            str(photos.unlabelled),
+            "--url",
+            url,
+            "--out",
+            str(tmp_path / "p"),
+        )
     assert "No Pawcast service" in line
 
 
@@ -128,7 +137,8 @@ def test_a_full_disk(tmp_path, photos):
         pytest.skip("no small disk can be mounted here")
     try:
         line = refused(
-            6, "ingest.py", "--labelled", str(photos.labelled), "--dataset", "x", "--holdout", "60", "--store", str(disk)
+            6, "ingest.py", "--labelled", str(photos.labelled), "--dataset", "x", "--holdout", "60",
+            "--store", str(disk),
         )  # fmt: skip
         assert "full" in line
         assert not [path for path in Path(disk).rglob("*") if path.is_file()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -151,7 +151,7 @@ async def _send(
 ) -> list[tuple[float | None, str | None]]:
     """Return (score, error) for each photo of a batch."""
     readable = [item for item in data if not isinstance(item, ImageError)]
-    answers = iter(())
+    answers: Iterator[dict[str, Any]] = iter(())
     if readable:
         files = [("photo", (f"{i}", item)) for i, item in enumerate(readable)]
         answer = _answer(http, await _post(http, files=files))

@@ -59,6 +59,8 @@ def ingest(
 ) -> Manifest:
     """Turn photos into a published dataset.
 
+    Joins or starts Ray once the sources are known to be there.
+
     Args:
         store: Where it goes.
         dataset: Its name.
@@ -81,21 +83,21 @@ def ingest(
     """
     with_labels = sources.scan(labelled, classes)
     without = sources.scan(unlabelled) if unlabelled else []
-    found, quarantine = _survey(
-        [(labelled, photo) for photo in with_labels] + [(unlabelled or "", photo) for photo in without], progress
-    )
-    _limit(quarantine, len(with_labels) + len(without), quarantine_limit)
-    train, test = found[labelled], found.get(unlabelled or "", [])
-    plans = _plan(labelled, train, unlabelled or "", test, holdout, val_fraction, seed)
-    written = _write(store, dataset, plans, classes, progress)
+    with cluster.session():
+        found, quarantine = _survey(
+            [(labelled, photo) for photo in with_labels] + [(unlabelled or "", photo) for photo in without],
+            progress,
+        )
+        _limit(quarantine, len(with_labels) + len(without), quarantine_limit)
+        train, test = found[labelled], found.get(unlabelled or "", [])
+        plans = _plan(labelled, train, unlabelled or "", test, holdout, val_fraction, seed)
+        written = _write(store, dataset, plans, classes, progress)
     result = Manifest(
         dataset=dataset,
         classes=list(classes),
         seed=seed,
         source_sha256=_source_digest([*train, *test]),
-        splits={
-            name: _describe([p for p in plans if p.split == name], written[name], classes) for name in SPLITS
-        },
+        splits={name: _describe([p for p in plans if p.split == name], written[name], classes) for name in SPLITS},
         quarantine=sorted(quarantine, key=lambda q: q.name),
     )
     manifests.publish(store, result)
@@ -147,7 +149,9 @@ def _limit(quarantine: Sequence[Quarantined], photos: int, limit: float) -> None
         reasons = Counter(item.reason for item in quarantine).most_common(3)
         raise DataError(
             f"{len(quarantine):,} of {photos:,} photos are unusable",
-            received="; ".join(f"{reason} ({count:,}, such as {_example(quarantine, reason)})" for reason, count in reasons),
+            received="; ".join(
+                f"{reason} ({count:,}, such as {_example(quarantine, reason)})" for reason, count in reasons
+            ),
             expected=f"at most {limit:.1%}",
             fix="repair the source, or raise --quarantine-limit",
         )
@@ -158,7 +162,13 @@ def _example(quarantine: Sequence[Quarantined], reason: str) -> str:
 
 
 def _plan(
-    labelled: str, train: list[Found], unlabelled: str, test: list[Found], holdout: int, val_fraction: float, seed: int
+    labelled: str,
+    train: list[Found],
+    unlabelled: str,
+    test: list[Found],
+    holdout: int,
+    val_fraction: float,
+    seed: int,
 ) -> list[_Plan]:
     """Assign photos to splits and cut splits into shards.
 
@@ -176,7 +186,11 @@ def _plan(
             )
         first.setdefault(item.sha256, item)
     if len(labels) <= holdout:
-        raise DataError("There are too few photos", received=f"{len(train):,}", expected=f"more than --holdout {holdout:,}")
+        raise DataError(
+            "There are too few photos",
+            received=f"{len(train):,}",
+            expected=f"more than --holdout {holdout:,}",
+        )
     copies = Counter(item.sha256 for item in train)
     split = assign(labels, copies, holdout=holdout, val_fraction=val_fraction, seed=seed)
     members: dict[str, list[Found]] = {name: [] for name in SPLITS}
@@ -207,9 +221,7 @@ def _write(
     total = sum(len(plan.photos) for plan in plans)
     written: dict[int, Shard] = {}
     progress("writing", 0, total)
-    for index, shard in cluster.run_tasks(
-        _write_task, [(store.uri, dataset, plan, list(classes)) for plan in plans]
-    ):
+    for index, shard in cluster.run_tasks(_write_task, [(store.uri, dataset, plan, list(classes)) for plan in plans]):
         written[index] = shard
         progress("writing", sum(s.rows for s in written.values()), total)
     by_split: dict[str, list[Shard]] = {name: [] for name in SPLITS}
@@ -226,9 +238,7 @@ def _write_task(store_uri: str, dataset: str, plan: _Plan, classes: list[str]) -
         if isinstance(data, ImageError) or hashlib.sha256(data).hexdigest() != found.sha256:
             raise DataError(f"{plan.source} changed while it was read", received=found.photo.name)
         photo = found.photo
-        rows.append(
-            shards.Row(photo.id, photo.name, photo.label, found.sha256, found.width, found.height, data)
-        )
+        rows.append(shards.Row(photo.id, photo.name, photo.label, found.sha256, found.width, found.height, data))
     return shards.write(open_store(store_uri), dataset, plan.split, rows, classes)
 
 

@@ -32,9 +32,7 @@ class Pixels(NamedTuple):
     labels: np.ndarray
 
 
-def decode(
-    store: Store, split: Split, size: int, progress: Callable[[int], None] = lambda photos: None
-) -> Pixels:
+def decode(store: Store, split: Split, size: int, progress: Callable[[int], None] = lambda photos: None) -> Pixels:
     """Decode and resize a whole split into the object store, in parallel, and verify every shard on the way.
 
     Args:

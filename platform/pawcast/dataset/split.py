@@ -51,6 +51,12 @@ def assign(
             name = next(name for name, free in room.items() if copies[identity] <= free)
             room[name] -= copies[identity]
             split[identity] = name
+        if room["holdout"] or room["val"]:
+            raise DataError(
+                "The copies of a class's photos don't fit this split, since copies stay together",
+                received=f"{room['holdout'] + room['val']:,} places of class {label} left, and only larger groups",
+                fix="remove copies, or change --holdout or --val-fraction",
+            )
     return split
 
 

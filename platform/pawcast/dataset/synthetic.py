@@ -127,7 +127,10 @@ class _Animal:
             reach = self._random.uniform(1.25, 1.6)
             spread = self._random.uniform(0.72, 0.95)
             self._polygon([(sign * 0.25, -0.85), (sign * 0.98, -0.35), (sign * spread, -reach)], self._fur)
-            self._polygon([(sign * 0.42, -0.85), (sign * 0.85, -0.5), (sign * spread * 0.94, -reach * 0.87)], self._light)
+            self._polygon(
+                [(sign * 0.42, -0.85), (sign * 0.85, -0.5), (sign * spread * 0.94, -reach * 0.87)],
+                self._light,
+            )
         self._ellipse((0, 0), 1.05, 0.92, self._fur)
         if self._random.random() < 0.5:
             for x in (-0.22, 0.0, 0.22):
@@ -192,8 +195,8 @@ def _background(random: np.random.Generator, width: int, height: int) -> Image.I
     kind = random.integers(4)
     if kind == 0:
         step = int(random.integers(14, 46)) * _SCALE
-        for x in range(-height, width, step):
-            pen.line([(x, 0), (x + height, height)], fill=_any_colour(random), width=step // 4)
+        for left in range(-height, width, step):
+            pen.line([(left, 0), (left + height, height)], fill=_any_colour(random), width=step // 4)
     elif kind == 1:
         for _ in range(int(random.integers(4, 14))):
             x, y, r = random.uniform(0, width), random.uniform(0, height), random.uniform(6, 34) * _SCALE

@@ -68,9 +68,7 @@ def from_source(path: str, classes: list[str]) -> Iterator[Labelled]:
         yield Labelled(photo.id, photo.label, data)
 
 
-def judge(
-    engine: Engine, photos: Iterable[Labelled], progress: Callable[[int], None] = lambda done: None
-) -> Judgement:
+def judge(engine: Engine, photos: Iterable[Labelled], progress: Callable[[int], None] = lambda done: None) -> Judgement:
     """Predict every photo and compare with its label; a few photos are kept to be shown.
 
     Args:

@@ -31,14 +31,10 @@ class Prediction(NamedTuple):
 def describe(score: float, classes: list[str]) -> Prediction:
     """Turn the probability of class 1 into a prediction. Exactly one half is class 0, as in training."""
     index = int(score > 0.5)
-    return Prediction(
-        classes[index], score if index else 1 - score, {classes[0]: 1 - score, classes[1]: score}
-    )
+    return Prediction(classes[index], score if index else 1 - score, {classes[0]: 1 - score, classes[1]: score})
 
 
-def scores(
-    engine: Engine, photos: Iterable[bytes | ImageError], threads: int = 2
-) -> Iterator[float | ImageError]:
+def scores(engine: Engine, photos: Iterable[bytes | ImageError], threads: int = 2) -> Iterator[float | ImageError]:
     """Yield the probability of class 1 for each photo, or why there is none; in order, one batch in memory.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,7 +45,7 @@ def draw_curves(history: Mapping[str, Sequence[float]], title: str) -> bytes:
 
 def _plot(axes: Axes, train: Sequence[float], val: Sequence[float], name: str) -> None:
     epochs = range(1, len(train) + 1)
-    style = {"linewidth": 1.8, "marker": "."}
+    style: dict[str, Any] = {"linewidth": 1.8, "marker": "."}
     axes.plot(epochs, train, color=TRAIN, label="training, augmented", **style)
     axes.plot(epochs, val, color=VAL, label="validation", **style)
     axes.set_title(name, loc="left", fontsize=10)

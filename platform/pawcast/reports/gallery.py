@@ -55,7 +55,12 @@ def draw_contact_sheet(
     height = 2 * _MARGIN + _TITLE + sum(_HEADING + 2 * _GAP + n * row_height for n in rows)
     sheet = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, _MARGIN - 6), _fit(title, _font(_TITLE, bold=True), width - 2 * _MARGIN), _INK, _font(_TITLE, bold=True))
+    pen.text(
+        (_MARGIN, _MARGIN - 6),
+        _fit(title, _font(_TITLE, bold=True), width - 2 * _MARGIN),
+        _INK,
+        _font(_TITLE, bold=True),
+    )
     y = _MARGIN + _TITLE
     for (heading, tiles), count in zip(sections, rows, strict=True):
         y += 2 * _GAP

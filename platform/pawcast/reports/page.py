@@ -22,7 +22,10 @@ class Section(NamedTuple):
 def render_page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
     """Return the page's HTML, with all text escaped and all pictures inside."""
     environment = Environment(
-        loader=PackageLoader("pawcast.reports", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("pawcast.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     return environment.get_template("page.html.jinja").render(title=title, facts=facts, sections=sections)

@@ -34,12 +34,22 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
         f"zoom out {augment.zoom:g}": {"zoom_x": 1 + augment.zoom, "zoom_y": 1 + augment.zoom},
         "horizontal flip": {"flip": augment.horizontal_flip},
     }
-    neutral = {"rotation": 0.0, "shift_x": 0.0, "shift_y": 0.0, "shear": 0.0, "zoom_x": 1.0, "zoom_y": 1.0, "flip": False}
+    neutral = {
+        "rotation": 0.0,
+        "shift_x": 0.0,
+        "shift_y": 0.0,
+        "shear": 0.0,
+        "zoom_x": 1.0,
+        "zoom_y": 1.0,
+        "flip": False,
+    }
     rows = [{**neutral, **change} for change in alone.values()]
     singles = compose(size, **{key: np.array([row[key] for row in rows]) for key in neutral})
     draws = draw_transforms(augment, size, _DRAWS, seed, epoch=0)
     configure_tensorflow()
-    warped = (warp(to_unit(np.repeat(pixels[None], len(rows) + _DRAWS, 0)), np.concatenate([singles, draws])).numpy() * 255)
+    warped = (
+        warp(to_unit(np.repeat(pixels[None], len(rows) + _DRAWS, 0)), np.concatenate([singles, draws])).numpy() * 255
+    )
     photos = np.rint(warped).astype(np.uint8)
     return draw_contact_sheet(
         [
@@ -47,7 +57,10 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
                 "Each transform alone, at the end of its range; nearest pixels fill what the photo doesn't cover",
                 [Tile(pixels, "the photo"), *map(Tile, photos[: len(rows)], alone)],
             ),
-            ("All together, as training draws them", [Tile(photo, f"draw {i + 1}") for i, photo in enumerate(photos[len(rows) :])]),
+            (
+                "All together, as training draws them",
+                [Tile(photo, f"draw {i + 1}") for i, photo in enumerate(photos[len(rows) :])],
+            ),
         ],
         f"Augmentation of {name}",
     )

@@ -78,9 +78,7 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[str]:
         skip = len(self.prefix) + 1 if self.prefix else 0
         with self._translated(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self._key(prefix)
-            )
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
             keys = [item["Key"][skip:] for page in pages for item in page.get("Contents", [])]
         return iter(sorted(keys))
 

@@ -42,9 +42,7 @@ class Feed:
         world: How many workers.
     """
 
-    def __init__(
-        self, blocks: Sequence[np.ndarray], labels: np.ndarray, recipe: Recipe, rank: int, world: int
-    ) -> None:
+    def __init__(self, blocks: Sequence[np.ndarray], labels: np.ndarray, recipe: Recipe, rank: int, world: int) -> None:
         self._blocks = blocks
         self._starts = np.cumsum([0, *(len(block) for block in blocks)])
         self._labels = labels.astype(np.float32)

@@ -39,7 +39,7 @@ Decoded = Callable[[int, int], None]
 class Workers(NamedTuple):
     """How many workers, and what each gets."""
 
-    count: int = 2
+    number: int = 2
     cpus: float = 1.0
     gpus: float = 0.0
 
@@ -70,6 +70,8 @@ def train(
     In the store, below `runs/RUN/`: `run.json` (the resolved configuration), `history.json` (renewed every
     epoch), `checkpoints/` (Ray Train's), and at the end `model.weights.h5`, `summary.txt` and `curves.png`.
 
+    Joins or starts Ray once dataset and recipe are known to fit.
+
     Args:
         store: Where dataset, run and model live.
         dataset: `NAME` or `NAME@DIGEST`.
@@ -93,37 +95,26 @@ def train(
     manifest = manifests.load(store, dataset)
     run = registry.check_name("run", run or f"{recipe.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     _check(manifest, recipe, workers)
-    cluster.require(workers.count * workers.cpus, workers.count * workers.gpus)
-    photos = manifest.splits["train"].photos + manifest.splits["val"].photos
-    pixels.require_room(photos, recipe.image_size)
-    _claim(store, run, manifest, recipe, workers)
+    with cluster.session():
+        cluster.require(workers.number * workers.cpus, workers.number * workers.gpus)
+        train_split, val_split = manifest.splits["train"], manifest.splits["val"]
+        photos = train_split.photos + val_split.photos
+        pixels.require_room(photos, recipe.image_size)
+        _claim(store, run, manifest, recipe, workers)
 
-    decoded = 0
+        decoded = 0
 
-    def count(done: int) -> None:
-        nonlocal decoded
-        decoded += done
-        on_decoded(decoded, photos)
+        def count(done: int) -> None:
+            nonlocal decoded
+            decoded += done
+            on_decoded(decoded, photos)
 
-    on_decoded(0, photos)
-    train_pixels = pixels.decode(store, manifest.splits["train"], recipe.image_size, count)
-    val_pixels = pixels.decode(store, manifest.splits["val"], recipe.image_size, count)
-
-    summary: list[str] = []
-
-    def observe(progress: Progress) -> None:
-        if progress.summary:
-            summary.append(progress.summary)
-        on_progress(progress)
-
-    queue = Queue(actor_options={"num_cpus": 0})
-    try:
-        with _forwarded(queue, observe):
-            job = Job(recipe, store.uri, run, train_pixels, val_pixels, queue)
-            result = _fit(store, run, job, workers, max_failures)
-    finally:
-        queue.shutdown(force=True)
-    return _keep(store, run, model, manifest, recipe, result, "".join(summary))
+        train_pixels = pixels.decode(store, train_split, recipe.image_size, count)
+        val_pixels = pixels.decode(store, val_split, recipe.image_size, count)
+        result, summary = _fit(
+            store, run, workers, max_failures, on_progress, Job(recipe, store.uri, run, train_pixels, val_pixels)
+        )
+        return _keep(store, run, model, manifest, recipe, result, summary)
 
 
 def _check(manifest: Manifest, recipe: Recipe, workers: Workers) -> None:
@@ -134,10 +125,10 @@ def _check(manifest: Manifest, recipe: Recipe, workers: Workers) -> None:
             received=f"batch_size {recipe.batch_size:,} for {photos:,} photos",
             fix=f"--set batch_size={min(photos, 32)}",
         )
-    if workers.count > recipe.batch_size:
+    if workers.number > recipe.batch_size:
         raise UsageError(
             "There are more workers than photos in a batch",
-            received=f"{workers.count} workers, batch_size {recipe.batch_size}",
+            received=f"{workers.number} workers, batch_size {recipe.batch_size}",
             fix="ask for fewer --workers",
         )
     if not manifest.splits["val"].photos:
@@ -159,14 +150,25 @@ def _claim(store: Store, run: str, manifest: Manifest, recipe: Recipe, workers: 
         raise ConflictError("The run's name is taken", received=repr(run), fix="choose another --run")
 
 
-def _fit(store: Store, run: str, job: Job, workers: Workers, max_failures: int) -> Result:
+def _fit(
+    store: Store, run: str, workers: Workers, max_failures: int, on_progress: Callable[[Progress], None], job: Job
+) -> tuple[Result, str]:
+    """Run Ray Train's workers to the end; return its result and the network's summary."""
     filesystem, path = store.filesystem(f"runs/{run}")
+    queue = Queue(actor_options={"num_cpus": 0})
+    summary: list[str] = []
+
+    def observe(progress: Progress) -> None:
+        if progress.summary:
+            summary.append(progress.summary)
+        on_progress(progress)
+
     trainer = DataParallelTrainer(
         train_loop,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job._replace(progress=queue)},
         backend_config=TensorFlowClusterConfig(),
         scaling_config=ScalingConfig(
-            num_workers=workers.count,
+            num_workers=workers.number,
             use_gpu=workers.gpus > 0,
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
@@ -177,18 +179,21 @@ def _fit(store: Store, run: str, job: Job, workers: Workers, max_failures: int) 
             # The best epoch so far, and the last one: Ray never deletes that.
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_acc"),
             # Ray would otherwise retry for ever what can't be scheduled.
-            failure_config=FailureConfig(
-                max_failures=max_failures, controller_failure_limit=_CONTROLLER_FAILURES
-            ),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=_CONTROLLER_FAILURES),
         ),
     )
     try:
-        return trainer.fit()
+        with _forwarded(queue, observe):
+            result = trainer.fit()
+        # Only now has the last of the progress come through.
+        return result, "".join(summary)
     except SystemExit:
         # How Ray's own Ctrl-C handler ends; it has stopped the workers by now.
         raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from None
+    finally:
+        queue.shutdown(force=True)
 
 
 def _cause(error: ray.train.TrainingFailedError) -> PawcastError:
@@ -199,7 +204,9 @@ def _cause(error: ray.train.TrainingFailedError) -> PawcastError:
         inner = getattr(first, "cause", None) or getattr(first, "_base_exc", None) or first.__cause__
         if inner is None or inner is first:
             lines = [line for line in str(first).splitlines() if line.strip()]
-            return TrainingError(f"A training worker failed ({type(first).__name__})", received=lines[-1] if lines else None)
+            return TrainingError(
+                f"A training worker failed ({type(first).__name__})", received=lines[-1] if lines else None
+            )
         first = inner
     return first
 
@@ -235,9 +242,8 @@ def _keep(
     checkpoint = result.get_best_checkpoint("val_acc", "max")
     if checkpoint is None:
         raise KeyboardInterrupt
-    with checkpoint.as_directory() as folder:
-        with open(os.path.join(folder, WEIGHTS), "rb") as file:
-            weights = file.read()
+    with checkpoint.as_directory() as folder, open(os.path.join(folder, WEIGHTS), "rb") as file:
+        weights = file.read()
     history: dict[str, list[float]] = json.loads(store.get(f"runs/{run}/history.json"))
     best = max(range(len(history["val_acc"])), key=lambda epoch: history["val_acc"][epoch])
     title = f"{run}: {recipe.name} on {manifest.dataset}, {recipe.epochs} epochs"

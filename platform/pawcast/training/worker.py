@@ -44,7 +44,7 @@ class Job(NamedTuple):
     run: str
     train: Pixels
     val: Pixels
-    progress: Queue | None
+    progress: Queue | None = None
 
 
 class Progress(NamedTuple):
@@ -256,9 +256,7 @@ class _Teller:
         loss, correct, photos = np.sum([np.asarray(s) for s in sums[-20:]], axis=0)
         done = min((step + 1) / self._train.steps, 1) * self._train.photos
         rate = done / (now - self._started)
-        self._send(
-            Progress(self._epoch, step + 1, self._train.steps, loss / photos, correct / photos, rate)
-        )
+        self._send(Progress(self._epoch, step + 1, self._train.steps, loss / photos, correct / photos, rate))
 
     def finished(self, row: dict[str, float]) -> None:
         rate = self._train.photos / (row["seconds"] - row["validation_seconds"])

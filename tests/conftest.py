@@ -1,0 +1,30 @@
+"""Shared by all tiers: quiet, small pictures to test with."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+# A busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None, **options: object) -> bytes:
+    """Encode uint8 [h, w, 3] as a file of some format."""
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    """A picture without symmetry: uint8 [60, 80, 3], smooth enough for JPEG."""
+    y, x = np.mgrid[0:60, 0:80]
+    planes = (x * 3, y * 4, 255 - x - 2 * y)
+    return np.stack([np.clip(plane, 0, 255) for plane in planes], -1).astype(np.uint8)

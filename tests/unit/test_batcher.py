@@ -1,0 +1,84 @@
+"""The micro-batcher: nobody waits when idle, all go together under load, failures reach their callers alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from pawcast.errors import BusyError
+from pawcast.inference.batcher import Batcher
+
+
+def photo(value: int) -> np.ndarray:
+    return np.full((2, 2, 3), value, np.uint8)
+
+
+class Engine:
+    """Answers with each photo's first pixel; holds its first batch until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.started, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        self.batches.append(len(pixels))
+        self.started.set()
+        self.go.wait(10)
+        if (pixels == 99).any():
+            raise ValueError("broken")
+        return pixels[:, 0, 0, 0].astype(np.float32)
+
+
+def test_what_waits_goes_together_and_answers_go_to_their_askers():
+    engine = Engine()
+
+    async def scenario() -> list[list[float]]:
+        batcher = Batcher(engine, max_batch=8)
+        first = asyncio.create_task(batcher.predict([photo(1)]))
+        await asyncio.to_thread(engine.started.wait, 10)
+        rest = [asyncio.create_task(batcher.predict([photo(i), photo(i + 100)])) for i in range(2, 8)]
+        await asyncio.sleep(0)
+        engine.go.set()
+        return await asyncio.gather(first, *rest)
+
+    answers = asyncio.run(scenario())
+    assert answers == [[1.0], *([float(i), float(i + 100)] for i in range(2, 8))]
+    assert engine.batches == [1, 8, 4]
+
+
+def test_a_failing_batch_fails_its_callers_and_no_others():
+    engine = Engine()
+    engine.go.set()
+
+    async def scenario() -> float:
+        batcher = Batcher(engine)
+        with pytest.raises(ValueError, match="broken"):
+            await batcher.predict([photo(99)])
+        return (await batcher.predict([photo(5)]))[0]
+
+    assert asyncio.run(scenario()) == 5
+
+
+def test_too_many_are_turned_away_and_the_accepted_answered():
+    engine = Engine()
+
+    async def scenario() -> list[float]:
+        batcher = Batcher(engine, max_batch=2, max_waiting=4)
+        first = asyncio.create_task(batcher.predict([photo(1)]))
+        await asyncio.to_thread(engine.started.wait, 10)
+        accepted = asyncio.create_task(batcher.predict([photo(i) for i in range(4)]))
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError, match="4 photos waiting"):
+            await batcher.predict([photo(9)])
+        engine.go.set()
+        await first
+        return await accepted
+
+    assert asyncio.run(scenario()) == [0, 1, 2, 3]
+
+
+def test_nothing_to_do_is_no_work():
+    assert asyncio.run(Batcher(Engine()).predict([])) == []

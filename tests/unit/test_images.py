@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from pawcast import images
+from pawcast.errors import ImageError
+from tests.conftest import encode
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_decodes_to_the_same_picture(kind, picture):
+    pixels = images.decode(encode(picture, kind))
+    assert (pixels.shape, pixels.dtype) == (picture.shape, np.uint8)
+    assert np.abs(pixels.astype(int) - picture).mean() < 6
+
+
+def test_the_fast_path_agrees_with_pillow(picture):
+    data = encode(picture, "JPEG", quality=90)
+    by_pillow = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(images.decode(data) - by_pillow).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation, picture):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(picture, "JPEG", exif=exif, quality=95)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    pixels = images.decode(data)
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels.astype(int) - expected).max() <= 4
+
+
+def test_modes(picture):
+    grey = images.decode(encode(picture, "JPEG", "L"))
+    assert grey.shape == picture.shape
+    assert (grey[..., 0] == grey[..., 2]).all()
+    assert images.decode(encode(picture, "JPEG", "CMYK")).shape == picture.shape
+    assert images.decode(encode(picture, "PNG", "P")).shape == picture.shape
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    buffer = io.BytesIO()
+    clear.save(buffer, "PNG")
+    assert (images.decode(buffer.getvalue()) == 255).all()
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "PNG")
+    assert (images.decode(buffer.getvalue())[..., 1] == (ramp >> 8)).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_truncated_file_is_refused(kind, picture):
+    data = encode(picture, kind)
+    with pytest.raises(ImageError):
+        images.decode(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"GIF89a", bytes(1000)])
+def test_what_is_no_image_is_refused(data):
+    with pytest.raises(ImageError):
+        images.decode(data)
+
+
+def test_a_header_that_claims_too_much_is_refused_unread():
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100)))
+    with pytest.raises(ImageError, match="pixels"):
+        images.decode(bomb)
+
+
+@settings(max_examples=150, deadline=None)
+@given(kind=st.sampled_from(FORMATS), seed=st.integers(0, 2**32 - 1))
+def test_damage_never_raises_anything_else(kind, seed):
+    random = np.random.default_rng(seed)
+    data = bytearray(encode(random.integers(0, 256, (12, 14, 3), dtype=np.uint8), kind))
+    for _ in range(random.integers(1, 8)):
+        data[random.integers(len(data))] = random.integers(256)
+    try:
+        pixels = images.decode(bytes(data[: random.integers(1, len(data) + 1)]))
+    except ImageError:
+        pass
+    else:
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[2] == 3
+
+
+def test_resize(picture):
+    assert images.resize(picture, 32).shape == (32, 32, 3)
+    assert images.resize(picture, 200).shape == (200, 200, 3)
+    square = picture[:60, :60]
+    assert images.resize(square, 60) is square
+    # Area averaging: a photo shrunk to half is the mean of its 2x2 blocks.
+    halves = square.reshape(30, 2, 30, 2, 3).mean((1, 3))
+    assert np.abs(images.resize(square, 30) - halves).max() <= 1
