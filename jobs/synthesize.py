@@ -12,9 +12,9 @@ from pawcast.dataset.synthetic import write_zips
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for train.zip and test1.zip.")] = Path("var/demo/photos"),
-    labelled: Annotated[int, typer.Option(min=20, help="Pictures with labels.")] = 2_400,
-    unlabelled: Annotated[int, typer.Option(min=1, help="Pictures without.")] = 600,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures.")] = 0,
+    labelled: Annotated[int, typer.Option(min=20, help="Photos with labels, half of each class.")] = 2_400,
+    unlabelled: Annotated[int, typer.Option(min=1, help="Photos without.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other photos.")] = 0,
 ) -> tuple[Result, str]:
     """Draw cats and dogs in Kaggle's layout, for a demo that needs no download."""
     with console.Stages() as stages:
@@ -23,10 +23,10 @@ def main(
             labelled=labelled,
             unlabelled=unlabelled,
             seed=seed,
-            progress=lambda done, total: stages("drawing", done, total, unit="pictures"),
+            progress=lambda done, total: stages("drawing", done, total),
         )
-    result = {"labelled": str(train), "unlabelled": str(test), "pictures": labelled + unlabelled}
-    return result, f"{labelled + unlabelled:,} pictures in {train} and {test}"
+    result = {"labelled": str(train), "unlabelled": str(test), "photos": labelled + unlabelled}
+    return result, f"{labelled + unlabelled:,} photos in {train} and {test}"
 
 
 if __name__ == "__main__":

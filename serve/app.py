@@ -1,6 +1,7 @@
-"""The deployment: `serve deploy serve/config.yaml`, or `serve run pawcast_serve.app:app`."""
+"""The deployment: `serve deploy serve/config.yaml`, or `serve run pawcast_serve.app:app`.
 
-from __future__ import annotations
+Ray reads the type of `app`'s argument, so annotations must not become text here.
+"""
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict

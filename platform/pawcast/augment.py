@@ -63,8 +63,9 @@ def compose(
 ) -> np.ndarray:
     """Compose rotation, shift, shear, zoom and mirror about the centre into one output-to-input map a photo.
 
-    The order and the signs are those of Keras's `ImageDataGenerator.apply_affine_transform`: rotation, then
-    shift, then shear, then zoom, the flip last.
+    The order is that of Keras's `ImageDataGenerator`: rotation, then shift, then shear, then zoom, the flip
+    last. Rotation, shift and zoom are its very matrices; the shear slants the photo's columns where Keras's
+    slants its rows.
 
     Args:
         size: Height and width in pixels.

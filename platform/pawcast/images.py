@@ -39,7 +39,7 @@ def decode(data: bytes) -> np.ndarray:
     """Decode one photo.
 
     The first frame of an animation counts, EXIF orientation is applied, transparency lies over white, 16-bit
-    grey is scaled to 8.
+    grey is scaled to 8; 32-bit samples are refused.
 
     Args:
         data: The file's bytes: JPEG, PNG, WebP, BMP, GIF or TIFF.
@@ -109,7 +109,9 @@ def _upright(image: Image.Image) -> bool:
 def _by_pillow(image: Image.Image) -> np.ndarray:
     image.load()
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
+    if image.mode in ("I", "F"):
+        raise ImageError("32 bits a pixel; nothing says which of them is white")
+    if image.mode.startswith("I;16"):
         # Pillow clips 16 bits to 255 when it converts; scaling keeps the picture.
         return np.repeat((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if "A" in image.getbands() or "transparency" in image.info:

@@ -12,7 +12,7 @@ from pawcast.errors import UsageError, near
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Augment(_Config):
@@ -135,4 +135,9 @@ def _set(values: dict[str, Any], override: str) -> None:
     if leaf not in target:
         raise UsageError("Unknown key in --set", received=repr(key), expected=near(leaf, target))
     # YAML 1.1 reads `1e-3` as text; pydantic turns it into the field's type and says so when it can't.
-    target[leaf] = yaml.safe_load(text) if text else text
+    try:
+        target[leaf] = yaml.safe_load(text) if text else text
+    except yaml.YAMLError:
+        raise UsageError(
+            f"Unreadable value for `{key}`", received=repr(text), expected="a number, true or false"
+        ) from None

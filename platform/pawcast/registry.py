@@ -10,16 +10,15 @@ Layout in the store:
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pawcast import names
 from pawcast.errors import ConflictError, IntegrityError, NotFoundError, UsageError, near
 from pawcast.recipe import Recipe
 from pawcast.store import Store
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ATTEMPTS = 20
 
 
@@ -66,16 +65,6 @@ class Version(_Record):
         return f"{self.model}@{self.version}"
 
 
-def check_name(kind: str, name: str) -> str:
-    """Return a name that is fit for a key. Raises `UsageError` for any other."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"Not a name for a {kind}", received=repr(name),
-            expected="up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
-        )  # fmt: skip
-    return name
-
-
 def register(store: Store, model: str, files: dict[str, bytes], **facts: Any) -> Version:
     """Store a model's files and publish its next version; move `latest` to it.
 
@@ -88,7 +77,7 @@ def register(store: Store, model: str, files: dict[str, bytes], **facts: Any) ->
     Raises:
         ConflictError: If others take every number that this call tries.
     """
-    check_name("model", model)
+    names.check("model", model)
     records = {}
     for name, data in files.items():
         digest = hashlib.sha256(data).hexdigest()
@@ -98,7 +87,7 @@ def register(store: Store, model: str, files: dict[str, bytes], **facts: Any) ->
         number = max(_numbers(store, model), default=0) + 1
         version = Version(model=model, version=number, files=records, **facts)
         if store.put_new(f"models/{model}/versions/{number}.json", version.model_dump_json(indent=1).encode()):
-            point(store, model, "latest", number)
+            _advance(store, f"models/{model}/refs/latest", number)
             return version
     raise ConflictError(f"No free version number for {model}", fix="try again when fewer runs finish at once")
 
@@ -107,11 +96,13 @@ def point(store: Store, model: str, ref: str, version: int) -> int | None:
     """Move a ref to a version; return where it pointed before.
 
     Raises:
-        ConflictError: If somebody else moves it at the same time.
+        NotFoundError: If there is no such version.
+        ConflictError: If somebody else moves the ref at the same time.
     """
-    check_name("ref", ref)
-    if ref.isdigit():
+    names.check("ref", ref)
+    if ref.isdecimal():
         raise UsageError("A ref can't be a number", received=repr(ref), expected="a word such as production")
+    resolve(store, f"{model}@{version}")
     key = f"models/{model}/refs/{ref}"
     if store.put_new(key, str(version).encode()):
         return None
@@ -119,6 +110,16 @@ def point(store: Store, model: str, ref: str, version: int) -> int | None:
     if not store.swap(key, str(version).encode(), token):
         raise ConflictError(f"Somebody else moved {model}@{ref} at the same time", fix="look at it, then try again")
     return int(current)
+
+
+def _advance(store: Store, key: str, version: int) -> None:
+    """Move a ref up to a version; leave it where it is if another run has moved it further."""
+    if store.put_new(key, str(version).encode()):
+        return
+    while True:
+        current, token = store.get_versioned(key)
+        if int(current) >= version or store.swap(key, str(version).encode(), token):
+            return
 
 
 def resolve(store: Store, name: str) -> Version:
@@ -129,27 +130,35 @@ def resolve(store: Store, name: str) -> Version:
         IntegrityError: If its record can't be read.
     """
     model, _, ref = name.partition("@")
-    ref = ref or "latest"
+    names.check("model", model)
+    ref = names.check("ref", ref or "latest")
     number = ref
     try:
-        if not ref.isdigit():
-            number = store.get(f"models/{check_name('model', model)}/refs/{check_name('ref', ref)}").decode()
+        if not ref.isdecimal():
+            number = store.get(f"models/{model}/refs/{ref}").decode()
         data = store.get(f"models/{model}/versions/{int(number)}.json")
+        return Version.model_validate_json(data)
     except NotFoundError:
         raise _unknown(store, model, ref) from None
-    try:
-        return Version.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]["msg"]
         raise IntegrityError(f"The record of {model}@{number} can't be read", received=first) from None
+    except ValueError:
+        raise IntegrityError(
+            f"The ref {model}@{ref} holds no version's number", received=repr(number),
+            fix=f"jobs/promote.py {model} latest {ref}",
+        ) from None  # fmt: skip
 
 
 def read_file(store: Store, version: Version, name: str) -> bytes:
     """Return a file of a version, checked against its sha256.
 
     Raises:
+        NotFoundError: If the version has no such file.
         IntegrityError: If it was changed.
     """
+    if name not in version.files:
+        raise NotFoundError(f"{version.name} has no such file", received=repr(name), expected=near(name, version.files))
     record = version.files[name]
     data = store.get(_file_key(version.model, record.sha256))
     if hashlib.sha256(data).hexdigest() != record.sha256:
@@ -167,7 +176,8 @@ def _file_key(model: str, digest: str) -> str:
 
 def _numbers(store: Store, model: str) -> list[int]:
     keys = store.list(f"models/{model}/versions/")
-    return [int(key.rpartition("/")[2].removesuffix(".json")) for key in keys]
+    stems = [key.rpartition("/")[2].removesuffix(".json") for key in keys]
+    return [int(stem) for stem in stems if stem.isdecimal()]
 
 
 def _unknown(store: Store, model: str, ref: str) -> NotFoundError:
@@ -179,5 +189,5 @@ def _unknown(store: Store, model: str, ref: str) -> NotFoundError:
         )  # fmt: skip
     refs = [key.rpartition("/")[2] for key in store.list(f"models/{model}/refs/")]
     known = [*refs, *(str(n) for n in _numbers(store, model))]
-    fix = f"jobs/promote.py {model} latest {ref}" if not ref.isdigit() else None
+    fix = f"jobs/promote.py {model} latest {ref}" if not ref.isdecimal() else None
     return NotFoundError(f"{model} has no such version", received=repr(ref), expected=near(ref, known), fix=fix)

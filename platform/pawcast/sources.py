@@ -10,7 +10,6 @@ import re
 import stat
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -27,8 +26,8 @@ class Photo(NamedTuple):
     """One photo of a source.
 
     Attributes:
-        id: Its path below the source's root without the extension: `cat.7`, `12`, `Cat/7`; with it where
-            another photo would have the same.
+        id: Its path below the source's root without the extension: `cat.7`, `12`, `Cat/7`; with it if
+            two photos would have the same.
         name: Its path below the source's root: `cat.7.jpg`.
         member: The path that the source itself knows it by: `train/cat.7.jpg`.
         label: Index into the classes, or -1.
@@ -61,10 +60,11 @@ def scan(path: str, classes: Sequence[str] = ()) -> list[Photo]:
     root = _common_root(wanted, classes)
     names = [_relative(member).relative_to(root).as_posix() for member in wanted]
     stems = [str(PurePosixPath(name).with_suffix("")) for name in names]
-    shared = {stem for stem, count in Counter(stems).items() if count > 1}
+    # Where two photos share a stem, all keep their extension: nothing else is sure to tell them apart.
+    ids = stems if len(set(stems)) == len(stems) else names
     photos = [
-        Photo(name if stem in shared else stem, name, member, label_of(member, classes))
-        for stem, name, member in zip(stems, names, wanted, strict=True)
+        Photo(_written(id_), _written(name), member, label_of(member, classes))
+        for id_, name, member in zip(ids, names, wanted, strict=True)
     ]
     if classes:
         _refuse_unlabelled(path, photos, classes)
@@ -111,7 +111,7 @@ def label_of(member: str, classes: Sequence[str]) -> int:
         >>> label_of("train/dog.12.jpg", ["cat", "dog"]), label_of("PetImages/Cat/3.jpg", ["cat", "dog"])
         (1, 0)
     """
-    path = PurePosixPath(member)
+    path = _relative(member)
     index = {name.lower(): i for i, name in enumerate(classes)}
     # A file is named by its class and a number; a folder by its class alone, or `dogs-vs-cats/` would be one.
     word = _WORD.match(path.name)
@@ -167,7 +167,7 @@ def _folder_members(path: str) -> list[str]:
 
 
 def _is_photo(member: str) -> bool:
-    path = PurePosixPath(member)
+    path = _relative(member)
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
     return path.suffix.lower() in EXTENSIONS and not hidden
 
@@ -187,7 +187,13 @@ def _common_root(members: Sequence[str], classes: Sequence[str]) -> PurePosixPat
 
 
 def _relative(member: str) -> PurePosixPath:
-    return PurePosixPath(member.lstrip("/"))
+    # Some zippers on Windows write backslashes.
+    return PurePosixPath(member.replace("\\", "/").lstrip("/"))
+
+
+def _written(name: str) -> str:
+    """Return a file name as text that can be written down, even if it isn't UTF-8 on the disk."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _refuse_unlabelled(path: str, photos: Sequence[Photo], classes: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "platform" / "pawcast"
 LAYERS = {
     "errors": set(),
     "settings": {"errors"},
+    "names": {"errors"},
     "recipe": {"errors"},
     "files": {"errors"},
     "devices": {"errors"},
@@ -27,11 +28,12 @@ LAYERS = {
     "augment": {"recipe"},
     "models": {"recipe"},
     "client": {"errors", "images", "sources"},
-    "registry": {"errors", "recipe", "store"},
-    "dataset": {"cluster", "errors", "files", "images", "sources", "store"},
+    "registry": {"errors", "names", "recipe", "store"},
+    "dataset": {"cluster", "errors", "files", "images", "names", "sources", "store"},
     "reports": {"augment", "devices", "recipe"},
     "training": {
-        "augment", "cluster", "dataset", "devices", "errors", "models", "recipe", "registry", "reports", "store",
+        "augment", "cluster", "dataset", "devices", "errors", "models", "names", "recipe", "registry", "reports",
+        "store",
     },
     "inference": {
         "augment", "dataset", "devices", "errors", "evaluation", "images", "models", "registry", "sources", "store",

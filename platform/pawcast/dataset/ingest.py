@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import ray
 
-from pawcast import cluster, images, sources
+from pawcast import cluster, images, names, sources
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import shards
 from pawcast.dataset.manifest import SPLITS, Manifest, Quarantined, Shard, Split
@@ -81,6 +81,7 @@ def ingest(
             under two labels.
         NotFoundError, StoreError: If a source or the store isn't there.
     """
+    names.check("dataset", dataset)
     with_labels = sources.scan(labelled, classes)
     without = sources.scan(unlabelled) if unlabelled else []
     with cluster.session():

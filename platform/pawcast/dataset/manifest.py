@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pawcast import names
 from pawcast.errors import ConflictError, IntegrityError, NotFoundError, near
 from pawcast.store import Store
 
@@ -76,6 +77,7 @@ def publish(store: Store, manifest: Manifest) -> str:
     Raises:
         ConflictError: If another ingest moved `latest` meanwhile. The dataset itself is published all the same.
     """
+    names.check("dataset", manifest.dataset)
     digest = manifest.digest
     store.put_new(f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json())
     ref = f"datasets/{manifest.dataset}/refs/latest"
@@ -104,9 +106,9 @@ def load(store: Store, dataset: str) -> Manifest:
         (key,) = store.list(f"datasets/{name}/manifests/{wanted}")
         data = store.get(key)
     except (NotFoundError, ValueError):
-        names = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
+        known = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
         raise NotFoundError(
-            "Unknown dataset", received=repr(dataset), expected=near(name, names),
+            "Unknown dataset", received=repr(dataset), expected=near(name, known),
             fix="make it with jobs/ingest.py, or check --store",
         ) from None  # fmt: skip
     digest = key.rpartition("/")[2].removesuffix(".json")

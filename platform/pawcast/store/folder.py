@@ -63,10 +63,12 @@ class FolderStore:
             return True
 
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        with self._translated(key):
+            return self._path(key).is_file()
 
     def list(self, prefix: str) -> Iterator[str]:
-        start = self.root / prefix.rpartition("/")[0]
+        folder = prefix.rpartition("/")[0]
+        start = self._path(folder) if folder else self.root
         keys = (path.relative_to(self.root).as_posix() for path in start.rglob("*") if path.is_file())
         hidden = (_TEMPORARY, ".")
         return iter(sorted(k for k in keys if k.startswith(prefix) and not Path(k).name.startswith(hidden)))
@@ -84,9 +86,9 @@ class FolderStore:
         return fs.LocalFileSystem(), str(path)
 
     def _path(self, key: str) -> Path:
-        path = (self.root / key).resolve()
-        if not path.is_relative_to(self.root):
-            raise StoreError("A key leads out of the store", received=repr(key))
+        path = (self.root / key.replace("\0", "")).resolve()
+        if "\0" in key or path == self.root or not path.is_relative_to(self.root):
+            raise StoreError("Not a key of the store", received=repr(key), expected="a path below its root")
         return path
 
     @contextmanager

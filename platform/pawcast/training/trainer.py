@@ -16,7 +16,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Empty, Queue
 
 import pawcast
-from pawcast import cluster, registry
+from pawcast import cluster, names, registry
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import pixels
 from pawcast.dataset.manifest import Manifest
@@ -91,9 +91,9 @@ def train(
         ClusterError: If the cluster is too small.
         TrainingError: If a worker fails for a reason of its own.
     """
-    registry.check_name("model", model)
+    names.check("model", model)
     manifest = manifests.load(store, dataset)
-    run = registry.check_name("run", run or f"{recipe.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    run = names.check("run", run or f"{recipe.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     _check(manifest, recipe, workers)
     with cluster.session():
         cluster.require(workers.number * workers.cpus, workers.number * workers.gpus)
