@@ -82,11 +82,15 @@ class Cluster:
             [
                 BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=2",
                 f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1",
-                "--node-ip-address=127.0.0.1", "--ray-client-server-port=0", "--object-store-memory=400000000",
+                "--node-ip-address=127.0.0.1", "--object-store-memory=400000000",
             ],
             env=environment, cwd=ROOT, stdout=self._output, stderr=self._output,
         )  # fmt: skip
-        wait_for(self._answers, 90, lambda: self.log.read_text())
+        try:
+            wait_for(self._answers, 90, lambda: self.log.read_text())
+        except BaseException:
+            self.stop()
+            raise
 
     def run(self, *command: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         """Run a command of the environment's `bin` from the project's folder."""
@@ -122,6 +126,8 @@ class Cluster:
         self._output.close()
 
     def _answers(self) -> bool:
+        if self._head.poll() is not None:
+            pytest.fail(f"the head ended: {self.log.read_text()[-2000:]}")
         try:
             return httpx.get(f"http://127.0.0.1:{self.dashboard}/api/version").status_code in (200, 401)
         except httpx.TransportError:

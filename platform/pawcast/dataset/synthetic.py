@@ -41,11 +41,11 @@ def draw(label: int, seed: int, index: int) -> Image.Image:
     rng = np.random.default_rng([seed, index, label])
     width, height = (int(side) for side in rng.integers(120, 221, 2))
     canvas = _background(rng, width * _SCALE, height * _SCALE)
-    unit = min(width, height) * _SCALE * rng.uniform(0.24, 0.36)
-    centre = complex(canvas.width * rng.uniform(0.38, 0.62), canvas.height * rng.uniform(0.36, 0.52))
+    unit = min(width, height) * _SCALE * rng.uniform(0.28, 0.38)
+    centre = complex(canvas.width * rng.uniform(0.4, 0.6), canvas.height * rng.uniform(0.4, 0.52))
     coat, mirror = _coat(rng), bool(rng.random() < 0.5)
     _body(rng, _Frame(canvas, centre, unit, rng.uniform(-0.12, 0.12), mirror), coat, label)
-    head = _Frame(canvas, centre, unit, rng.uniform(-0.42, 0.42), mirror)
+    head = _Frame(canvas, centre, unit, rng.uniform(-0.36, 0.36), mirror)
     (_cat if label == 0 else _dog)(rng, head, coat, rng.uniform(-0.24, 0.24))
     if rng.random() < 0.2:
         _occlude(rng, canvas, unit)
@@ -153,7 +153,7 @@ def _body(rng: np.random.Generator, pen: _Frame, coat: Coat, label: int) -> None
 def _cat(rng: np.random.Generator, pen: _Frame, coat: Coat, turn: float) -> None:
     fur, _, light, line, ears = coat
     tuft = np.array([0.9 - 0.05j, 1.2 + 0.3j, 1.0 + 0.32j, 1.08 + 0.56j, 0.6 + 0.75j, 0.3 + 0.3j])
-    tall, spread = rng.uniform(1.3, 1.62), rng.uniform(0.72, 0.95)
+    tall, spread = rng.uniform(1.36, 1.66), rng.uniform(0.72, 0.95)
     for side in (-1, 1):
         tip = side * spread + turn * 0.3 - tall * 1j
         pen.shape([side * 0.18 - 0.8j, tip, side * 1.01 - 0.2j], ears, line)
@@ -178,7 +178,7 @@ def _dog(rng: np.random.Generator, pen: _Frame, coat: Coat, turn: float) -> None
     wide, long, lean, thick = rng.uniform((0.84, 0.5, -0.1, 0.24), (0.98, 0.78, 0.4, 0.34)).tolist()
     pen.oval(-0.05j, wide, 0.95, fur, line, fluff=0.02)
     _markings(rng, pen, coat, turn)
-    folded = rng.random() < 0.25
+    folded = rng.random() < 0.12
     for side in (-1, 1):
         if folded:  # A terrier's: up at first, then over.
             ear = np.array([0.28 - 0.78j, 0.62 - 1.08j, 1.12 - 0.98j, 1.28 - 0.62j, 1.1 - 0.1j, 0.8 - 0.42j])
@@ -272,7 +272,7 @@ def _occlude(rng: np.random.Generator, canvas: Image.Image, unit: float) -> None
 def _photographed(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     """Add what a camera adds: blur, light from one side, another exposure, noise."""
     if rng.random() < 0.35:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 1.5)))
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.2)))
     bright, slope, shift, noise = rng.uniform((0.78, -0.2, -12, 1.5), (1.16, 0.2, 12, 9)).astype(np.float32)
     light = bright + slope * np.linspace(-1, 1, picture.width, dtype=np.float32)[:, None]
     # One plane of grain for all three colours: as good as three, and quicker.
