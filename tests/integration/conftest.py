@@ -62,6 +62,8 @@ class Cluster:
         self.port, self.dashboard = free_port(), free_port()
         self.environment = {
             **os.environ,
+            # As after `source .venv/bin/activate`: a submitted job runs `python` as the head finds it.
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_ADDRESS": f"127.0.0.1:{self.port}",
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
@@ -82,7 +84,8 @@ class Cluster:
             [
                 BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=2",
                 f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1",
-                "--node-ip-address=127.0.0.1", "--object-store-memory=400000000",
+                f"--dashboard-agent-listen-port={free_port()}", "--node-ip-address=127.0.0.1",
+                "--object-store-memory=400000000",
             ],
             env=environment, cwd=ROOT, stdout=self._output, stderr=self._output,
         )  # fmt: skip
@@ -113,7 +116,8 @@ class Cluster:
         """Command lines of this head's training workers."""
         listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
         rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-        raylets = {row[0] for row in rows if "raylet/raylet" in row[2] and f"127.0.0.1:{self.port}" in row[2]}
+        raylets = {row[0] for row in rows if "raylet/raylet" in row[2] and f":{self.port} " in f"{row[2]} "}
+        assert raylets
         return [row[2] for row in rows if row[1] in raylets and "RayTrainWorker" in row[2]]
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ def test_after_the_end(ready):
 
 
 def test_after_a_failure(ready):
-    done = ready.run("python", "jobs/train.py", *TRAIN, "--set", "learning_rate=1e30", "--set", "warmup_epochs=0")
+    done = ready.run("python", "jobs/train.py", *TRAIN, "--set", "learning_rate=3e38", "--set", "warmup_epochs=0")
     assert done.returncode == 10, done.stderr
     assert "stopped being a number" in done.stderr
     assert "Traceback" not in done.stderr

@@ -117,7 +117,7 @@ def test_ranks_that_disagree_stop_the_run(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(store):
     with pytest.raises(TrainingError, match="stopped being a number in epoch 1"):
-        run(store, 2, "diverged", "learning_rate=1e30", "warmup_epochs=0")
+        run(store, 2, "diverged", "learning_rate=3e38", "warmup_epochs=0")
 
 
 def test_wrong_use_is_refused_before_any_worker_starts(store):
