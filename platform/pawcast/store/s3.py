@@ -105,7 +105,8 @@ class S3Store:
         import boto3
         from botocore.config import Config
 
-        return boto3.client(
+        # A session of its own: the shared one would keep the credentials it saw first, and isn't thread-safe.
+        return boto3.Session().client(
             "s3",
             config=Config(
                 retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
