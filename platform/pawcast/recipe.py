@@ -52,10 +52,11 @@ def article() -> Recipe:
     """The well-known article's network and augmentation, trained data-parallel.
 
     Command: python jobs/train.py --dataset dogs-vs-cats --recipe article --workers 2
-    Hardware: 2 cores of an AMD EPYC without AVX-512 or AMX, no GPU
-    Minutes: see the results table in README
-    Score: see the results table in README
+    Hardware: 2 cores of an AMD EPYC without AVX-512 or AMX, no GPU, shared with other work
+    Minutes: 94 for 19 epochs; an epoch took 241 s at best
+    Score: 0.9038 on 5,500 validation photos, 0.903 on the 1,000 held out (one seed)
 
+    Without momentum, at a rate of 5e-4, validation stood at 0.669 after two epochs; with it, at 0.747.
     The article's constant rate leaves the last epoch to luck, so the rate here falls along a cosine, and the
     epoch with the best validation accuracy is the one that is registered.
     """
