@@ -114,11 +114,16 @@ class Cluster:
 
     def training_processes(self) -> list[str]:
         """Command lines of this head's training workers."""
-        listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-        rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-        raylets = {row[0] for row in rows if "raylet/raylet" in row[2] and f":{self.port} " in f"{row[2]} "}
-        assert raylets
-        return [row[2] for row in rows if row[1] in raylets and "RayTrainWorker" in row[2]]
+        found: dict[str, tuple[str, str]] = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            except OSError:
+                continue  # it has just ended
+            found[entry.name] = (parent, line)
+        raylets = {pid for pid, (_, line) in found.items() if "raylet/raylet" in line and f":{self.port}" in line}
+        return [line for parent, line in found.values() if parent in raylets and "RayTrainWorker" in line]
 
     def stop(self) -> None:
         self._head.send_signal(signal.SIGTERM)
