@@ -10,7 +10,7 @@ from pawcast import recipe as recipes
 from pawcast.console import Result, StoreOption
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import shards
-from pawcast.errors import NotFoundError
+from pawcast.errors import ImageError, NotFoundError
 from pawcast.reports.preview import draw_preview
 from pawcast.settings import store_uri
 from pawcast.store import open_store
@@ -20,7 +20,7 @@ def main(
     dataset: Annotated[str, typer.Option(help="NAME, or NAME@DIGEST.")],
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(recipes.RECIPES)}.")] = "article",
     photo: Annotated[
-        str | None, typer.Option(help="A training photo's id, such as cat.7. [default: the first]")
+        str | None, typer.Option(help="A training photo's id, such as cat.7, or a picture's path. [default: the first]")
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value for the recipe; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="The picture.")] = Path("var/preview.png"),
@@ -29,22 +29,33 @@ def main(
     """Show on one photo, as a picture, what a recipe's augmentation does."""
     config = recipes.resolve(recipe, settings)
     name, data = find(store_uri(store), dataset, photo)
-    picture = draw_preview(images.load(data, config.image_size), config.augment, name, config.seed)
+    try:
+        pixels = images.load(data, config.image_size)
+    except ImageError as error:
+        raise ImageError(f"{name} can't be used", received=error.what) from None
+    picture = draw_preview(pixels, config.augment, name, config.seed)
     files.write(out, picture)
     return {"photo": name, "recipe": recipe, "picture": str(out)}, f"{name}, augmented as by {recipe}: {out}"
 
 
 def find(uri: str, dataset: str, wanted: str | None) -> tuple[str, bytes]:
-    """Return a training photo's id and bytes: the wanted one, or the first."""
+    """Return a photo's name and bytes: an existing file, else the wanted training photo, or the first."""
     place = open_store(uri)
-    for shard in manifests.load(place, dataset).splits["train"].shards:
+    manifest = manifests.load(place, dataset)
+    try:
+        if wanted is not None and Path(wanted).is_file():
+            return wanted, Path(wanted).read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"{wanted} can't be read", received=error.strerror, expected="a picture") from None
+    for shard in manifest.splits["train"].shards:
         table = shards.read(place, shard)
         ids = table["id"].to_pylist()
         if wanted is None or wanted in ids:
             row = 0 if wanted is None else ids.index(wanted)
             return ids[row], table["image"][row].as_py()["bytes"]
     raise NotFoundError(
-        "The training split has no such photo", received=repr(wanted), expected="an id such as cat.7, as ingest saw it",
+        "The training split has no such photo", received=repr(wanted),
+        expected="an id such as cat.7, as ingest saw it, or the path of a picture",
         fix="leave --photo out to take the first; a held-out or validation photo is never augmented",
     )  # fmt: skip
 

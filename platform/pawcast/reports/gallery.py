@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 _MARGIN, _GAP = 28, 14
 _TITLE, _HEADING, _CAPTION, _NOTE = 24, 17, 14, 11
-_INK, _GREY, _PAPER = "#1c1c1c", "#777777", "#ffffff"
+_INK, _GREY, _PAPER = "#1c1c1c", "#6b6b6b", "#ffffff"
 _TONES = {"plain": _INK, "good": "#1a6b3c", "bad": "#b3261e"}
 _MARKS = {"plain": "", "good": "✓ ", "bad": "✗ "}
 
@@ -43,16 +44,14 @@ def draw_contact_sheet(
         sections: Headings and their photos; a section without photos says so.
         title: At the top.
         columns: Photos in a row.
-        tile: Height and width that photos are fitted into, in pixels.
+        tile: Height and width that photos are fitted into, in pixels. Texts that don't fit are elided.
 
     Returns:
         A PNG.
     """
-    below = _CAPTION + _NOTE + 14
-    row_height = tile + below + _GAP
-    rows = [max(1, -(-len(tiles) // columns)) for _, tiles in sections]
+    heights = [_height(tiles, columns, tile) for _, tiles in sections]
     width = 2 * _MARGIN + columns * tile + (columns - 1) * _GAP
-    height = 2 * _MARGIN + _TITLE + sum(_HEADING + 2 * _GAP + n * row_height for n in rows)
+    height = 2 * _MARGIN + _TITLE + sum(_HEADING + 2 * _GAP + height for height in heights)
     sheet = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text(
@@ -62,19 +61,30 @@ def draw_contact_sheet(
         _font(_TITLE, bold=True),
     )
     y = _MARGIN + _TITLE
-    for (heading, tiles), count in zip(sections, rows, strict=True):
+    for (heading, tiles), section in zip(sections, heights, strict=True):
         y += 2 * _GAP
-        pen.text((_MARGIN, y - _GAP // 2), heading, _INK, _font(_HEADING))
+        pen.text((_MARGIN, y - _GAP // 2), _fit(heading, _font(_HEADING), width - 2 * _MARGIN), _INK, _font(_HEADING))
         y += _HEADING
         if not tiles:
-            pen.text((_MARGIN, y + _GAP), "none", _GREY, _font(_CAPTION))
+            pen.text((_MARGIN, y + _GAP // 2), "none", _GREY, _font(_CAPTION))
         for i, item in enumerate(tiles):
             x = _MARGIN + (i % columns) * (tile + _GAP)
-            _draw_tile(sheet, pen, item, (x, y + _GAP // 2 + (i // columns) * row_height), tile)
-        y += count * row_height
+            row = (i // columns) * _row_height(tiles, tile)
+            _draw_tile(sheet, pen, item, (x, y + _GAP // 2 + row), tile)
+        y += section
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _height(tiles: Sequence[Tile], columns: int, tile: int) -> int:
+    """What a section takes below its heading, in pixels."""
+    return -(-len(tiles) // columns) * _row_height(tiles, tile) if tiles else _CAPTION + 2 * _GAP
+
+
+def _row_height(tiles: Sequence[Tile], tile: int) -> int:
+    # Without notes, their line would only leave a hole.
+    return tile + _CAPTION + 14 + (_NOTE if any(item.note for item in tiles) else 0) + _GAP
 
 
 def _draw_tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, item: Tile, at: tuple[int, int], tile: int) -> None:
@@ -98,9 +108,14 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Shorten a text in its middle until it fits."""
-    short = text
-    while font.getlength(short) > width and len(text) > 4:
-        text = text[: len(text) // 2 - 1] + text[len(text) // 2 + 1 :]
-        short = text[: len(text) // 2] + "…" + text[len(text) // 2 :]
-    return short
+    """Return a text on one line, with as much of its middle left out as it takes to fit."""
+    # File names may hold line breaks and worse, which Pillow refuses to measure or draws as boxes.
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if font.getlength(text) <= width:
+        return text
+    kept = bisect.bisect_left(range(len(text)), True, key=lambda n: font.getlength(_elide(text, n)) > width) - 1
+    return _elide(text, max(kept, 2))
+
+
+def _elide(text: str, kept: int) -> str:
+    return text[: kept - kept // 2] + "…" + text[len(text) - kept // 2 :]

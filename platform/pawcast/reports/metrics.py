@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,18 +11,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
-def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
+def draw_confusion(confusion: np.ndarray | Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     """Draw a confusion matrix.
 
     Args:
-        confusion: Counts, [true class][predicted class].
-        classes: Their names.
+        confusion: Counts, integers [classes, classes]: the true class, then the predicted one.
+        classes: Their names; long ones are wrapped.
 
     Returns:
         A PNG, 560 x 490 pixels.
     """
     counts = np.asarray(confusion)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
     figure = Figure(figsize=(4, 3.5), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -29,9 +31,11 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
     for (row, column), count in np.ndenumerate(counts):
         share = shares[row, column]
         colour = "white" if share > 0.5 else "#1c1c1c"
-        axes.text(column, row, f"{count:,}\n{share:.1%}", ha="center", va="center", color=colour, fontsize=12)
-    axes.set_xticks(range(len(classes)), [f"taken for {name}" for name in classes])
-    axes.set_yticks(range(len(classes)), [f"{name}s" for name in classes])
+        # A class without photos has no shares.
+        below = f"{share:.1%}" if totals[row, 0] else "–"
+        axes.text(column, row, f"{count:,}\n{below}", ha="center", va="center", color=colour, fontsize=12)
+    axes.set_xticks(range(len(classes)), [textwrap.fill(f"taken for {name}", 16) for name in classes])
+    axes.set_yticks(range(len(classes)), [textwrap.fill(f"{name}s", 12) for name in classes])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     buffer = io.BytesIO()

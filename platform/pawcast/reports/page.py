@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 class Section(NamedTuple):
-    """A part of the page: text, a PNG with its description, rows whose first cell is their name."""
+    """A part of the page.
+
+    Attributes:
+        heading: Its title, and its table's caption for screen readers.
+        text: A paragraph.
+        image: A PNG.
+        alt: What the picture shows, for those who can't see it.
+        table: Rows of cells; the first cell of each names it.
+    """
 
     heading: str
     text: str = ""
@@ -28,4 +37,11 @@ def render_page(title: str, facts: Mapping[str, str], sections: Sequence[Section
         trim_blocks=True,
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    environment.filters["size"] = _size
     return environment.get_template("page.html.jinja").render(title=title, facts=facts, sections=sections)
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    """Return a PNG's width and height in pixels, which its first chunk begins with."""
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height

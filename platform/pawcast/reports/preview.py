@@ -25,15 +25,17 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
         A PNG.
     """
     size = len(pixels)
-    alone = {
-        f"rotation {augment.rotation:g}°": {"rotation": np.deg2rad(augment.rotation)},
-        f"width shift {augment.width_shift:g}": {"shift_x": augment.width_shift * size},
-        f"height shift {augment.height_shift:g}": {"shift_y": augment.height_shift * size},
-        f"shear {augment.shear:g}°": {"shear": np.deg2rad(augment.shear)},
-        f"zoom in {augment.zoom:g}": {"zoom_x": 1 - augment.zoom, "zoom_y": 1 - augment.zoom},
-        f"zoom out {augment.zoom:g}": {"zoom_x": 1 + augment.zoom, "zoom_y": 1 + augment.zoom},
-        "horizontal flip": {"flip": augment.horizontal_flip},
-    }
+    near, far = 1 - augment.zoom, 1 + augment.zoom
+    # Caption, range, and the end of that range as `compose` takes it.
+    alone: list[tuple[str, str, dict[str, float]]] = [
+        ("rotation", f"±{augment.rotation:g}°", {"rotation": np.deg2rad(augment.rotation)}),
+        ("width shift", f"±{augment.width_shift:g} of the width", {"shift_x": augment.width_shift * size}),
+        ("height shift", f"±{augment.height_shift:g} of the height", {"shift_y": augment.height_shift * size}),
+        ("shear", f"±{augment.shear:g}°", {"shear": np.deg2rad(augment.shear)}),
+        ("zoom in", f"shows {near:g} of each side", {"zoom_x": near, "zoom_y": near}),
+        ("zoom out", f"shows {far:g} of each side", {"zoom_x": far, "zoom_y": far}),
+        ("horizontal flip", "half of the photos", {"flip": augment.horizontal_flip}),
+    ]
     neutral = {
         "rotation": 0.0,
         "shift_x": 0.0,
@@ -43,7 +45,7 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
         "zoom_y": 1.0,
         "flip": False,
     }
-    rows = [{**neutral, **change} for change in alone.values()]
+    rows = [{**neutral, **change} for *_, change in alone]
     singles = compose(size, **{key: np.array([row[key] for row in rows]) for key in neutral})
     draws = draw_transforms(augment, size, _DRAWS, seed, epoch=0)
     configure_tensorflow()
@@ -55,10 +57,16 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
         [
             (
                 "Each transform alone, at the end of its range; nearest pixels fill what the photo doesn't cover",
-                [Tile(pixels, "the photo"), *map(Tile, photos[: len(rows)], alone)],
+                [
+                    Tile(pixels, "the photo", f"{size} × {size}"),
+                    *(
+                        Tile(photo, caption, limits if row != neutral else "off")
+                        for photo, (caption, limits, _), row in zip(photos[: len(rows)], alone, rows, strict=True)
+                    ),
+                ],
             ),
             (
-                "All together, as training draws them",
+                f"All together, as training draws them with seed {seed}",
                 [Tile(photo, f"draw {i + 1}") for i, photo in enumerate(photos[len(rows) :])],
             ),
         ],
