@@ -11,7 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from pawcast.dataset.synthetic import write_zips
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 RELEASE_SECONDS = 15
-TRAIN = ("--dataset", "pets", "--recipe", "smoke", "--set", "image_size=48", "--gpus-per-worker", "1")
+# Another test's service may hold one of the two CPUs.
+HALF_CPU = ("--cpus-per-worker", "0.5")
+TRAIN = ("--dataset", "pets", "--recipe", "smoke", "--set", "image_size=48", "--gpus-per-worker", "1", *HALF_CPU)
 FOR_EVER = ("--set", "epochs=10000")
 
 
@@ -240,12 +242,17 @@ def result_of(output: str) -> dict[str, Any]:
     return value
 
 
-@contextmanager
-def started_job(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def started_job(*arguments: str, environment: dict[str, str]) -> AbstractContextManager[subprocess.Popen[str]]:
     """Start a job in the background; kill it if the test leaves it running."""
+    return started_process(str(ROOT / "jobs" / arguments[0]), *arguments[1:], environment=environment)
+
+
+@contextmanager
+def started_process(*arguments: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Start Python in the background; kill it if the test leaves it running."""
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "jobs" / arguments[0]), *arguments[1:]],
-        env=environment or _plain_environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, *arguments],
+        env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
             yield process

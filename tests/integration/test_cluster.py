@@ -99,10 +99,9 @@ def test_bad_requests_get_a_clear_4xx(url, content, kind, status):
 
 
 def test_a_stopped_job_frees_its_gpus(ready, url):
-    # The service holds one of the two CPUs, so the workers share the other.
     submitted = ready.run(
         *SUBMIT, "--no-wait", "--submission-id", "to-be-stopped", "--",
-        "python", "jobs/train.py", *TRAIN, *FOR_EVER, "--cpus-per-worker", "0.5",
+        "python", "jobs/train.py", *TRAIN, *FOR_EVER,
     )  # fmt: skip
     assert submitted.returncode == 0, submitted.stderr
     wait_for(lambda: training(ready), 150, lambda: ready.run("ray", "job", "logs", "to-be-stopped").stdout)

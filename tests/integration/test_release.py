@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from conftest import FOR_EVER, TRAIN, released, result_of, started_job, training, wait_for
+from conftest import FOR_EVER, TRAIN, released, result_of, started_job, started_process, training, wait_for
 
 
 def test_after_the_end(ready):
@@ -42,4 +42,22 @@ def test_after_the_driver_is_killed(ready):
         wait_for(lambda: training(ready), 120)
         process.kill()
         process.communicate(timeout=60)
+    released(ready)
+
+
+def test_a_busy_cluster_is_said_so_and_nothing_is_left(ready, monkeypatch):
+    monkeypatch.setitem(ready.environment, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
+    code = (
+        "import ray, time; ray.init(logging_level='ERROR', log_to_driver=False)\n"
+        "@ray.remote(num_gpus=2, num_cpus=0)\nclass Holder:\n    def there(self): return True\n"
+        "holder = Holder.remote(); ray.get(holder.there.remote()); print('held', flush=True); time.sleep(600)"
+    )
+    with started_process("-c", code, environment=ready.environment) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        done = ready.run("python", "jobs/train.py", *TRAIN)
+        holder.kill()
+    assert done.returncode == 8, done.stderr
+    assert "0 GPUs free" in done.stderr
+    assert "Traceback" not in done.stderr
     released(ready)

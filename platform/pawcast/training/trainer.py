@@ -20,7 +20,7 @@ from pawcast import cluster, names, registry
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import pixels
 from pawcast.dataset.manifest import Manifest
-from pawcast.errors import ConflictError, PawcastError, TrainingError, UsageError
+from pawcast.errors import ClusterError, ConflictError, PawcastError, TrainingError, UsageError
 from pawcast.recipe import Recipe
 from pawcast.registry import Preprocessing, Version
 from pawcast.reports.curves import draw_curves
@@ -88,7 +88,7 @@ def train(
     Raises:
         UsageError: For a batch or worker count that doesn't fit the data.
         ConflictError: If the run's name is taken.
-        ClusterError: If the cluster is too small.
+        ClusterError: If the cluster is too small, or too busy to start the workers.
         TrainingError: If a worker fails for a reason of its own.
     """
     names.check("model", model)
@@ -197,7 +197,14 @@ def _fit(
 
 
 def _cause(error: ray.train.TrainingFailedError) -> PawcastError:
-    """The first worker's own error, without Ray's wrapping."""
+    """The first worker's own error, without Ray's wrapping; or why no worker could be started."""
+    if isinstance(error, ray.train.ControllerError):
+        free = ray.available_resources()
+        return ClusterError(
+            "Ray could not start the training workers in time",
+            received=f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free, the others in use",
+            fix="wait for what holds them or stop it, ask for fewer --workers, or lower --cpus-per-worker",
+        )
     failures = getattr(error, "worker_failures", None) or {0: error}
     first = failures[min(failures)]
     while not isinstance(first, PawcastError):
