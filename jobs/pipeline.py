@@ -120,6 +120,8 @@ def local_ray(store: str, workers: int) -> Iterator[dict[str, str]]:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         dashboard = probe.getsockname()[1]
+    # Ray's own processes would otherwise look for a dashboard, and find that of another cluster on this machine.
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     context = ray.init(
         address="local", num_cpus=max(workers, usable_cpus()), include_dashboard=True, dashboard_port=dashboard,
         log_to_driver=False, logging_level="ERROR",

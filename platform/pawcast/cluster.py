@@ -14,6 +14,8 @@ from pawcast.errors import ClusterError, PawcastError
 
 # Tasks kept in flight per CPU: enough to never wait, few enough that results don't pile up.
 _IN_FLIGHT_PER_CPU = 4
+# A port that nobody can listen on without being root: refused at once.
+_NOBODY = "http://127.0.0.1:1"
 
 
 @contextmanager
@@ -40,7 +42,8 @@ def session(cpus: int | None = None) -> Iterator[None]:
             ray.init(address=address, **quiet)
         else:
             # "local" even if some cluster runs on this machine: we use only what we were told to use.
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            with _no_dashboard():
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             "The Ray cluster can't be joined",
@@ -51,6 +54,26 @@ def session(cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _no_dashboard() -> Iterator[None]:
+    """Tell the processes of the Ray that the block starts that there is no dashboard to ask.
+
+    Ray Train's clean-up asks for the state of the run's controller, once a second. Left to itself it finds the
+    dashboard of whichever cluster was last started on this machine, which knows no such run, takes it for dead
+    and removes the workers.
+    """
+    name = "RAY_API_SERVER_ADDRESS"
+    before = os.environ.get(name)
+    os.environ[name] = _NOBODY
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def require(cpus: float, gpus: float = 0) -> None:
