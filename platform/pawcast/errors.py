@@ -5,6 +5,7 @@
     ├── NotFoundError           exit  3   HTTP 404   a path, dataset, run, model or ref that isn't there
     ├── DataError               exit  4   HTTP 422   a source or dataset that can't be used as it is
     │   └── ImageError          exit  4   HTTP 422   one photo that can't be read, with the reason
+    │       └── ImageSizeError  exit  4   HTTP 422   one photo of too many or too few pixels or bytes
     ├── IntegrityError          exit  5   HTTP 500   bytes that don't match their recorded sha256
     ├── StoreError              exit  6   HTTP 503   the store can't be reached, or refuses
     │   └── StoreFullError      exit  6   HTTP 507   no space left
@@ -89,6 +90,10 @@ class DataError(PawcastError):
 
 class ImageError(DataError):
     """One photo that can't be read; `what` is the reason, short enough for a table."""
+
+
+class ImageSizeError(ImageError):
+    """One photo of too many or too few pixels or bytes."""
 
 
 class IntegrityError(PawcastError):

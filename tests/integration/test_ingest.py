@@ -7,12 +7,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import shards
-from pawcast.dataset.ingest import ingest
+from pawcast.dataset.ingest import Ingested, ingest
 from pawcast.dataset.manifest import Manifest
-from pawcast.errors import DataError, NotFoundError
+from pawcast.dataset.report import Limits, Report
+from pawcast.dataset.verify import verify
+from pawcast.errors import DataError, IntegrityError, NotFoundError
 from pawcast.store import open_store
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -20,8 +23,13 @@ SIZES = {"holdout": 60, "val_fraction": 0.25}
 
 
 def make(store: Path | str, labelled: Path, unlabelled: Path | None, **options: object) -> Manifest:
+    return made(store, labelled, unlabelled, **options).manifest
+
+
+def made(store: Path | str, labelled: Path, unlabelled: Path | None, **options: object) -> Ingested:
     options = {**SIZES, **options}
-    return ingest(open_store(str(store)), "pets", str(labelled), unlabelled and str(unlabelled), **options)  # type: ignore[arg-type]
+    source = unlabelled and str(unlabelled)
+    return ingest(open_store(str(store)), "pets", str(labelled), source, **options)  # type: ignore[arg-type]
 
 
 def shuffled(archive: Path, target: Path) -> Path:
@@ -79,8 +87,8 @@ def test_unreadable_photos_are_quarantined_by_name(tmp_path, photos):
     assert [item.name for item in manifest.quarantine] == ["cat.0.jpg", "dog.0.jpg"]
     assert all(item.reason for item in manifest.quarantine)
     assert sum(split.photos for split in manifest.splits.values()) == 298
-    with pytest.raises(DataError, match="2 of 300 photos are unusable"):
-        make(tmp_path / "other", folder, None, quarantine_limit=0.001)
+    with pytest.raises(DataError, match="2 of 300 photos: can't be decoded"):
+        make(tmp_path / "other", folder, None, limits=Limits(unreadable=0.001))
     with pytest.raises(NotFoundError):
         manifests.load(open_store(str(tmp_path / "other")), "pets")
 
@@ -106,3 +114,58 @@ def test_one_photo_under_two_labels_is_an_error(tmp_path, photos):
     shutil.copy(folder / "cat.3.jpg", folder / "dog.999.jpg")
     with pytest.raises(DataError, match=r"cat\.3\.jpg and dog\.999\.jpg|dog\.999\.jpg and cat\.3\.jpg"):
         make(tmp_path / "store", folder, None)
+
+
+def test_the_report_counts_what_is_odd_and_lies_with_the_dataset(tmp_path, photos):
+    folder = shutil.copytree(photos.labelled_folder, tmp_path / "photos")
+    shutil.copy(folder / "cat.1.jpg", folder / "cat.1001.jpg")
+    Image.open(folder / "dog.5.jpg").save(folder / "dog.1005.jpg", "PNG")
+    Image.new("RGB", (9, 400)).save(folder / "dog.1006.jpg")
+    (folder / "cat.1007.jpg").write_bytes(b"\xff\xd8\xff broken")
+    for i in range(20, 60):
+        # The same photo at another size: near, whatever split it goes to.
+        photo = Image.open(folder / f"cat.{i}.jpg")
+        photo.resize((2 * photo.width, 2 * photo.height)).save(folder / f"cat.{2000 + i}.jpg", quality=95)
+    manifest, report = made(tmp_path / "store", folder, photos.unlabelled_folder, limits=Limits(near_duplicates=1))
+    checks = {check.name: check for check in report.checks}
+    assert (checks["unreadable"].photos, checks["size"].photos, checks["duplicates"].photos) == (1, 1, 1)
+    assert checks["unreadable"].examples[0].startswith("cat.1007.jpg")
+    assert "dog.1005.jpg (PNG)" in checks["extension"].examples
+    assert report.duplicates == [["cat.1.jpg", "cat.1001.jpg"]]
+    assert report.classes == {"cat": 191, "dog": 151}
+    assert report.formats == {"JPEG": 381, "PNG": 1}
+    assert report.photos == 384
+    assert len(report.near_duplicates) >= 10
+    assert all(pair.splits[0] != pair.splits[1] for pair in report.near_duplicates)
+    store = open_store(str(tmp_path / "store"))
+    kept = store.get(manifests.report_key("pets", manifest.report_sha256))
+    assert Report.model_validate_json(kept) == report
+    with pytest.raises(DataError, match="near_duplicates=0"):
+        make(tmp_path / "other", folder, None, limits=Limits(near_duplicates=0.01))
+    with pytest.raises(DataError, match="largest class, cat"):
+        make(tmp_path / "other", folder, None, limits=Limits(near_duplicates=1, majority=0.55))
+    with pytest.raises(NotFoundError):
+        manifests.load(open_store(str(tmp_path / "other")), "pets")
+
+
+def test_verify_reads_all_and_names_what_is_changed_or_gone(tmp_path, photos):
+    manifest = make(tmp_path, photos.labelled, photos.unlabelled)
+    store = open_store(str(tmp_path))
+    seen: list[tuple[int, int]] = []
+    assert verify(store, "pets", lambda done, total: seen.append((done, total))) == manifest
+    assert seen[-1] == (340, 340)
+    shard, other = (manifest.splits[name].shards[0] for name in ("train", "test"))
+    whole = store.get(shard.key)
+    store.put(shard.key, whole[:5_000] + bytes([whole[5_000] ^ 1]) + whole[5_001:])
+    store.delete(other.key)
+    with pytest.raises(IntegrityError, match="2 of 5 objects") as wrong:
+        verify(store, "pets")
+    assert shard.key in str(wrong.value)
+    assert other.key in str(wrong.value)
+    # Ingesting again mends what is gone; what was changed must be deleted first, as the message says.
+    store.delete(shard.key)
+    assert make(tmp_path, photos.labelled, photos.unlabelled) == manifest
+    assert verify(store, f"pets@{manifest.digest[:12]}") == manifest
+    store.put(manifests.report_key("pets", manifest.report_sha256), b"{}")
+    with pytest.raises(IntegrityError, match="reports/"):
+        verify(store, "pets")

@@ -79,7 +79,13 @@ def publish(store: Store, name: str = "pets") -> Manifest:
     shard = shards.write(store, name, "train", ROWS, ["cat", "dog"])
     split = Split(photos=300, per_class={"cat": 300}, shards=[shard])
     manifest = Manifest(
-        dataset=name, classes=["cat", "dog"], seed=0, source_sha256="0" * 64, splits={"train": split}, quarantine=[]
+        dataset=name,
+        classes=["cat", "dog"],
+        seed=0,
+        source_sha256="0" * 64,
+        splits={"train": split},
+        quarantine=[],
+        report_sha256="0" * 64,
     )
     manifests.publish(store, manifest)
     return manifest

@@ -133,7 +133,15 @@ def test_a_datasets_name_is_checked_before_it_is_published(store, name):
     with pytest.raises(UsageError):
         manifests.publish(
             store,
-            Manifest(dataset=name, classes=["cat", "dog"], seed=0, source_sha256="0", splits={}, quarantine=[]),
+            Manifest(
+                dataset=name,
+                classes=["cat", "dog"],
+                seed=0,
+                source_sha256="0",
+                splits={},
+                quarantine=[],
+                report_sha256="",
+            ),
         )
 
 

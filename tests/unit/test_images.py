@@ -108,3 +108,42 @@ def test_resize(picture):
     # Area averaging: a photo shrunk to half is the mean of its 2x2 blocks.
     halves = square.reshape(30, 2, 30, 2, 3).mean((1, 3))
     assert np.abs(images.resize(square, 30) - halves).max() <= 1
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_probe_tells_what_a_photo_is_and_shows_it_small(kind, picture):
+    header, grey = images.probe(encode(picture, kind))
+    assert (header.format, header.width, header.height) == (kind, picture.shape[1], picture.shape[0])
+    assert grey.dtype == np.uint8
+    assert min(grey.shape) >= min(36, *picture.shape[:2])
+    assert abs(grey.mean() - picture.mean()) < 12
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
+def test_a_probe_accepts_and_refuses_what_decode_does(options, picture):
+    whole = encode(picture, "JPEG", **options)
+    rng = np.random.default_rng(3)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), rng.integers(0, 4)):
+            data[at] = int(rng.integers(256))
+        data = data[: len(data) if rng.random() < 0.5 else int(rng.integers(len(data)))]
+        outcomes = []
+        for function in (images.decode, images.probe):
+            try:
+                function(bytes(data))
+                outcomes.append("")
+            except ImageError as error:
+                outcomes.append(error.what)
+        assert bool(outcomes[0]) == bool(outcomes[1]), outcomes
+        refused += bool(outcomes[0])
+    assert 50 < refused < 300
+
+
+def test_a_probe_turns_a_photo_upright(picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    header, grey = images.probe(encode(picture, "JPEG", exif=exif))
+    assert (header.height, header.width) == (picture.shape[1], picture.shape[0])
+    assert grey.shape == (picture.shape[1], picture.shape[0])

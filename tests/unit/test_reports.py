@@ -92,6 +92,7 @@ def test_the_preview_job_reads_training_photos_and_files(tmp_path, picture):
     split = manifests.Split(photos=1, per_class={"cat": 1}, shards=[shard])
     manifests.publish(store, manifests.Manifest(
         dataset="d", classes=["cat", "dog"], seed=0, source_sha256="", splits={"train": split}, quarantine=[],
+        report_sha256="0",
     ))  # fmt: skip
     assert job.find(store.uri, "d", None) == job.find(store.uri, "d", "cat.7") == ("cat.7", row.data)
     assert job.find(store.uri, "d", str(own)) == (str(own), own.read_bytes())

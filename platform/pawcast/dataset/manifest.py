@@ -3,6 +3,7 @@
 Layout in the store:
 
     datasets/NAME/shards/SPLIT-SHA256.parquet    first, named by their content
+    datasets/NAME/reports/SHA256.json            what ingest found out about the photos
     datasets/NAME/manifests/SHA256.json          last; whoever sees it sees a whole dataset
     datasets/NAME/refs/latest                    the digest of the manifest to use
 """
@@ -47,19 +48,21 @@ class Quarantined(_Record):
     """A photo that can't be used, and why."""
 
     name: str
+    kind: Literal["unreadable", "size"]
     reason: str
 
 
 class Manifest(_Record):
     """A dataset. Equal photos, labels, seed and sizes give an equal manifest, wherever it was made."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     dataset: str
     classes: list[str]
     seed: int
     source_sha256: str
     splits: dict[str, Split]
     quarantine: list[Quarantined]
+    report_sha256: str
 
     def to_json(self) -> bytes:
         """Canonical bytes: equal manifests have equal bytes."""
@@ -69,6 +72,11 @@ class Manifest(_Record):
     def digest(self) -> str:
         """sha256 of `to_json()`, 64 hexadecimal digits: the dataset's identity."""
         return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def report_key(dataset: str, sha256: str) -> str:
+    """Where a dataset's report is."""
+    return f"datasets/{dataset}/reports/{sha256}.json"
 
 
 def publish(store: Store, manifest: Manifest) -> str:

@@ -22,6 +22,7 @@ from pawcast.store import Store
 MAX_ROWS = 2_048
 MAX_BYTES = 32 * 2**20
 _ROW_GROUP = 128
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 class Row(NamedTuple):
@@ -39,7 +40,7 @@ class Row(NamedTuple):
 def schema(classes: Sequence[str]) -> pa.Schema:
     """Return the shards' Arrow schema, with the metadata that Hugging Face's readers look for."""
     fields = [
-        pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        pa.field("image", _IMAGE),
         pa.field("label", pa.int64()),
         pa.field("id", pa.string()),
         pa.field("sha256", pa.string()),
@@ -53,21 +54,18 @@ def schema(classes: Sequence[str]) -> pa.Schema:
 
 def write(store: Store, dataset: str, split: str, rows: Sequence[Row], classes: Sequence[str]) -> Shard:
     """Write one shard under a name derived from its content. Equal rows give an equal shard."""
-    table = pa.Table.from_pydict(
-        {
-            "image": [{"bytes": row.data, "path": row.name} for row in rows],
-            "label": [row.label for row in rows],
-            "id": [row.id for row in rows],
-            "sha256": [row.sha256 for row in rows],
-            "width": [row.width for row in rows],
-            "height": [row.height for row in rows],
-        },
-        schema=schema(classes),
+    # Column by column, so that Arrow takes the bytes over as they are.
+    image = pa.StructArray.from_arrays(
+        [pa.array([row.data for row in rows], pa.binary()), pa.array([row.name for row in rows], pa.string())],
+        fields=list(_IMAGE),
     )
-    buffer = io.BytesIO()
+    names = ("label", "id", "sha256", "width", "height")
+    columns = [image, *(pa.array([getattr(row, name) for row in rows]) for name in names)]
+    table = pa.Table.from_arrays(columns, names=["image", *names]).cast(schema(classes))
+    buffer = pa.BufferOutputStream()
     # Photos are compressed already; a codec would only cost time.
     pq.write_table(table, buffer, row_group_size=_ROW_GROUP, compression="none", use_dictionary=False)
-    data = buffer.getvalue()
+    data = buffer.getvalue().to_pybytes()
     digest = hashlib.sha256(data).hexdigest()
     key = f"datasets/{dataset}/shards/{split}-{digest}.parquet"
     store.put_new(key, data)
