@@ -84,7 +84,7 @@ def joined(store: str | None, address: str | None) -> list[Finding]:
         try:
             output, errors = process.communicate(timeout=_JOIN_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
+            _end(process)
             raise ClusterError(
                 "Ray gave no answer",
                 received=f"RAY_ADDRESS={address}" if address else None,
@@ -92,8 +92,7 @@ def joined(store: str | None, address: str | None) -> list[Finding]:
                 fix=_START if address else "see the newest logs in /tmp/ray/session_latest/logs",
             ) from None
         except BaseException:
-            process.terminate()
-            process.wait(10)
+            _end(process)
             raise
     if "InvalidAuthToken" in errors:
         # Only Ray's native log says so; its Python error doesn't.
@@ -109,3 +108,12 @@ def joined(store: str | None, address: str | None) -> list[Finding]:
         raise ClusterError("Ray failed", received=said[-1][:300], fix="see /tmp/ray/session_latest/logs")
     answer: list[dict[str, Any]] = json.loads(lines[-1])
     return [Finding(**item) for item in answer]
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End it in order, so that a private Ray ends with it; by force if it hangs in native code."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
