@@ -1,7 +1,6 @@
 # The same few commands for people and for CI. `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-STORE ?= var/store
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: help setup demo run test test-unit test-integration check results lock clean
@@ -33,14 +32,19 @@ lock: ## Renew both locks from pyproject.toml (needs uv)
 
 PORT ?= 8000
 
-demo: .venv/.runtime ## The main job on drawn cats and dogs, in a few minutes
+# `make demo STORE=s3` runs on a real S3 server, which comes with the test tools and lasts as long as the demo.
+ON_S3 := $(filter s3,$(STORE))
+DEMO_STORE := $(if $(ON_S3),s3://pawcast/demo,$(or $(STORE),var/demo/store))
+
+demo: .venv/.runtime $(if $(ON_S3),.venv/.dev) ## The main job on drawn cats and dogs, in a few minutes; STORE=s3: on S3
 	@$(BIN)/python jobs/synthesize.py --out var/demo/photos
-	@$(BIN)/python jobs/pipeline.py --labelled var/demo/photos/train.zip --unlabelled var/demo/photos/test1.zip \
-		--dataset demo --recipe smoke --holdout 200 --store var/demo/store --out var/demo --port $(PORT)
+	@$(if $(ON_S3),$(BIN)/python infra/seaweedfs.py --dir var/demo/s3 --) \
+		$(BIN)/python jobs/pipeline.py --labelled var/demo/photos/train.zip --unlabelled var/demo/photos/test1.zip \
+		--dataset demo --recipe smoke --holdout 200 --store "$(DEMO_STORE)" --out var/demo --port $(PORT)
 
 run: .venv/.runtime ## The main job on your photos: make run TRAIN=train.zip TEST=test1.zip
 	@test -n "$(TRAIN)" -a -n "$(TEST)" || { echo "error: make run needs TRAIN and TEST. Expected: zips or folders of photos. Fix: make run TRAIN=train.zip TEST=test1.zip" >&2; exit 2; }
-	@$(BIN)/python jobs/pipeline.py --labelled "$(TRAIN)" --unlabelled "$(TEST)" --store "$(STORE)" --port $(PORT)
+	@$(BIN)/python jobs/pipeline.py --labelled "$(TRAIN)" --unlabelled "$(TEST)" --store "$(or $(STORE),var/store)" --port $(PORT)
 
 test: test-unit test-integration ## All tests; the fast ones first
 

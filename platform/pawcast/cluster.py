@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from pawcast.errors import ClusterError, PawcastError
 _IN_FLIGHT_PER_CPU = 4
 # A port that nobody can listen on without being root: refused at once.
 _NOBODY = "http://127.0.0.1:1"
+_CONNECT_SECONDS = 5
 
 
 @contextmanager
@@ -39,6 +41,8 @@ def session(cpus: int | None = None) -> Iterator[None]:
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     try:
         if address:
+            if not _listens(address):
+                raise ConnectionError("nothing listens there")
             ray.init(address=address, **quiet)
         else:
             # "local" even if some cluster runs on this machine: we use only what we were told to use.
@@ -47,7 +51,7 @@ def session(cpus: int | None = None) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             "The Ray cluster can't be joined",
-            received=f"RAY_ADDRESS={address}" if address else str(error).splitlines()[0],
+            received=(f"RAY_ADDRESS={address}: " if address else "") + " ".join(str(error).split())[:300],
             fix="start it (ray start --head), correct RAY_ADDRESS, or unset it to use a private local Ray",
         ) from None
     try:
@@ -74,6 +78,27 @@ def _no_dashboard() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def _listens(address: str) -> bool:
+    """Return whether a connection is accepted at `host:port`; Ray itself would try in vain for minutes.
+
+    Any other form of address ("auto") is left to Ray.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return True
+    hosts = [host.strip("[]")]
+    if hosts[0] in ("127.0.0.1", "localhost", "::1"):
+        # A head of this machine may listen at its outer address only, and that is where Ray looks.
+        hosts.append(ray.util.get_node_ip_address())
+    for name in hosts:
+        try:
+            socket.create_connection((name, int(port)), _CONNECT_SECONDS).close()
+        except (OSError, OverflowError):
+            continue
+        return True
+    return False
 
 
 def require(cpus: float, gpus: float = 0) -> None:

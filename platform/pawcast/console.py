@@ -39,6 +39,15 @@ Exit codes: 0 done, 1 unexpected, 2 wrong option, 3 not found, 4 unusable data, 
 """
 
 
+class FindingsError(PawcastError):
+    """A failure that has a result all the same, which `--json` prints; the job's own exit code comes with it."""
+
+    def __init__(self, what: str, result: Result, code: int) -> None:
+        super().__init__(what, fix="see the table above")
+        self.result = result
+        self.exit_code = code
+
+
 def run(job: Callable[..., tuple[Result, str]]) -> None:
     """Run a job as a command line: its parameters are the options, its docstring is the help.
 
@@ -51,6 +60,8 @@ def run(job: Callable[..., tuple[Result, str]]) -> None:
         try:
             result, text = job(*args, **options)
         except PawcastError as error:
+            if as_json and isinstance(error, FindingsError):
+                sys.stdout.write(json.dumps(error.result) + "\n")
             console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+import seaweedfs
 
 from pawcast.dataset.synthetic import write_zips
 
@@ -179,37 +180,10 @@ def training(head: Cluster) -> bool:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server (SeaweedFS); yields a bucket's URI, the environment being set to reach it."""
-    folder = tmp_path_factory.mktemp("s3")
-    ports = {name: free_port() for name in ("master", "volume", "filer", "s3", "admin")}
-    credentials = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "only-for-this-test"}
-    environment = {**os.environ, **credentials, "S3_BUCKET": "pawcast"}
-    command = [
-        str(BIN / "weed"), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false",
-        "-webdav=false", "-master.telemetry=false", f"-s3.port={ports['s3']}", f"-master.port={ports['master']}",
-        f"-volume.port={ports['volume']}", f"-filer.port={ports['filer']}", f"-admin.port={ports['admin']}",
-    ]  # fmt: skip
-    log = folder / "weed.log"
-    with log.open("w") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as server:
-        endpoint = f"http://127.0.0.1:{ports['s3']}"
-        settings = {**credentials, "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1"}
-        before = {key: os.environ.get(key) for key in settings}
-        os.environ.update(settings)
-        try:
-            from pawcast.store import open_store
-
-            def writable() -> bool:
-                try:
-                    open_store("s3://pawcast/ready").put("now", b"1")
-                except Exception:
-                    return False
-                return True
-
-            wait_for(writable, 60, lambda: log.read_text())
-            yield "s3://pawcast"
-        finally:
-            for key, value in before.items():
-                os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)
-            server.terminate()
+    with seaweedfs.serve(tmp_path_factory.mktemp("s3")) as settings, pytest.MonkeyPatch.context() as environment:
+        for key, value in settings.items():
+            environment.setenv(key, value)
+        yield f"s3://{seaweedfs.BUCKET}"
 
 
 def free_port() -> int:

@@ -22,6 +22,7 @@ LAYERS = {
     "images": {"errors"},
     "console": {"errors"},
     "cluster": {"errors"},
+    "doctor": {"cluster", "devices", "errors", "store"},
     "evaluation": set(),
     "sources": {"errors", "images"},
     "store": {"errors"},
