@@ -17,25 +17,10 @@ from hypothesis import strategies as st
 from pawcast import sources
 from pawcast.errors import DataError, ImageError, NotFoundError
 from pawcast.images import MAX_BYTES
+from tests.conftest import make_folder, make_zip
 
 CLASSES = ["cat", "dog"]
 KAGGLE = {f"{name}.{i}.jpg": f"{name} {i}".encode() for i in range(12) for name in CLASSES}
-
-
-def make_zip(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str, bytes]], **options: int) -> str:
-    items = members.items() if isinstance(members, Mapping) else members
-    with zipfile.ZipFile(path, "w", **options) as archive:
-        for name, data in items:
-            archive.writestr(zipfile.ZipInfo(name), data, options.get("compression"))
-    return str(path)
-
-
-def make_folder(path: Path, files: Mapping[str, bytes]) -> str:
-    for name, data in files.items():
-        place = path / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
-    return str(path)
 
 
 def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:

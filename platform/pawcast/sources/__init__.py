@@ -126,7 +126,8 @@ def _kind(path: str) -> object:
             return table
         exists = place.exists()
     except (OSError, ValueError) as error:  # A name that is too long, a null character.
-        raise NotFoundError("There is no such file or folder", received=f"{shown(path)} ({error})") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise NotFoundError("There is no such file or folder", received=f"{shown(path)} ({reason})") from None
     if not exists:
         raise NotFoundError(
             "There is no such file or folder",

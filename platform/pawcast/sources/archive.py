@@ -57,7 +57,8 @@ def members(path: str) -> list[str]:
     for info in infos:
         _refuse_outside(path, info.filename)
     _refuse_overlap(path, archive)
-    return [i.filename for i in infos if not i.is_dir() and stat.S_IFMT(i.external_attr >> 16) in (0, stat.S_IFREG)]
+    plain = [info.filename for info in infos if stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)]
+    return [name for name in plain if not name.endswith("/")]
 
 
 def check(path: str, photos: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ def label_of(member: str, classes: Sequence[str]) -> int:
         >>> label_of("train/dog.12.jpg", ["cat", "dog"]), label_of("PetImages/Cat/3.jpg", ["cat", "dog"])
         (1, 0)
     """
-    path = relative(member)
+    path = relative(unicodedata.normalize("NFC", member))
     index = {folded(name): i for i, name in enumerate(classes)}
     # A file is named by its class and a number; a folder by its class alone, or `dogs-vs-cats/` would be one.
     until = _TO_NUMBER.match(path.stem)

@@ -94,7 +94,8 @@ def _member(root: Path, file: str, where: str) -> str:
         endings = [ending for lower in EXTENSIONS for ending in (lower, lower.upper())]
         candidates = [name + ending for ending in endings if (root / (name + ending)).is_file()]
     except (OSError, ValueError) as error:
-        raise DataError(f"{where}: no file's name", received=f"{shown(file)!r} ({error})") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{where}: no file's name", received=f"{shown(file)!r} ({reason})") from None
     if not candidates:
         raise NotFoundError(
             f"{where}: there is no such file", received=shown(file), expected=f"below {shown(str(root))}"
