@@ -14,7 +14,9 @@ from pawcast.store import open_store
 
 
 def main(
-    labelled: Annotated[str, typer.Option(help="Zip or folder: cat.7.jpg, dog.7.jpg, or Cat/ and Dog/.")],
+    labelled: Annotated[
+        str, typer.Option(help="Zip or folder: cat.7.jpg, dog.7.jpg, or Cat/ and Dog/; or a CSV of file,label.")
+    ],
     dataset: Annotated[str, typer.Option(help="The dataset's name.")],
     unlabelled: Annotated[str | None, typer.Option(help="Zip or folder of photos to predict.")] = None,
     store: StoreOption = None,

@@ -54,9 +54,9 @@ _TIFF_PACKED = frozenset(
 _TILE_WIDTH, _TILE_HEIGHT, _STRIPS, _TILES = 322, 323, 273, 324
 _SPARE_TILES = 2**22
 _RUN_LENGTHS, _MAX_RUN_LENGTHS = {1, 2}, 2 * 2**20
-# Lossless to ignore: bytes between segments or behind the picture, a version number, odd but valid sampling. Bytes
-# before a restart marker (0xd0 to 0xd7) are lost pixels.
-_HARMLESS = re.compile(r"unknown JFIF revision|subsampling|extraneous bytes before marker 0x(?!d[0-7])")
+# No pixel is lost by these: bytes between segments or behind the picture, a colour profile, a version, odd sampling.
+# Bytes before a restart marker (0xd0 to 0xd7) are lost pixels.
+_HARMLESS = re.compile(r"unknown JFIF revision|bad ICC marker|subsampling|extraneous bytes before marker 0x(?!d[0-7])")
 _CUT = re.compile(r"truncated|premature end|not enough image data", re.IGNORECASE)
 
 # Pillow warns of what is handled here. `catch_warnings` would do that for each photo, but isn't safe among threads.
@@ -152,7 +152,8 @@ def _check_effort(image: Image.Image, data: bytes) -> None:
         across, down = tags.get(_TILE_WIDTH), tags.get(_TILE_HEIGHT)
         if across and down:
             tiles = math.ceil(image.width / across) * math.ceil(image.height / down)
-            if tiles * across * down > 4 * pixels + _SPARE_TILES:
+            area = across * down
+            if area > pixels + _SPARE_TILES or tiles * area > 4 * pixels + _SPARE_TILES:
                 raise ImageError(f"a TIFF in tiles of {across}x{down}, far more than its {image.width}x{image.height}")
         parts = len(tags.get(_STRIPS) or tags.get(_TILES) or ())
     if image.format == "BMP" and packed in _RUN_LENGTHS and len(data) > _MAX_RUN_LENGTHS:

@@ -1,7 +1,7 @@
 """A zip within a zip, as Kaggle packs a competition, read in place: `dogs-vs-cats.zip/train.zip`.
 
 A stored inner zip is a window on the outer file. A deflated one is inflated once from end to end, which is quick,
-and the decompressor's state kept every few megabytes, so that any place is then reached by inflating one step.
+and the decompressor's state kept every megabyte or so: any place is then reached by inflating one step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-_STEP = 4 * 2**20
+_STEP = 2**20
 _MOST_STATES = 1_024  # Of some 40 KiB each.
 _CHUNK = 64 * 2**10
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
