@@ -18,7 +18,9 @@ from pawcast.store import open_store
 
 
 def main(
-    labelled: Annotated[str | None, typer.Option(help="Zip or folder: cat.7.jpg, dog.7.jpg, or Cat/ and Dog/.")] = None,
+    labelled: Annotated[
+        str | None, typer.Option(help="Zip or folder: cat.7.jpg, dog.7.jpg, or Cat/ and Dog/; or a CSV of file,label.")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="The dataset's name.")] = None,
     unlabelled: Annotated[str | None, typer.Option(help="Zip or folder of photos to predict.")] = None,
     store: StoreOption = None,

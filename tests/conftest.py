@@ -1,8 +1,11 @@
-"""Shared by all tiers: quiet, small pictures to test with."""
+"""Shared by all tiers: quiet, small pictures and sources to test with."""
 
 from __future__ import annotations
 
 import io
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,22 @@ def encode(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None, **opt
     buffer = io.BytesIO()
     (image.convert(mode) if mode else image).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def make_zip(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str, bytes]], **options: int) -> str:
+    items = members.items() if isinstance(members, Mapping) else members
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, data in items:
+            archive.writestr(zipfile.ZipInfo(name), data, options.get("compression"))
+    return str(path)
+
+
+def make_folder(path: Path, files: Mapping[str, bytes]) -> str:
+    for name, data in files.items():
+        place = path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    return str(path)
 
 
 @pytest.fixture

@@ -26,4 +26,5 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> bytes:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerows([header, *lines])
-    return buffer.getvalue().encode()
+    # A file name on the disk need not be UTF-8.
+    return buffer.getvalue().encode(errors="backslashreplace")

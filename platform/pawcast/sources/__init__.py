@@ -1,0 +1,165 @@
+"""Where photos come from: a zip, a folder, or a CSV of `file,label`. Read only, never unpacked, nothing written.
+
+A photo's label comes from the CSV; without one from its name (`cat.7.jpg`) or, failing that, from its folder
+(`Cat/7.jpg`). A source is untrusted. `scan` refuses it as a whole, or `read` gives a reason for one photo:
+
+    threat                                                   what happens
+    names with `..`, from the root or with a drive           the archive is refused
+    two photos of one name, letter case and accents aside    the archive is refused
+    more than 1,000,000 members, a directory over 256 MiB    refused before the directory is read
+    members whose bytes overlap, or lie outside the file     the archive is refused
+    photos that inflate more than 100-fold, over 1 GiB       the archive is refused
+    all photos encrypted, or compressed in another way       the archive is refused
+    a truncated or otherwise damaged directory               the archive is refused
+    symbolic links, FIFOs, devices, hidden files             left out, and never opened
+    one photo encrypted, or neither stored nor deflated      that photo's reason
+    a photo over 32 MiB, whatever the directory says         that photo's reason; not inflated further
+    a wrong checksum, a damaged or shortened member          that photo's reason
+    a file that vanished, or turned into a link or FIFO      that photo's reason
+    CSV rows with `..`, from the root, or through links      the CSV is refused
+
+Bytes in front of a zip are ignored, as unzip does. Reading takes one photo and its compressed bytes at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pawcast.errors import DataError, ImageError, NotFoundError
+from pawcast.sources import archive, folder, table
+from pawcast.sources.labels import (
+    EXTENSIONS,
+    common_root,
+    ids_of,
+    is_photo,
+    label_of,
+    natural,
+    relative,
+    shown,
+    written,
+)
+
+__all__ = ["EXTENSIONS", "Photo", "label_of", "natural", "read", "scan"]
+
+
+class Photo(NamedTuple):
+    """One photo of a source.
+
+    Attributes:
+        id: Its path below the source's root without the extension: `cat.7`, `12`, `Cat/7`; with it if
+            two photos would have the same.
+        name: Its path below the source's root: `cat.7.jpg`.
+        member: The path that the source itself knows it by: `train/cat.7.jpg`.
+        label: Index into the classes, or -1.
+    """
+
+    id: str
+    name: str
+    member: str
+    label: int
+
+
+def scan(path: str, classes: Sequence[str] = ()) -> list[Photo]:
+    """List a source's photos in natural order (`2` before `10`), whatever order it stores them in.
+
+    Args:
+        path: A zip, a zip within a zip (`dogs-vs-cats.zip/train.zip`), a folder, or a CSV beside its photos.
+        classes: Names to look for in file and folder names or in the CSV, the case aside. Empty: no labels.
+
+    Returns:
+        The photos. Files that aren't images by their extension, and hidden ones, are left out.
+
+    Raises:
+        NotFoundError: If nothing is there.
+        DataError: If it is none of these, holds no photo, holds a photo that fits no class, or isn't to be
+            trusted (see above).
+    """
+    kind = _kind(path)
+    labels: dict[str, int] = {}
+    if kind is table:
+        labels = table.labels(path, classes)
+        wanted = list(labels)
+    else:
+        members = archive.members(path) if kind is archive else folder.members(path)
+        wanted = [member for member in members if is_photo(member)]
+        if not wanted:
+            _refuse_empty(path, members)
+        if kind is archive:
+            archive.check(path, wanted)
+        labels = {member: label_of(member, classes) for member in wanted}
+    wanted.sort(key=natural)
+    root = common_root(wanted, classes)
+    names = [relative(member).relative_to(root).as_posix() for member in wanted]
+    photos = [
+        Photo(written(id_), written(name), member, labels[member])
+        for id_, name, member in zip(ids_of(names), names, wanted, strict=True)
+    ]
+    if classes:
+        _refuse_unlabelled(path, photos, classes)
+    return photos
+
+
+def read(path: str, photos: Sequence[Photo]) -> Iterator[bytes | ImageError]:
+    """Yield each photo's bytes, or the reason why they can't be had; one photo in memory at a time.
+
+    Photos over `images.MAX_BYTES` are refused on what the archive says, and not inflated further than that.
+    """
+    members = [photo.member for photo in photos]
+    kind = _kind(path)
+    if kind is archive:
+        yield from archive.read(path, members)
+    else:
+        yield from folder.read(str(Path(path).parent) if kind is table else path, members)
+
+
+def _kind(path: str) -> object:
+    place = Path(path)
+    try:
+        if place.is_dir():
+            return folder
+        if archive.is_zip(path):
+            return archive
+        if place.is_file() and place.suffix.lower() == ".csv":
+            return table
+        exists = place.exists()
+    except (OSError, ValueError) as error:  # A name that is too long, a null character.
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise NotFoundError("There is no such file or folder", received=f"{shown(path)} ({reason})") from None
+    if not exists:
+        raise NotFoundError(
+            "There is no such file or folder",
+            received=shown(path),
+            expected="a zip or a folder of photos, or a CSV of file,label",
+        )
+    if not os.access(place, os.R_OK):
+        raise DataError(f"{shown(path)} can't be read", received="Permission denied", fix="make it readable")
+    raise DataError(
+        f"{shown(path)} is neither a folder nor a whole zip",
+        expected="a zip or a folder of photos, or a CSV of file,label",
+        fix="download or copy it again",
+    )
+
+
+def _refuse_empty(path: str, members: Sequence[str]) -> None:
+    zips = sorted((m for m in members if m.lower().endswith(".zip")), key=natural)
+    if zips:
+        raise DataError(
+            f"{shown(path)} holds no photo, but zips",
+            received=", ".join(map(shown, zips[:5])) + (", …" if len(zips) > 5 else ""),
+            fix=f"name one of them, such as {shown(path.rstrip('/'))}/{shown(zips[0])}",
+        )
+    raise DataError(f"{shown(path)} holds no photo", expected=f"files ending in {', '.join(EXTENSIONS)}")
+
+
+def _refuse_unlabelled(path: str, photos: Sequence[Photo], classes: Sequence[str]) -> None:
+    nameless = [photo.member for photo in photos if photo.label < 0]
+    if nameless:
+        raise DataError(
+            f"{len(nameless):,} of {len(photos):,} photos in {shown(path)} have no label",
+            received=", ".join(map(shown, nameless[:3])) + (", …" if len(nameless) > 3 else ""),
+            expected=" or ".join(f"{name}.7.jpg" for name in classes)
+            + f", or folders {'/, '.join(classes)}/, or a CSV of file,label",
+        )
