@@ -43,6 +43,7 @@ def main(
             max_failures=max_failures,
             on_decoded=lambda done, total: stages("decoding", done, total),
             on_progress=lambda progress: show(progress, config.epochs, stages),
+            on_note=lambda note: console.console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
         )
     return summarise(trained, place.uri)
 

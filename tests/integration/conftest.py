@@ -60,7 +60,7 @@ def local_ray(s3: str) -> Iterator[None]:
 class Cluster:
     """A Ray head of its own, started as README says, with two CPUs and two GPUs that exist for Ray only."""
 
-    def __init__(self, folder: Path, store: Path) -> None:
+    def __init__(self, folder: Path, store: Path, object_store: int = 400_000_000, **environment: str) -> None:
         self.store = store
         self.port, self.dashboard = free_port(), free_port()
         self.environment = {
@@ -72,6 +72,7 @@ class Cluster:
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
             "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{self.dashboard}",
             "PAWCAST_STORE": str(store),
+            **environment,
         }
         subprocess.run(
             [BIN / "ray", "get-auth-token", "--generate"],
@@ -88,7 +89,7 @@ class Cluster:
                 BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=2",
                 f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1",
                 f"--dashboard-agent-listen-port={free_port()}", "--node-ip-address=127.0.0.1",
-                "--object-store-memory=400000000",
+                f"--object-store-memory={object_store}",
             ],
             env=environment, cwd=ROOT, stdout=self._output, stderr=self._output,
         )  # fmt: skip

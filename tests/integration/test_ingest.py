@@ -169,3 +169,12 @@ def test_verify_reads_all_and_names_what_is_changed_or_gone(tmp_path, photos):
     store.put(manifests.report_key("pets", manifest.report_sha256), b"{}")
     with pytest.raises(IntegrityError, match="reports/"):
         verify(store, "pets")
+
+
+def test_a_class_without_a_photo_is_an_error(tmp_path, photos):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(80):
+        shutil.copy(photos.labelled_folder / f"cat.{i}.jpg", folder)
+    with pytest.raises(DataError, match="no usable photo of class dog"):
+        make(tmp_path / "store", folder, None, limits=Limits(majority=1))

@@ -20,8 +20,8 @@ from pawcast.errors import DataError, IntegrityError, NotFoundError
 from pawcast.store import Store, open_store
 
 
-def identities(cats: int, dogs: int) -> dict[str, int]:
-    return {f"{label}-{i}": label for label, count in ((0, cats), (1, dogs)) for i in range(count)}
+def identities(cats: int, dogs: int) -> dict[str, str]:
+    return {f"{label}-{i}": label for label, count in (("cat", cats), ("dog", dogs)) for i in range(count)}
 
 
 def test_kaggles_set_splits_as_the_article_splits_it():
@@ -30,7 +30,7 @@ def test_kaggles_set_splits_as_the_article_splits_it():
     assert Counter(split.values()) == {"holdout": 1_000, "val": 6_000, "train": 18_000}
     for name in ("holdout", "val", "train"):
         per_class = Counter(labels[i] for i, where in split.items() if where == name)
-        assert per_class[0] == per_class[1]
+        assert per_class["cat"] == per_class["dog"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -84,7 +84,7 @@ def ingest(
         found, quarantine = survey(wanted, min_side, _counted(progress, "checking", total))
         # Before the splits are planned: what is missing there is best explained by what can't be read.
         report.enforce(report.quality(found, quarantine), limits)
-        members = plan.split_photos(found, holdout=holdout, val_fraction=val_fraction, seed=seed)
+        members = plan.split_photos(found, classes, holdout=holdout, val_fraction=val_fraction, seed=seed)
         findings = report.compose(found, quarantine, members, classes)
         report.enforce(findings.checks, limits)
         planned = plan.cut(members)

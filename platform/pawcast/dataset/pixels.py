@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import ray
 
 from pawcast import cluster, images
 from pawcast.dataset import shards
 from pawcast.dataset.manifest import Shard, Split
-from pawcast.errors import ClusterError
 from pawcast.store import Store, open_store
 
 # Ray wants room for its own objects beside ours.
@@ -60,27 +60,25 @@ def decode(store: Store, split: Split, size: int, progress: Callable[[int], None
     )
 
 
-def require_room(photos: int, size: int) -> None:
-    """Refuse a set that the object store can't hold.
+def room_for(photos: int, size: int) -> tuple[float, float]:
+    """Return what the decoded photos need and what Ray's object store has for them, in GiB.
 
-    Raises:
-        ClusterError: With both sizes.
+    Every worker maps all photos, so every node must hold them all: the smallest node counts.
     """
-    needed = photos * size * size * 3
-    room = ray.cluster_resources().get("object_store_memory", 0) * _USABLE
-    if needed > room:
-        raise ClusterError(
-            "The decoded photos don't fit into Ray's object store",
-            received=f"{photos:,} photos of {needed / 2**30:.1f} GiB for {room / 2**30:.1f} GiB",
-            fix="start Ray with a larger --object-store-memory, or lower image_size",
-        )
+    stores = [node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"]]
+    return photos * size * size * 3 / 2**30, min(stores) * _USABLE / 2**30
+
+
+def decode_table(table: pa.Table, size: int, block: np.ndarray) -> None:
+    """Decode a shard's photos into `block`, uint8 [n, size, size, 3]."""
+    for i, data in enumerate(table["image"].combine_chunks().field("bytes")):
+        block[i] = images.load(data.as_py(), size)
 
 
 @ray.remote(num_cpus=1, num_returns=2)
 def _decode_task(store_uri: str, shard: Shard, size: int) -> tuple[np.ndarray, np.ndarray]:
     table = shards.read(open_store(store_uri), shard)
     block = np.empty((table.num_rows, size, size, 3), np.uint8)
-    for i, data in enumerate(table["image"].combine_chunks().field("bytes")):
-        block[i] = images.load(data.as_py(), size)
+    decode_table(table, size, block)
     labels: np.ndarray = table["label"].to_numpy()
     return block, labels

@@ -20,17 +20,21 @@ class PlannedShard(NamedTuple):
     photos: list[Found]
 
 
-def split_photos(found: Sequence[Found], *, holdout: int, val_fraction: float, seed: int) -> dict[str, list[Found]]:
+def split_photos(
+    found: Sequence[Found], classes: Sequence[str], *, holdout: int, val_fraction: float, seed: int
+) -> dict[str, list[Found]]:
     """Assign photos to splits; those without a label go to `test`.
 
     Labelled splits come in seeded random order, so any run of rows is a fair sample; `test` comes in the
     order given.
 
     Raises:
-        DataError: For too few photos, or one under two labels.
+        DataError: For too few photos or none of a class, or one photo under two labels.
     """
     labelled = [item for item in found if item.photo.label >= 0]
-    labels = _labels(labelled)
+    labels = {identity: classes[label] for identity, label in _labels(labelled).items()}
+    if missing := [name for name in classes if name not in labels.values()]:
+        raise DataError(f"There is no usable photo of class {missing[0]}", expected=" and ".join(classes))
     if len(labels) <= holdout:
         raise DataError(
             "There are too few photos",

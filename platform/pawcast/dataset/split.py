@@ -10,7 +10,7 @@ from pawcast.errors import DataError
 
 
 def assign(
-    labels: Mapping[str, int], copies: Mapping[str, int], *, holdout: int, val_fraction: float, seed: int
+    labels: Mapping[str, str], copies: Mapping[str, int], *, holdout: int, val_fraction: float, seed: int
 ) -> dict[str, str]:
     """Split identities into `holdout`, `val` and `train`, stratified by class and exact in size.
 
@@ -18,7 +18,7 @@ def assign(
     file order, names, machine nor worker count. All copies of one photo stay together.
 
     Args:
-        labels: Class index by identity (the sha256 of a photo's bytes).
+        labels: Class by identity (the sha256 of a photo's bytes).
         copies: How many photos have that identity.
         holdout: Photos to hold out.
         val_fraction: Validation's share of the rest, in (0, 1).
@@ -30,7 +30,7 @@ def assign(
     Raises:
         DataError: If a class is left without a training or validation photo.
     """
-    by_class: dict[int, list[str]] = defaultdict(list)
+    by_class: dict[str, list[str]] = defaultdict(list)
     for identity, label in labels.items():
         by_class[label].append(identity)
     sizes = {label: sum(copies[i] for i in members) for label, members in by_class.items()}
@@ -43,7 +43,7 @@ def assign(
         if sizes[label] - held[label] - checked[label] < 1 or (val_fraction and checked[label] < 1):
             raise DataError(
                 "A class has too few photos for this split",
-                received=f"{sizes[label]:,} of class {label}, {holdout:,} to hold out, {val_fraction:g} to validate",
+                received=f"{sizes[label]:,} {label} photos, {holdout:,} to hold out, {val_fraction:g} to validate",
                 fix="add photos, or lower --holdout or --val-fraction",
             )
         room = {"holdout": held[label], "val": checked[label], "train": sizes[label]}
@@ -54,7 +54,7 @@ def assign(
         if room["holdout"] or room["val"]:
             raise DataError(
                 "The copies of a class's photos don't fit this split, since copies stay together",
-                received=f"{room['holdout'] + room['val']:,} places of class {label} left, and only larger groups",
+                received=f"{room['holdout'] + room['val']:,} places for {label} photos left, and only larger groups",
                 fix="remove copies, or change --holdout or --val-fraction",
             )
     return split
@@ -65,12 +65,12 @@ def rank(seed: int, identity: str) -> bytes:
     return hashlib.sha256(f"{seed}:{identity}".encode()).digest()
 
 
-def _shares(total: int, sizes: Mapping[int, int]) -> dict[int, int]:
+def _shares(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
     """Divide `total` in proportion to `sizes`, exactly, by largest remainder."""
     whole = max(sum(sizes.values()), 1)
     exact = {label: total * size / whole for label, size in sizes.items()}
     shares = {label: int(share) for label, share in exact.items()}
-    by_remainder: Sequence[int] = sorted(exact, key=lambda label: (shares[label] - exact[label], label))
+    by_remainder: Sequence[str] = sorted(exact, key=lambda label: (shares[label] - exact[label], label))
     for label in by_remainder[: total - sum(shares.values())]:
         shares[label] += 1
     return shares

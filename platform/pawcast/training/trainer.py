@@ -19,7 +19,8 @@ import pawcast
 from pawcast import cluster, names, registry
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import pixels
-from pawcast.dataset.manifest import Manifest
+from pawcast.dataset.manifest import Manifest, Split
+from pawcast.dataset.pixels import Pixels
 from pawcast.errors import ClusterError, ConflictError, PawcastError, TrainingError, UsageError
 from pawcast.recipe import Recipe
 from pawcast.registry import Preprocessing, Version
@@ -31,6 +32,11 @@ from pawcast.training.worker import HISTORY_KEYS, Job, Progress, train_loop
 
 _CONTROLLER_FAILURES = 2
 _POLL_SECONDS = 0.2
+_TOO_LARGE = (
+    "The decoded photos take {needed:.2f} GiB, more than the {room:.2f} GiB that Ray's object store has for them. "
+    "Each node keeps them in a file instead, which is slower where memory is short. To avoid that: a larger "
+    "--object-store-memory, or a smaller image_size."
+)
 
 Decoded = Callable[[int, int], None]
 """Called with photos decoded so far and in all."""
@@ -64,6 +70,7 @@ def train(
     max_failures: int = 0,
     on_decoded: Decoded = lambda done, total: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Trained:
     """Train a recipe on a published dataset and register the best epoch as a model version.
 
@@ -81,6 +88,7 @@ def train(
         model: The model to register a version of.
         max_failures: How many lost workers to survive, each time from the last checkpoint.
         on_decoded, on_progress: Called as things move on.
+        on_note: Called with a sentence that the user should know.
 
     Returns:
         The registered version and the history.
@@ -99,9 +107,7 @@ def train(
         cluster.require(workers.number * workers.cpus, workers.number * workers.gpus)
         train_split, val_split = manifest.splits["train"], manifest.splits["val"]
         photos = train_split.photos + val_split.photos
-        pixels.require_room(photos, recipe.image_size)
         _claim(store, run, manifest, recipe, workers)
-
         decoded = 0
 
         def count(done: int) -> None:
@@ -109,10 +115,22 @@ def train(
             decoded += done
             on_decoded(decoded, photos)
 
-        train_pixels = pixels.decode(store, train_split, recipe.image_size, count)
-        val_pixels = pixels.decode(store, val_split, recipe.image_size, count)
+        def observe(progress: Progress) -> None:
+            if progress.decoded:
+                count(progress.decoded)
+            else:
+                on_progress(progress)
+
+        train_pixels: Pixels | Split = train_split
+        val_pixels: Pixels | Split = val_split
+        needed, room = pixels.room_for(photos, recipe.image_size)
+        if needed <= room:
+            train_pixels = pixels.decode(store, train_split, recipe.image_size, count)
+            val_pixels = pixels.decode(store, val_split, recipe.image_size, count)
+        else:
+            on_note(_TOO_LARGE.format(needed=needed, room=room))
         result, summary = _fit(
-            store, run, workers, max_failures, on_progress, Job(recipe, store.uri, run, train_pixels, val_pixels)
+            store, run, workers, max_failures, observe, Job(recipe, store.uri, run, train_pixels, val_pixels)
         )
         return _keep(store, run, model, manifest, recipe, result, summary)
 

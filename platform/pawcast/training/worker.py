@@ -7,7 +7,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,8 @@ import ray.train.collective
 from ray.util.queue import Queue
 
 from pawcast.augment import to_unit, warp
+from pawcast.dataset import scratch
+from pawcast.dataset.manifest import Split
 from pawcast.dataset.pixels import Pixels
 from pawcast.devices import configure_tensorflow, usable_cpus
 from pawcast.errors import TrainingError
@@ -37,25 +39,32 @@ HISTORY_KEYS = ("acc", "val_acc", "loss", "val_loss", "learning_rate", "seconds"
 
 
 class Job(NamedTuple):
-    """What a worker is told, besides its rank."""
+    """What a worker is told, besides its rank.
+
+    `train` and `val` are in Ray's object store or, if that is too small, still to be decoded on each node.
+    """
 
     recipe: Recipe
     store_uri: str
     run: str
-    train: Pixels
-    val: Pixels
+    train: Pixels | Split
+    val: Pixels | Split
     progress: Queue | None = None
 
 
 class Progress(NamedTuple):
-    """Where the run is, sent by rank 0 twice a second and at the end of each epoch."""
+    """Where the run is, sent by rank 0 twice a second and at the end of each epoch.
 
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    acc: float
-    photos_per_second: float
+    Before the first epoch, `decoded` counts photos that its node has just decoded, if the workers do that.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    loss: float = 0.0
+    acc: float = 0.0
+    photos_per_second: float = 0.0
+    decoded: int = 0
     finished: dict[str, float] | None = None
     summary: str | None = None
 
@@ -103,10 +112,11 @@ def train_loop(config: dict[str, Any]) -> None:
     else:
         collective.from_rank_zero(model.weights)
 
-    train = Feed(ray.get(job.train.blocks), job.train.labels, recipe, rank, world)
-    val = Feed(ray.get(job.val.blocks), job.val.labels, recipe, rank, world)
+    tell = _Teller(job.progress if rank == 0 else None)
+    train = Feed(*_opened(job, "train", job.train, tell), recipe, rank, world)
+    val = Feed(*_opened(job, "val", job.val, tell), recipe, rank, world)
     train_step, val_step, total = _compile(model, optimizer, collective)
-    tell = _Teller(job.progress if rank == 0 else None, train)
+    tell.about(train)
     if first == 0:
         tell.summary(model)
 
@@ -143,6 +153,20 @@ def train_loop(config: dict[str, Any]) -> None:
         _require_agreement(model, rank, epoch)
         _report(job, model, optimizer, history, row, rank)
         tell.finished(row)
+
+
+def _opened(job: Job, name: str, split: Pixels | Split, tell: _Teller) -> tuple[Sequence[np.ndarray], np.ndarray]:
+    """A split's blocks of pixels and its labels, shared with the other workers of this node."""
+    if isinstance(split, Pixels):
+        return ray.get(split.blocks), split.labels
+    node = ray.get_runtime_context().get_node_id()[:12]
+    pixels, labels = scratch.share(
+        open_store(job.store_uri), split, job.recipe.image_size,
+        Path(tempfile.gettempdir()) / f"pawcast-{job.run}-{name}-{node}",
+        leader=ray.train.get_context().get_local_rank() == 0, barrier=ray.train.collective.barrier,
+        threads=usable_cpus(), progress=tell.decoded,
+    )  # fmt: skip
+    return [pixels], labels
 
 
 def _compile(
@@ -234,14 +258,20 @@ def _report(
 class _Teller:
     """Sends progress to the driver, seldom enough to cost nothing."""
 
-    def __init__(self, queue: Queue | None, train: Feed) -> None:
-        self._queue, self._train = queue, train
+    def __init__(self, queue: Queue | None) -> None:
+        self._queue = queue
         self._epoch, self._started, self._last = 0, 0.0, 0.0
+
+    def decoded(self, photos: int) -> None:
+        self._send(Progress(decoded=photos))
+
+    def about(self, train: Feed) -> None:
+        self._train = train
 
     def summary(self, model: keras.Model) -> None:
         lines: list[str] = []
         model.summary(print_fn=lambda line, **_: lines.append(line), line_length=78)
-        self._send(Progress(0, 0, self._train.steps, 0.0, 0.0, 0.0, summary="\n".join(lines)))
+        self._send(Progress(summary="\n".join(lines)))
 
     def epoch(self, epoch: int) -> None:
         self._epoch = epoch
