@@ -80,10 +80,14 @@ def ingest(
         DataError: For sources without usable photos, with too many unusable ones, or with the same photo
             under two labels.
         NotFoundError, StoreError: If a source or the store isn't there.
+        ConflictError: If another ingest published something else under this name meanwhile; both are kept.
     """
     names.check("dataset", dataset)
     with_labels = sources.scan(labelled, classes)
     without = sources.scan(unlabelled) if unlabelled else []
+    # Looked at before the work, so that of two ingests at once the later one notices; and a store that can't be
+    # reached is noticed before the photos are read.
+    since = manifests.latest(store, dataset)
     with cluster.session():
         found, quarantine = _survey(
             [(labelled, photo) for photo in with_labels] + [(unlabelled or "", photo) for photo in without],
@@ -101,7 +105,7 @@ def ingest(
         splits={name: _describe([p for p in plans if p.split == name], written[name], classes) for name in SPLITS},
         quarantine=sorted(quarantine, key=lambda q: q.name),
     )
-    manifests.publish(store, result)
+    manifests.publish(store, result, since)
     return result
 
 
