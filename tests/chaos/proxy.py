@@ -146,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send(self.forward(body))
 
-    do_GET = do_PUT = do_DELETE = _handle  # noqa: N815
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815
 
     def forward(self, body: bytes) -> Answer:
         """Ask the server."""
@@ -154,8 +154,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                if name.lower() not in ("expect", "connection"):
+                if name.lower() not in ("expect", "connection", "content-length", "transfer-encoding"):
                     connection.putheader(name, value)
+            if self.command in ("PUT", "POST"):
+                connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
             answer = connection.getresponse()
             return Answer(answer.status, answer.getheaders(), answer.read())
@@ -168,7 +170,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in answer.headers:
             if name.lower() not in ("transfer-encoding", "content-length", "connection"):
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
+        length = {name.lower(): value for name, value in answer.headers}.get("content-length")
+        self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(answer.body)))
         self.end_headers()
         self.wfile.write(answer.body[: int(len(answer.body) * part)])
         self.wfile.flush()
@@ -183,6 +186,8 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _read(self) -> bytes:
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            return b"".join(iter(self._chunk, b""))
         left = int(self.headers.get("Content-Length") or 0)
         pieces = []
         while left:
@@ -190,6 +195,11 @@ class Handler(BaseHTTPRequestHandler):
             left -= len(pieces[-1])
             time.sleep(self.server.proxy.pause)
         return b"".join(pieces)
+
+    def _chunk(self) -> bytes:
+        data = self.rfile.read(int(self.rfile.readline().split(b";")[0], 16))
+        self.rfile.readline()
+        return data
 
 
 def error(status: int, code: str) -> Fault:

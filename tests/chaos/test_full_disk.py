@@ -94,11 +94,14 @@ def test_an_ingest_that_does_not_fit_ends_with_one_line(disk, photos):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root has mounted the disks itself")
-def test_all_of_this_in_a_namespace_of_its_own():
+def test_all_of_this_in_a_namespace_of_its_own(tmp_path):
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user may make no namespace to mount a small disk in")
     done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-m", "pytest", __file__, "-q"],
+        [
+            "unshare", "-rm", sys.executable, "-m", "pytest", __file__, "-p", "no:cacheprovider",
+            f"--basetemp={tmp_path / 'inside'}",
+        ],
         cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

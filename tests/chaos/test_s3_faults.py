@@ -282,3 +282,28 @@ def test_limits_travel_with_the_store_and_secrets_do_not(store):
     state = store.__getstate__()
     assert state["limits"] == LIMITS
     assert "only-for-this-test" not in json.dumps(state)
+
+
+@pytest.mark.parametrize(
+    ("fault", "method"),
+    [(faults.error(503, "SlowDown"), "PUT"), (faults.reset, "POST"), (faults.lose_answer, "PUT"), (faults.cut, "GET")],
+    ids=["503", "reset", "lost answer", "cut"],
+)
+def test_arrow_survives_it_too_as_checkpoints_need(store, proxy, fault, method):
+    filesystem, path = store.filesystem("runs/1")
+    rule = proxy.inject(fault, method, "state")
+    with filesystem.open_output_stream(f"{path}/state") as file:
+        file.write(VALUE)
+    with filesystem.open_input_stream(f"{path}/state") as file:
+        assert file.read() == VALUE
+    assert rule.hits == 1
+
+
+def test_an_endpoint_for_s3_alone_holds_for_boto3_and_arrow(uri, proxy, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+    store = S3Store(uri, SHORT)
+    filesystem, path = store.filesystem("runs/1")
+    with filesystem.open_output_stream(f"{path}/state") as file:
+        file.write(VALUE)
+    assert store.get("runs/1/state") == VALUE
