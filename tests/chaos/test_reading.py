@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ray
 
+from pawcast.dataset import manifest as manifests
 from pawcast.dataset import pixels, shards
 from pawcast.dataset.manifest import Split
 from pawcast.errors import IntegrityError, StoreError
@@ -54,6 +55,14 @@ def test_wrong_bytes_are_an_error_that_names_the_shard(uri, proxy, split, fault)
     proxy.inject(fault, "GET", shard.sha256, times=1_000)
     with pytest.raises(IntegrityError, match=shard.key):
         shards.read(S3Store(uri, SHORT), shard)
+
+
+def test_a_wrong_manifest_is_an_error_that_names_it(store, proxy, split):
+    facts = {"dataset": "pets", "classes": ["cat", "dog"], "seed": 0, "source_sha256": "0" * 64, "quarantine": []}
+    digest = manifests.publish(store, manifests.Manifest(splits={"train": split}, **facts))
+    proxy.inject(faults.flip, "GET", f"manifests/{digest}")
+    with pytest.raises(IntegrityError, match=digest):
+        manifests.load(store, "pets")
 
 
 def test_a_shard_that_never_comes_whole_is_one_line(uri, proxy, split):

@@ -243,7 +243,14 @@ def test_a_retried_write_finds_its_own_value(store, proxy):
     assert not store.swap("new", b"again mine", token)
 
 
-def test_a_retried_write_that_lost_says_so(store, uri, proxy, monkeypatch):
+def test_a_retried_write_that_cannot_look_at_once_looks_again(store, proxy):
+    proxy.inject(faults.lose_answer, "PUT", "new")
+    cut = proxy.inject(faults.cut, "GET", "new")
+    assert store.put_new("new", VALUE)
+    assert cut.hits == 1
+
+
+def test_a_retried_write_that_lost_says_so(store, uri, proxy):
     others = open_store(uri)
 
     def they_write(handler, body):

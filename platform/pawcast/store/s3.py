@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlparse
 
-from pawcast.errors import NotFoundError, UsageError
+from pawcast.errors import UsageError
 from pawcast.store import s3_errors
 
 if TYPE_CHECKING:
@@ -70,12 +70,7 @@ class S3Store:
         return self.get_versioned(key)[0]
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
-        def request() -> tuple[bytes, str]:
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-            # boto3 retries requests, but not a body that breaks off; `_ask` does.
-            return answer["Body"].read(), answer["ETag"]
-
-        return self._ask(key, request)
+        return self._ask(key, lambda: self._fetch(key))
 
     def put(self, key: str, data: bytes) -> None:
         self._ask(key, lambda: self._send(key, data))
@@ -144,6 +139,11 @@ class S3Store:
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
+    def _fetch(self, key: str) -> tuple[bytes, str]:
+        answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+        # boto3 retries requests, but not a body that breaks off; `_ask` does.
+        return answer["Body"].read(), answer["ETag"]
+
     def _send(self, key: str, data: bytes, **condition: str) -> None:
         self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **condition)
 
@@ -161,19 +161,24 @@ class S3Store:
                 raise
             except ClientError as error:
                 unanswered |= s3_errors.may_have_written(error)
-                if s3_errors.lost(error):
-                    return False
-                raise
-            return True
+                if not s3_errors.lost(error):
+                    raise
+            else:
+                return True
+            # An attempt whose answer was lost may have written; this one then lost only to it.
+            return unanswered and self._holds(key, data)
 
-        # An attempt whose answer was lost may have written; the next one then lost only to it.
-        return self._ask(key, request) or (unanswered and self._holds(key, data))
+        return self._ask(key, request)
 
     def _holds(self, key: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
         try:
-            return self.get(key) == data
-        except NotFoundError:
-            return False
+            return self._fetch(key)[0] == data
+        except ClientError as error:
+            if s3_errors.missing(error):
+                return False
+            raise
 
     def _ask(self, key: str, request: Callable[[], _T]) -> _T:
         """Run a request until it succeeds, fails for good, or has been failing for too long."""

@@ -26,6 +26,11 @@ _PASSING = {
 }  # fmt: skip
 
 
+def missing(error: Any) -> bool:
+    """Whether there is no such object."""
+    return _code(error) in _MISSING
+
+
 def lost(error: Any) -> bool:
     """Whether a conditional write was refused because its condition didn't hold."""
     return _code(error) in _LOST
@@ -80,7 +85,7 @@ def translated(uri: str, bucket: str, key: str) -> Iterator[None]:
 
 def _refusal(uri: str, bucket: str, key: str, error: Any) -> PawcastError:
     code = _code(error)
-    if code in _MISSING:
+    if missing(error):
         return NotFoundError(f"The store {uri} has no {key}")
     if code == "NoSuchBucket":
         return StoreError(f"There is no bucket {bucket!r}", fix="create it, or correct --store")
