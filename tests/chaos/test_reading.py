@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import uuid
 import zipfile
 
 import numpy as np
@@ -22,9 +23,16 @@ from tests.chaos.conftest import MARGIN, SHORT
 SIZE, SHARDS, ROWS = 32, 4, 30
 
 
-@pytest.fixture
-def split(store, photos) -> Split:
+@pytest.fixture(scope="module")
+def uri(s3) -> str:
+    """One place for all of these tests: they only read."""
+    return f"{s3}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def split(proxied_s3, uri, photos) -> Split:
     """120 photos in four shards."""
+    store = S3Store(uri)
     with zipfile.ZipFile(photos.labelled) as archive:
         names = sorted(archive.namelist())[: SHARDS * ROWS]
         rows = [
