@@ -1,4 +1,4 @@
-"""Shared by all tiers: quiet, small pictures and sources to test with."""
+"""Shared by all tiers: quiet, small pictures and sources, real parts to test against."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+from tests.services import local_ray, photos, s3
+
+__all__ = ["local_ray", "photos", "s3"]
 
 # A busy machine is no failure.
 settings.register_profile("untimed", deadline=None)

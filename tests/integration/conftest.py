@@ -1,60 +1,25 @@
-"""Real parts for the integration tests: photos, a private Ray, a Ray head, an S3 server, a service."""
+"""A Ray head of its own for the integration tests; what they share with other tests is in `tests.services`."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
-import time
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import seaweedfs
 
-from pawcast.dataset.synthetic import write_zips
+from tests.services import BIN, ROOT, Photos, free_port, job, result_of, started_job, started_process, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
+__all__ = ["ROOT", "Photos", "free_port", "job", "result_of", "started_job", "started_process", "wait_for"]
 RELEASE_SECONDS = 15
 # Another test's service may hold one of the two CPUs.
 HALF_CPU = ("--cpus-per-worker", "0.5")
 TRAIN = ("--dataset", "pets", "--recipe", "smoke", "--set", "image_size=48", "--gpus-per-worker", "1", *HALF_CPU)
 FOR_EVER = ("--set", "epochs=10000")
-
-
-class Photos:
-    """Drawn photos as zips and as folders."""
-
-    def __init__(self, folder: Path) -> None:
-        self.labelled, self.unlabelled = write_zips(folder, labelled=300, unlabelled=40, seed=1)
-        with zipfile.ZipFile(self.labelled) as archive:
-            archive.extractall(folder / "unpacked")
-        with zipfile.ZipFile(self.unlabelled) as archive:
-            archive.extractall(folder / "unpacked")
-        self.labelled_folder = folder / "unpacked" / "train"
-        self.unlabelled_folder = folder / "unpacked" / "test1"
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
-    return Photos(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture(scope="session")
-def local_ray(s3: str) -> Iterator[None]:
-    """A private Ray of two CPUs in this process; started after S3, whose credentials its processes inherit."""
-    from pawcast import cluster
-
-    with cluster.session(cpus=2):
-        yield
 
 
 class Cluster:
@@ -176,65 +141,3 @@ def released(head: Cluster) -> None:
 def training(head: Cluster) -> bool:
     """Whether both workers run and hold their GPUs."""
     return len(head.training_processes()) == 2 and head.idle_gpus() == 0
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server (SeaweedFS); yields a bucket's URI, the environment being set to reach it."""
-    with seaweedfs.serve(tmp_path_factory.mktemp("s3")) as settings, pytest.MonkeyPatch.context() as environment:
-        for key, value in settings.items():
-            environment.setenv(key, value)
-        yield f"s3://{seaweedfs.BUCKET}"
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[], str] = lambda: "") -> None:
-    """Poll until the condition holds; fail with an explanation if it never does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds} s: {explain()[-2000:]}")
-        time.sleep(0.1)
-
-
-def job(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 240) -> tuple[int, str, str]:
-    """Run `python jobs/…` as a user does; return exit code, standard output and standard error."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / arguments[0]), *arguments[1:]],
-        env=environment or _plain_environment(), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
-
-
-def result_of(output: str) -> dict[str, Any]:
-    """The JSON object on a job's last line."""
-    value: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return value
-
-
-def started_job(*arguments: str, environment: dict[str, str]) -> AbstractContextManager[subprocess.Popen[str]]:
-    """Start a job in the background; kill it if the test leaves it running."""
-    return started_process(str(ROOT / "jobs" / arguments[0]), *arguments[1:], environment=environment)
-
-
-@contextmanager
-def started_process(*arguments: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Start Python in the background; kill it if the test leaves it running."""
-    with subprocess.Popen(
-        [sys.executable, *arguments],
-        env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-def _plain_environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "PAWCAST_STORE")}

@@ -74,12 +74,16 @@ def ingest(
         DataError: For sources without usable photos, with more findings than the limits allow, or with the
             same photo under two labels.
         NotFoundError, StoreError: If a source or the store isn't there.
+        ConflictError: If another ingest published something else under this name meanwhile; both are kept.
     """
     names.check("dataset", dataset)
     wanted = [(labelled, sources.scan(labelled, classes))]
     if unlabelled:
         wanted.append((unlabelled, sources.scan(unlabelled)))
     total = sum(len(photos) for _, photos in wanted)
+    # Looked at before the work, so that of two ingests at once the later one notices; and a store that can't be
+    # reached is noticed before the photos are read.
+    since = manifests.latest(store, dataset)
     with cluster.session():
         found, quarantine = survey(wanted, min_side, _counted(progress, "checking", total))
         # Before the splits are planned: what is missing there is best explained by what can't be read.
@@ -99,7 +103,7 @@ def ingest(
         quarantine=sorted(quarantine, key=lambda item: item.name),
         report_sha256=findings.digest,
     )
-    manifests.publish(store, manifest)
+    manifests.publish(store, manifest, since)
     return Ingested(manifest, findings)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -79,25 +79,53 @@ def report_key(dataset: str, sha256: str) -> str:
     return f"datasets/{dataset}/reports/{sha256}.json"
 
 
-def publish(store: Store, manifest: Manifest) -> str:
+class Latest(NamedTuple):
+    """What `latest` was when somebody looked: a digest and the store's token for it, both empty if it wasn't there."""
+
+    digest: str
+    token: str
+
+
+def latest(store: Store, dataset: str) -> Latest:
+    """Look at a dataset's `latest`, to move it later if nobody else has."""
+    try:
+        digest, token = store.get_versioned(_latest_key(dataset))
+    except NotFoundError:
+        return Latest("", "")
+    return Latest(digest.decode(errors="replace"), token)
+
+
+def publish(store: Store, manifest: Manifest, since: Latest | None = None) -> str:
     """Make a dataset visible, its shards being there already, and move `latest` to it. Return its digest.
 
+    Args:
+        store: Where its shards are.
+        manifest: The dataset.
+        since: What `latest` was when the work began; as it is now if None.
+
     Raises:
-        ConflictError: If another ingest moved `latest` meanwhile. The dataset itself is published all the same.
+        ConflictError: If another ingest has moved `latest` to something else since. The dataset itself is
+            published all the same.
     """
     names.check("dataset", manifest.dataset)
-    digest = manifest.digest
+    since = since or latest(store, manifest.dataset)
+    digest, key = manifest.digest, _latest_key(manifest.dataset)
     store.put_new(f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json())
-    ref = f"datasets/{manifest.dataset}/refs/latest"
-    if store.put_new(ref, digest.encode()):
-        return digest
-    current, token = store.get_versioned(ref)
-    if current.decode() != digest and not store.swap(ref, digest.encode(), token):
+    if since.token:
+        moved = since.digest == digest or store.swap(key, digest.encode(), since.token)
+    else:
+        moved = store.put_new(key, digest.encode())
+    # Whoever ingests the same at the same time wants the same: then it doesn't matter who came first.
+    if not moved and latest(store, manifest.dataset).digest != digest:
         raise ConflictError(
             f"Another ingest moved {manifest.dataset}@latest at the same time",
-            fix=f"run this one again to make {digest[:12]} the latest",
+            fix=f"use {manifest.dataset}@{digest[:12]}, or run this one again to make it the latest",
         )
     return digest
+
+
+def _latest_key(dataset: str) -> str:
+    return f"datasets/{dataset}/refs/latest"
 
 
 def load(store: Store, dataset: str) -> Manifest:
@@ -110,7 +138,7 @@ def load(store: Store, dataset: str) -> Manifest:
     name, _, wanted = dataset.partition("@")
     try:
         if wanted in ("", "latest"):
-            wanted = store.get(f"datasets/{name}/refs/latest").decode()
+            wanted = store.get(_latest_key(name)).decode()
         (key,) = store.list(f"datasets/{name}/manifests/{wanted}")
         data = store.get(key)
     except (NotFoundError, ValueError):

@@ -42,16 +42,22 @@ def decode(store: Store, split: Split, size: int, progress: Callable[[int], None
         progress: Called with the photos that have just been done.
 
     Raises:
-        IntegrityError: If a shard was changed.
+        IntegrityError: If a shard was changed; nothing of the split is returned then.
+        StoreError: If the store stays out of reach.
     """
     # Every block is wanted in the object store at once, so nothing is gained by submitting them piecemeal.
     # They are the tasks' own results, not objects put by the tasks: those would be lost with their worker.
     results = [_decode_task.remote(store.uri, shard, size) for shard in split.shards]
     waiting = [labels for _, labels in results]
-    while waiting:
-        done, waiting = ray.wait(waiting, num_returns=1)
-        with cluster.unwrapped():
-            progress(len(ray.get(done[0])))
+    try:
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1)
+            with cluster.unwrapped():
+                progress(len(ray.get(done[0])))
+    finally:
+        # After a failure: nobody wants the others any more.
+        for unwanted in waiting:
+            ray.cancel(unwanted, force=False)
     labels = ray.get([labels for _, labels in results])
     return Pixels(
         blocks=[block for block, _ in results],

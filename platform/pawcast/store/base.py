@@ -15,7 +15,8 @@ class Store(Protocol):
     """Keys to bytes. A key is a `/`-separated path; a value is whole or absent, never half-written.
 
     Stores pickle, and reconnect in the process that opens them: they travel to Ray's tasks.
-    All methods raise `StoreError` when the store can't be reached or refuses, `StoreFullError` when it is full.
+    All methods raise `StoreError` when the store can't be reached or refuses, `StoreFullError` when it is full;
+    `IntegrityError` when what arrives doesn't match a checksum that the store keeps.
     """
 
     uri: str

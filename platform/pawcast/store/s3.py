@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import random
+import time
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlparse
 
-from pawcast.errors import NotFoundError, StoreError, StoreFullError, UsageError
+from pawcast.errors import UsageError
+from pawcast.store import s3_errors
 
 if TYPE_CHECKING:
     from pyarrow import fs
 
-_MISSING = {"NoSuchKey", "404", "NotFound"}
-# Lost a conditional write: AWS answers 412, or 409 while another write of the key is under way.
-_LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_CREDENTIALS = {
-    "AccessDenied", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken",
-    "SignatureDoesNotMatch", "403",
-}  # fmt: skip
-_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 5
+_T = TypeVar("_T")
+
+
+class Limits(NamedTuple):
+    """How long S3 is waited for, in seconds.
+
+    What passes within `patience` is survived: errors of the server, refused, reset and stalled connections,
+    bodies cut short. What doesn't is reported within `deadline`, plus the time in which bytes did flow.
+    """
+
+    connect: float = 5
+    """For a connection, and for each piece of an upload."""
+    read: float = 15
+    """For an answer's first byte, and from each byte to the next."""
+    attempts: int = 2
+    """Of one request, by boto3's standard retries."""
+    patience: float = 20
+    """For requests that boto3 gave up, counted from the first such failure."""
+
+    @property
+    def deadline(self) -> float:
+        """The longest that an operation can fail before it says so: 102 s by default."""
+        backoff = sum(2.0**i for i in range(self.attempts - 1))
+        return self.patience + 2 * (self.attempts * (self.connect + self.read) + backoff)
+
+
+LIMITS = Limits()
 
 
 class S3Store:
@@ -30,36 +51,29 @@ class S3Store:
     Credentials, region and endpoint come from the usual AWS environment and files (`AWS_ENDPOINT_URL` for
     another server than AWS, which is then addressed path-style). They are never part of this object, so it
     may be pickled and logged.
+
+    Passing faults are survived for 20 s and lasting ones reported within 102 s (`Limits`). What waiting can't
+    mend, such as refused credentials, is reported at the first answer. A conditional write that had to be sent
+    again and then finds its own value counts as written.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, limits: Limits = LIMITS) -> None:
         parsed = urlparse(uri)
         if parsed.scheme != "s3" or not parsed.netloc:
             raise UsageError("Not an S3 location", received=repr(uri), expected="s3://bucket/prefix")
         self.uri = uri.rstrip("/")
         self.bucket = parsed.netloc
         self.prefix = parsed.path.strip("/")
+        self.limits = limits
 
     def get(self, key: str) -> bytes:
         return self.get_versioned(key)[0]
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
-        from botocore.exceptions import HTTPClientError
-
-        for attempt in range(1, _ATTEMPTS + 1):
-            with self._translated(key):
-                try:
-                    answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-                    return answer["Body"].read(), answer["ETag"]
-                except HTTPClientError:
-                    # boto3 retries the request but not a body cut off half-way, so that is done here.
-                    if attempt == _ATTEMPTS:
-                        raise
-        raise AssertionError("unreachable")
+        return self._ask(key, lambda: self._fetch(key))
 
     def put(self, key: str, data: bytes) -> None:
-        with self._translated(key):
-            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+        self._ask(key, lambda: self._send(key, data))
 
     def put_new(self, key: str, data: bytes) -> bool:
         return self._conditional_put(key, data, IfNoneMatch="*")
@@ -68,29 +82,30 @@ class S3Store:
         return self._conditional_put(key, data, IfMatch=token)
 
     def exists(self, key: str) -> bool:
-        try:
-            with self._translated(key):
-                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
-        except NotFoundError:
-            return False
-        return True
+        # Not by HEAD: its answers have no body, so a refusal couldn't say why. The key itself sorts first.
+        def request() -> bool:
+            page = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(key), MaxKeys=1)
+            return any(item["Key"] == self._key(key) for item in page.get("Contents", []))
+
+        return self._ask(key, request)
 
     def list(self, prefix: str) -> Iterator[str]:
         skip = len(self.prefix) + 1 if self.prefix else 0
-        with self._translated(prefix):
+
+        def request() -> Iterator[str]:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
-            keys = [item["Key"][skip:] for page in pages for item in page.get("Contents", [])]
-        return iter(sorted(keys))
+            return iter(sorted(item["Key"][skip:] for page in pages for item in page.get("Contents", [])))
+
+        return self._ask(prefix, request)
 
     def delete(self, key: str) -> None:
-        with self._translated(key):
-            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+        self._ask(key, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(key)))
 
     def filesystem(self, prefix: str) -> tuple[fs.FileSystem, str]:
         from pyarrow import fs
 
-        endpoint = urlparse(os.environ.get("AWS_ENDPOINT_URL", ""))
-        options: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "request_timeout": _READ_SECONDS}
+        endpoint = urlparse(_endpoint())
+        options: dict[str, Any] = {"connect_timeout": self.limits.connect, "request_timeout": self.limits.read}
         if endpoint.netloc:
             options |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
         if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
@@ -98,7 +113,7 @@ class S3Store:
         return fs.S3FileSystem(**options), f"{self.bucket}/{self._key(prefix)}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"uri": self.uri, "bucket": self.bucket, "prefix": self.prefix}
+        return {"uri": self.uri, "bucket": self.bucket, "prefix": self.prefix, "limits": self.limits}
 
     @cached_property
     def _client(self) -> Any:
@@ -106,60 +121,83 @@ class S3Store:
         from botocore.config import Config
 
         # A session of its own: the shared one would keep the credentials it saw first, and isn't thread-safe.
-        return boto3.Session().client(
-            "s3",
-            config=Config(
-                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-                connect_timeout=_CONNECT_SECONDS,
-                read_timeout=_READ_SECONDS,
-                s3={"addressing_style": "path" if os.environ.get("AWS_ENDPOINT_URL") else "auto"},
-            ),
-        )
+        try:
+            return boto3.Session().client(
+                "s3",
+                config=Config(
+                    retries={"mode": "standard", "total_max_attempts": self.limits.attempts},
+                    connect_timeout=self.limits.connect,
+                    read_timeout=self.limits.read,
+                    s3={"addressing_style": "path" if _endpoint() else "auto"},
+                ),
+            )
+        except ValueError:
+            raise UsageError(
+                "AWS_ENDPOINT_URL is no URL", received=repr(_endpoint()), expected="such as http://127.0.0.1:8333"
+            ) from None
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
+    def _fetch(self, key: str) -> tuple[bytes, str]:
+        answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+        # boto3 retries requests, but not a body that breaks off; `_ask` does.
+        return answer["Body"].read(), answer["ETag"]
+
+    def _send(self, key: str, data: bytes, **condition: str) -> None:
+        self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **condition)
+
     def _conditional_put(self, key: str, data: bytes, **condition: str) -> bool:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        unanswered = False
+
+        def request() -> bool:
+            nonlocal unanswered
+            try:
+                self._send(key, data, **condition)
+            except BotoCoreError:
+                unanswered = True
+                raise
+            except ClientError as error:
+                unanswered |= s3_errors.may_have_written(error)
+                if not s3_errors.lost(error):
+                    raise
+            else:
+                return True
+            # An attempt whose answer was lost may have written; this one then lost only to it.
+            return unanswered and self._holds(key, data)
+
+        return self._ask(key, request)
+
+    def _holds(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
 
-        with self._translated(key):
-            try:
-                self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **condition)
-            except ClientError as error:
-                if error.response["Error"]["Code"] in _LOST:
-                    return False
-                raise
-        return True
-
-    @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
         try:
-            yield
+            return self._fetch(key)[0] == data
         except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code in _MISSING:
-                raise NotFoundError(f"The store {self.uri} has no {key}") from None
-            if code == "NoSuchBucket":
-                raise StoreError(f"There is no bucket {self.bucket!r}", fix="create it, or correct --store") from None
-            if code in _CREDENTIALS:
-                raise StoreError(
-                    f"The store {self.uri} refused the credentials",
-                    received=code,
-                    fix="renew AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN)",
-                ) from None
-            if code in ("InsufficientStorage", "XMinioStorageFull"):
-                raise StoreFullError(f"The store {self.uri} is full", fix="free some space") from None
-            raise StoreError(f"The store {self.uri} refused {key}", received=code) from None
-        except NoCredentialsError:
-            raise StoreError(
-                f"There are no credentials for {self.uri}",
-                expected="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws",
-            ) from None
-        except BotoCoreError as error:
-            raise StoreError(
-                f"The store {self.uri} could not be reached",
-                received=str(error),
-                fix="check AWS_ENDPOINT_URL, AWS_REGION and the network",
-            ) from None
+            if s3_errors.missing(error):
+                return False
+            raise
+
+    def _ask(self, key: str, request: Callable[[], _T]) -> _T:
+        """Run a request until it succeeds, fails for good, or has been failing for too long."""
+        with s3_errors.translated(self.uri, self.bucket, key):
+            give_up = None
+            pause = 0.2
+            while True:
+                try:
+                    return request()
+                except Exception as error:
+                    now = time.monotonic()
+                    give_up = give_up or now + self.limits.patience
+                    if not s3_errors.passing(error) or now >= give_up:
+                        raise
+                # Not all at once: those who failed together would come back together.
+                time.sleep(min(pause * random.uniform(0.5, 1.5), give_up - now))
+                pause = min(pause * 2, 4.0)
+
+
+def _endpoint() -> str:
+    """The server to use instead of AWS, as boto3 finds it in the environment."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""

@@ -1,0 +1,130 @@
+"""Two who publish at once, against a real S3 server and a folder: one dataset, one winner, no lost update."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pawcast.dataset import manifest as manifests
+from pawcast.dataset import shards
+from pawcast.dataset.ingest import ingest
+from pawcast.dataset.manifest import Manifest, Split
+from pawcast.errors import ConflictError
+from pawcast.store import Store, open_store
+from tests.chaos import proxy as faults
+
+ROWS = [shards.Row(f"cat.{i}", f"cat.{i}.jpg", 0, "ab" * 32, 3, 2, bytes([i % 256]) * 50) for i in range(30)]
+
+
+@pytest.fixture(params=["s3", "folder"])
+def place(request: pytest.FixtureRequest, tmp_path) -> str:
+    return request.getfixturevalue("uri") if request.param == "s3" else str(tmp_path)
+
+
+def manifest_of(store: Store, seed: int) -> Manifest:
+    """A dataset of which the shards are written."""
+    shard = shards.write(store, "pets", "train", ROWS, ["cat", "dog"])
+    split = Split(photos=30, per_class={"cat": 30}, shards=[shard])
+    facts = {"dataset": "pets", "classes": ["cat", "dog"], "source_sha256": "0" * 64, "quarantine": []}
+    return Manifest(seed=seed, splits={"train": split}, **facts)
+
+
+def together(place: str, seeds: list[int]) -> list[str | ConflictError]:
+    """Publish at once, each from a store of its own, all having seen the same `latest`."""
+    start = threading.Barrier(len(seeds))
+
+    def publish(seed: int) -> str | ConflictError:
+        store = open_store(place)
+        manifest = manifest_of(store, seed)
+        since = manifests.latest(store, "pets")
+        start.wait(30)
+        try:
+            return manifests.publish(store, manifest, since)
+        except ConflictError as error:
+            return error
+
+    with ThreadPoolExecutor(len(seeds)) as pool:
+        return list(pool.map(publish, seeds))
+
+
+def manifests_in(store: Store) -> list[str]:
+    return list(store.list("datasets/pets/manifests/"))
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["first of its name", "after another"])
+def test_two_equal_ones_both_succeed_and_are_one(proxied_s3, place, earlier):
+    store = open_store(place)
+    if earlier:
+        manifests.publish(store, manifest_of(store, 0))
+    digests = together(place, [1] * 4)
+    assert len(set(digests)) == 1
+    assert manifests.load(store, "pets").digest == digests[0]
+    assert len(manifests_in(store)) == 1 + earlier
+    assert len(list(store.list("datasets/pets/shards/"))) == 1
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["first of its name", "after another"])
+def test_of_two_different_ones_one_wins_and_the_other_says_so(proxied_s3, place, earlier):
+    store = open_store(place)
+    if earlier:
+        manifests.publish(store, manifest_of(store, 0))
+    results = together(place, [1, 2])
+    (winner,) = [result for result in results if isinstance(result, str)]
+    (loser,) = [result for result in results if isinstance(result, ConflictError)]
+    assert "pets@latest at the same time" in str(loser)
+    assert manifests.load(store, "pets").digest == winner
+    assert len(manifests_in(store)) == 2 + earlier
+    # What the loser says to do works.
+    name = str(loser).split("Fix: use ")[1].split(",")[0]
+    assert manifests.load(store, name).digest != winner
+
+
+def test_a_ref_whose_answer_was_lost_is_no_conflict(store, proxy):
+    proxy.inject(faults.lose_answer, "PUT", "refs/latest")
+    first = manifests.publish(store, manifest_of(store, 1))
+    assert manifests.load(store, "pets").digest == first
+    proxy.inject(faults.lose_answer, "PUT", "refs/latest")
+    second = manifests.publish(store, manifest_of(store, 2))
+    assert manifests.load(store, "pets").digest == second != first
+
+
+def test_a_ref_under_another_write_is_tried_again(store, proxy):
+    proxy.inject(faults.error(409, "ConditionalRequestConflict"), "PUT", "refs/latest")
+    assert manifests.publish(store, manifest_of(store, 1)) == manifests.load(store, "pets").digest
+
+
+def test_a_manifest_is_never_seen_before_its_shards(store, proxy):
+    proxy.inject(faults.error(403, "AccessDenied"), "PUT", "/shards/")
+    with pytest.raises(Exception, match="refused"):
+        manifest_of(store, 1)
+    assert list(store.list("")) == []
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_two_equal_ingests_at_once_are_one(uri, photos):
+    start = threading.Barrier(2)
+
+    def run(_: int) -> Manifest:
+        start.wait(30)
+        return ingest(open_store(uri), "pets", str(photos.labelled), holdout=60)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(run, range(2))
+    assert one == other == manifests.load(open_store(uri), "pets")
+    assert len(manifests_in(open_store(uri))) == 1
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_of_two_different_ingests_at_once_the_later_says_so(uri, store, photos):
+    other: list[str] = []
+
+    def meanwhile(stage: str, done: int, total: int) -> None:
+        if not other and stage == "writing":
+            other.append(manifests.publish(store, manifest_of(store, 2)))
+
+    with pytest.raises(ConflictError, match="pets@latest"):
+        ingest(open_store(uri), "pets", str(photos.labelled), holdout=60, progress=meanwhile)
+    assert manifests.load(store, "pets").digest == other[0]
+    assert len(manifests_in(store)) == 2

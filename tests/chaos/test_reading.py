@@ -1,0 +1,114 @@
+"""A dataset read under fault: whole and right, or an error that names the shard."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+import zipfile
+
+import numpy as np
+import pytest
+import ray
+
+from pawcast.dataset import manifest as manifests
+from pawcast.dataset import pixels, shards
+from pawcast.dataset.manifest import Split
+from pawcast.errors import IntegrityError, StoreError
+from pawcast.store.s3 import LIMITS as DEFAULTS
+from pawcast.store.s3 import S3Store
+from tests.chaos import proxy as faults
+from tests.chaos.conftest import MARGIN, SHORT
+
+SIZE, SHARDS, ROWS = 32, 4, 30
+
+
+@pytest.fixture(scope="module")
+def uri(s3) -> str:
+    """One place for all of these tests: they only read."""
+    return f"{s3}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="module")
+def split(proxied_s3, uri, photos) -> Split:
+    """120 photos in four shards."""
+    store = S3Store(uri)
+    with zipfile.ZipFile(photos.labelled) as archive:
+        names = sorted(archive.namelist())[: SHARDS * ROWS]
+        rows = [
+            shards.Row(name, name, i % 2, hashlib.sha256(data).hexdigest(), 1, 1, data)
+            for i, name in enumerate(names)
+            for data in [archive.read(name)]
+        ]
+    written = [
+        shards.write(store, "pets", "train", rows[i * ROWS : (i + 1) * ROWS], ["cat", "dog"]) for i in range(SHARDS)
+    ]
+    return Split(photos=len(rows), per_class={}, shards=written)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.error(503, "SlowDown"), faults.reset, faults.cut, faults.cut_hard, faults.stall_midway],
+    ids=["503", "reset", "cut", "cut by a reset", "stall midway"],
+)
+def test_a_shard_comes_whole_or_again(store, proxy, split, fault):
+    rule = proxy.inject(fault, "GET", split.shards[0].sha256)
+    assert shards.read(store, split.shards[0]).num_rows == ROWS
+    assert rule.hits == 1
+
+
+@pytest.mark.parametrize("fault", [faults.flip, faults.flip_under_checksum], ids=["silently", "under a checksum"])
+def test_wrong_bytes_are_an_error_that_names_the_shard(uri, proxy, split, fault):
+    shard = split.shards[1]
+    proxy.inject(fault, "GET", shard.sha256, times=1_000)
+    with pytest.raises(IntegrityError, match=shard.key):
+        shards.read(S3Store(uri, SHORT), shard)
+
+
+def test_a_wrong_manifest_is_an_error_that_names_it(store, proxy, split):
+    facts = {"dataset": "pets", "classes": ["cat", "dog"], "seed": 0, "source_sha256": "0" * 64, "quarantine": []}
+    digest = manifests.publish(store, manifests.Manifest(splits={"train": split}, **facts))
+    proxy.inject(faults.flip, "GET", f"manifests/{digest}")
+    with pytest.raises(IntegrityError, match=digest):
+        manifests.load(store, "pets")
+
+
+def test_a_shard_that_never_comes_whole_is_one_line(uri, proxy, split):
+    proxy.inject(faults.cut, "GET", times=1_000)
+    with pytest.raises(StoreError, match="could not be reached") as caught:
+        shards.read(S3Store(uri, SHORT), split.shards[0])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_decoding_survives_a_bad_day_with_the_same_pixels(store, proxy, split):
+    quiet = pixels.decode(store, split, SIZE)
+    bad = [faults.error(503, "SlowDown"), faults.reset, faults.cut, faults.cut_hard]
+    rules = [proxy.inject(fault, "GET", s.sha256, times=2) for fault, s in zip(bad, split.shards, strict=True)]
+    started = time.monotonic()
+    stormy = pixels.decode(store, split, SIZE)
+    assert time.monotonic() - started < DEFAULTS.deadline + MARGIN
+    assert [rule.hits for rule in rules] == [2] * SHARDS
+    assert stormy.rows == quiet.rows == [ROWS] * SHARDS
+    for one, other in zip(quiet.blocks, stormy.blocks, strict=True):
+        np.testing.assert_array_equal(ray.get(one), ray.get(other))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_decoding_stops_at_a_wrong_shard_and_names_it(store, proxy, split):
+    shard = split.shards[2]
+    proxy.inject(faults.flip, "GET", shard.sha256, times=1_000)
+    with pytest.raises(IntegrityError, match=shard.key) as caught:
+        pixels.decode(store, split, SIZE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_decoding_with_expired_credentials_ends_at_once(store, proxy, split):
+    first = split.model_copy(update={"shards": split.shards[:1]})
+    proxy.requests.clear()
+    proxy.inject(faults.error(400, "ExpiredToken"), times=1_000)
+    with pytest.raises(StoreError, match="refused the credentials") as caught:
+        pixels.decode(store, first, SIZE)
+    assert "\n" not in str(caught.value)
+    assert len(proxy.requests) == 1

@@ -1,0 +1,316 @@
+"""What passes is survived within the store's stated time; what doesn't is one clear line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+
+import botocore.auth
+import pytest
+
+from pawcast.errors import IntegrityError, PawcastError, StoreError, StoreFullError, UsageError
+from pawcast.store import open_store
+from pawcast.store.s3 import LIMITS as DEFAULTS
+from pawcast.store.s3 import Limits, S3Store
+from tests.chaos import proxy as faults
+from tests.chaos.conftest import LIMITS, MARGIN, SHORT
+from tests.services import free_port, job
+
+VALUE = bytes(range(256)) * 100
+
+# Times in a row: boto3 alone would survive one, and no cut body.
+PASSING = {
+    "500": (faults.error(500, "InternalError"), 2),
+    "503 SlowDown": (faults.error(503, "SlowDown"), 2),
+    "reset": (faults.reset, 2),
+    "lost answer": (faults.lose_answer, 2),
+    "504 for a lost answer": (faults.lose_answer_as(504, "GatewayTimeout"), 1),
+    "cut": (faults.cut, 2),
+    "cut by a reset": (faults.cut_hard, 2),
+    "stall": (faults.stall, 1),
+    "stall midway": (faults.stall_midway, 1),
+}
+# Keys of which none is the start of another.
+PATHS = {
+    "get": "/got", "put": "/put", "put_new": "/new", "swap": "/swap", "delete": "/delete", "list": "%2Flist",
+    "exists": "%2Fexists",
+}  # fmt: skip
+
+
+def operations(store: S3Store, token: str = "") -> dict[str, Callable[[], bool]]:
+    """Each operation on a key of its own; they return whether they did what `prepare` had in mind."""
+    return {
+        "get": lambda: store.get("got") == VALUE,
+        "put": lambda: store.put("put", VALUE) is None,
+        "put_new": lambda: store.put_new("new", VALUE),
+        "swap": lambda: store.swap("swap", b"swapped", token),
+        "delete": lambda: store.delete("delete") is None,
+        "list": lambda: list(store.list("list/")) == ["list/a", "list/b"],
+        "exists": lambda: store.exists("exists"),
+    }
+
+
+def prepare(store: S3Store) -> str:
+    """Write what the operations need; return the token for `swap`."""
+    for key in ("got", "swap", "delete", "list/a", "list/b", "exists"):
+        store.put(key, VALUE)
+    return store.get_versioned("swap")[1]
+
+
+@contextmanager
+def within(limits: Limits) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < limits.deadline + MARGIN
+
+
+def failure(work: Callable[[], object], limits: Limits = SHORT) -> PawcastError:
+    """The error that the work ends with, which is one line, in time."""
+    with within(limits), pytest.raises(PawcastError) as caught:
+        work()
+    assert "\n" not in str(caught.value)
+    assert "only-for-this-test" not in str(caught.value)
+    return caught.value
+
+
+def test_the_stated_deadline_is_the_limits_sum():
+    assert DEFAULTS.deadline == 102
+    assert "102 s" in (S3Store.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_a_passing_fault_is_survived(store, proxy, name):
+    work = operations(store, prepare(store))
+    fault, times = PASSING[name]
+    rules = [proxy.inject(fault, key=path, times=times) for path in PATHS.values()]
+    with within(LIMITS), ThreadPoolExecutor(len(work)) as pool:
+        results = dict(zip(work, pool.map(lambda do: do(), work.values()), strict=True))
+    assert results == dict.fromkeys(work, True)
+    assert all(1 <= rule.hits <= times for rule in rules)
+    assert store.get("put") == store.get("new") == VALUE
+    assert store.get("swap") == b"swapped"
+    assert not store.exists("delete")
+
+
+def test_bytes_wrong_once_are_fetched_again(store, proxy):
+    store.put("k", VALUE)
+    rule = proxy.inject(faults.flip_under_checksum, "GET")
+    assert store.get("k") == VALUE
+    assert rule.hits == 1
+
+
+def test_a_server_that_comes_back_is_waited_for(store, proxy):
+    with proxy.refusing(1.5), within(LIMITS):
+        store.put("k", VALUE)
+    assert store.get("k") == VALUE
+
+
+def test_a_slow_upload_is_no_stall(uri, proxy):
+    data = bytes(2**23)
+    proxy.pause = 0.02
+    S3Store(uri, Limits(connect=1, read=8)).put("k", data)
+    assert len(proxy.requests) == 1
+    assert S3Store(uri).get("k") == data
+
+
+def test_an_upload_that_arrives_changed_is_sent_again(store, proxy):
+    rule = proxy.inject(faults.flip_upload, "PUT", times=2)
+    store.put("k", VALUE)
+    assert store.get("k") == VALUE
+    assert rule.hits == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (faults.error(500, "InternalError"), "kept failing at k. Received: 500 InternalError"),
+        (faults.error(503, "SlowDown"), "kept failing at k. Received: 503 SlowDown"),
+        (faults.reset, "could not be reached"),
+        (faults.stall, "could not be reached"),
+        (faults.cut, "could not be reached"),
+        (faults.stall_midway, "could not be reached"),
+    ],
+    ids=["500", "503", "reset", "stall", "cut", "stall midway"],
+)
+def test_a_lasting_fault_is_one_line_in_time(store, uri, proxy, fault, says):
+    store.put("k", VALUE)
+    proxy.inject(fault, times=1_000)
+    error = failure(lambda: S3Store(uri, SHORT).get("k"))
+    assert type(error) is StoreError
+    assert says in str(error)
+
+
+def test_a_server_that_is_not_there_is_one_line_in_time(uri, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    assert "could not be reached" in str(failure(lambda: S3Store(uri, SHORT).put_new("k", b"")))
+
+
+def test_an_endpoint_that_is_no_url(uri, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:8333")
+    assert type(failure(lambda: S3Store(uri).get("k"))) is UsageError
+
+
+def test_a_bucket_that_cannot_be(proxy):
+    assert type(failure(lambda: S3Store("s3://Not A Bucket/x").get("k"))) is StoreError
+    assert proxy.requests == []
+
+
+def test_bytes_that_stay_wrong_are_an_integrity_error_with_the_key(store, uri, proxy):
+    store.put("some/shard", VALUE)
+    proxy.inject(faults.flip_under_checksum, "GET", times=1_000)
+    error = failure(lambda: S3Store(uri, SHORT).get("some/shard"))
+    assert type(error) is IntegrityError
+    assert "some/shard" in str(error)
+
+
+def test_a_full_server_is_said_so_at_once(store, proxy):
+    proxy.inject(faults.error(507, "XMinioStorageFull"), times=1_000)
+    assert type(failure(lambda: store.put("k", VALUE))) is StoreFullError
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (400, "ExpiredToken", "refused the credentials"),
+        (403, "ExpiredToken", "refused the credentials"),
+        (403, "InvalidAccessKeyId", "refused the credentials"),
+        (403, "SignatureDoesNotMatch", "refused the credentials"),
+        (403, "AccessDenied", "refused the credentials for"),
+        (403, "RequestTimeTooSkewed", "disagree about the time"),
+    ],
+)
+def test_refused_credentials_fail_at_the_first_answer(store, proxy, status, code, says):
+    for work in operations(store).values():
+        proxy.reset()
+        proxy.inject(faults.error(status, code), times=1_000)
+        error = failure(work)
+        assert type(error) is StoreError
+        assert says in str(error)
+        assert code in str(error)
+        assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("AWS_SECRET_ACCESS_KEY", "SignatureDoesNotMatch"), ("AWS_ACCESS_KEY_ID", "InvalidAccessKeyId")]
+)
+def test_the_real_server_refuses_wrong_credentials_once(uri, proxy, monkeypatch, name, code):
+    monkeypatch.setenv(name, "somebody")
+    assert code in str(failure(lambda: S3Store(uri).put("k", b"")))
+    assert len(proxy.requests) == 1
+
+
+def test_the_real_server_refuses_a_wrong_clock_once(uri, proxy, monkeypatch):
+    now = botocore.auth.get_current_datetime
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *a, **k: now(*a, **k) + timedelta(hours=3))
+    assert "set this machine's clock" in str(failure(lambda: S3Store(uri).put("k", b"")))
+    assert len(proxy.requests) == 1
+
+
+def test_missing_credentials_never_leave_the_machine(uri, proxy, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    assert "no usable credentials" in str(failure(lambda: S3Store(uri).get("k")))
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert "nobody" in str(failure(lambda: S3Store(uri).get("k")))
+    assert proxy.requests == []
+
+
+def test_a_job_with_expired_credentials_ends_with_one_line(uri, proxy):
+    proxy.inject(faults.error(400, "ExpiredToken"), times=1_000)
+    code, output, errors = job("promote.py", "catdog", "latest", "production", "--store", uri, "--json")
+    assert (code, output) == (6, "")
+    (line,) = errors.splitlines()
+    assert line.startswith("error:")
+    assert "ExpiredToken" in line
+    assert len(proxy.requests) == 1
+
+
+def test_a_retried_write_finds_its_own_value(store, proxy):
+    proxy.inject(faults.lose_answer, "PUT", "new")
+    assert store.put_new("new", b"mine")
+    assert not store.put_new("new", b"mine")
+    _, token = store.get_versioned("new")
+    proxy.inject(faults.lose_answer, "PUT", "new")
+    assert store.swap("new", b"again mine", token)
+    assert not store.swap("new", b"again mine", token)
+
+
+def test_a_retried_write_that_cannot_look_at_once_looks_again(store, proxy):
+    proxy.inject(faults.lose_answer, "PUT", "new")
+    cut = proxy.inject(faults.cut, "GET", "new")
+    assert store.put_new("new", VALUE)
+    assert cut.hits == 1
+
+
+def test_a_retried_write_that_lost_says_so(store, uri, proxy):
+    others = open_store(uri)
+
+    def they_write(handler, body):
+        others.put("k", b"theirs")
+        faults.reset(handler, body)
+
+    proxy.inject(they_write, "PUT", "k")
+    assert not store.put_new("k", b"mine")
+    _, token = store.get_versioned("k")
+    assert store.swap("k", b"ours", token)
+    _, token = store.get_versioned("k")
+    proxy.inject(they_write, "PUT", "k")
+    assert not store.swap("k", b"mine", token)
+    assert store.get("k") == b"theirs"
+
+
+def test_a_conflict_of_two_writes_under_way_is_tried_again(store, proxy):
+    conflict = faults.error(409, "ConditionalRequestConflict")
+    proxy.inject(conflict, "PUT")
+    assert store.put_new("k", b"1")
+    proxy.inject(conflict, "PUT")
+    assert not store.put_new("k", b"1")
+    _, token = store.get_versioned("k")
+    proxy.inject(conflict, "PUT")
+    assert store.swap("k", b"2", token)
+    proxy.inject(conflict, "PUT")
+    assert not store.swap("k", b"2", token)
+
+
+def test_a_conflict_that_never_ends_is_an_error(uri, proxy):
+    proxy.inject(faults.error(409, "ConditionalRequestConflict"), "PUT", times=1_000)
+    assert "ConditionalRequestConflict" in str(failure(lambda: S3Store(uri, SHORT).put_new("k", b"1")))
+
+
+def test_limits_travel_with_the_store_and_secrets_do_not(store):
+    state = store.__getstate__()
+    assert state["limits"] == LIMITS
+    assert "only-for-this-test" not in json.dumps(state)
+
+
+@pytest.mark.parametrize(
+    ("fault", "method"),
+    [(faults.error(503, "SlowDown"), "PUT"), (faults.reset, "POST"), (faults.lose_answer, "PUT"), (faults.cut, "GET")],
+    ids=["503", "reset", "lost answer", "cut"],
+)
+def test_arrow_survives_it_too_as_checkpoints_need(store, proxy, fault, method):
+    filesystem, path = store.filesystem("runs/1")
+    rule = proxy.inject(fault, method, "state")
+    with filesystem.open_output_stream(f"{path}/state") as file:
+        file.write(VALUE)
+    with filesystem.open_input_stream(f"{path}/state") as file:
+        assert file.read() == VALUE
+    assert rule.hits == 1
+
+
+def test_an_endpoint_for_s3_alone_holds_for_boto3_and_arrow(uri, proxy, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+    store = S3Store(uri, SHORT)
+    filesystem, path = store.filesystem("runs/1")
+    with filesystem.open_output_stream(f"{path}/state") as file:
+        file.write(VALUE)
+    assert store.get("runs/1/state") == VALUE
