@@ -76,7 +76,14 @@ def test_a_disk_full_to_the_brim_can_be_read_and_emptied(disk):
 
 def test_an_ingest_that_does_not_fit_ends_with_one_line(disk, photos):
     store = open_store(str(disk))
-    nothing = {"classes": ["cat", "dog"], "seed": 0, "source_sha256": "0", "splits": {}, "quarantine": []}
+    nothing = {
+        "classes": ["cat", "dog"],
+        "seed": 0,
+        "source_sha256": "0",
+        "splits": {},
+        "quarantine": [],
+        "report_sha256": "",
+    }
     earlier = manifests.Manifest(dataset="pets", **nothing)
     manifests.publish(store, earlier)
     before = files(disk)

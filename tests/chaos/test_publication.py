@@ -27,7 +27,13 @@ def manifest_of(store: Store, seed: int) -> Manifest:
     """A dataset of which the shards are written."""
     shard = shards.write(store, "pets", "train", ROWS, ["cat", "dog"])
     split = Split(photos=30, per_class={"cat": 30}, shards=[shard])
-    facts = {"dataset": "pets", "classes": ["cat", "dog"], "source_sha256": "0" * 64, "quarantine": []}
+    facts = {
+        "dataset": "pets",
+        "classes": ["cat", "dog"],
+        "source_sha256": "0" * 64,
+        "quarantine": [],
+        "report_sha256": "",
+    }
     return Manifest(seed=seed, splits={"train": split}, **facts)
 
 
@@ -108,7 +114,7 @@ def test_two_equal_ingests_at_once_are_one(uri, photos):
 
     def run(_: int) -> Manifest:
         start.wait(30)
-        return ingest(open_store(uri), "pets", str(photos.labelled), holdout=60)
+        return ingest(open_store(uri), "pets", str(photos.labelled), holdout=60).manifest
 
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(run, range(2))
