@@ -23,6 +23,7 @@ Bytes in front of a zip are ignored, as unzip does. Reading takes one photo and 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ from pawcast.sources.labels import (
     written,
 )
 
-__all__ = ["EXTENSIONS", "Photo", "label_of", "natural", "read", "scan"]
+__all__ = ["EXTENSIONS", "Photo", "fingerprint", "label_of", "natural", "read", "scan"]
 
 
 class Photo(NamedTuple):
@@ -113,6 +114,24 @@ def read(path: str, photos: Sequence[Photo]) -> Iterator[bytes | ImageError]:
         yield from archive.read(path, members)
     else:
         yield from folder.read(str(Path(path).parent) if kind is table else path, members)
+
+
+def fingerprint(path: str, photos: Sequence[Photo]) -> str:
+    """Return a sha256 over the photos' names and sizes, and in a zip their checksums, without reading a photo.
+
+    The same photos elsewhere have the same fingerprint; a photo added, removed or renamed, or one of another
+    size, gives another.
+    """
+    members = [photo.member for photo in photos]
+    kind = _kind(path)
+    if kind is archive:
+        facts = archive.facts(path, members)
+    else:
+        facts = folder.facts(str(Path(path).parent) if kind is table else path, members)
+    digest = hashlib.sha256()
+    for photo, about in zip(photos, facts, strict=True):
+        digest.update(repr((photo.name, about)).encode(errors="backslashreplace"))
+    return digest.hexdigest()
 
 
 def _kind(path: str) -> object:
