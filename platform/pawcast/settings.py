@@ -1,9 +1,10 @@
-"""Where things are, from the environment. Nothing here holds a secret: credentials stay with the AWS chain.
+"""Where things are, from the environment. Credentials for S3 stay with the AWS chain.
 
 | variable             | meaning                                                   | default      |
 | -------------------- | --------------------------------------------------------- | ------------ |
 | `PAWCAST_STORE`      | the store: a folder, or `s3://bucket/prefix`              | `var/store`  |
 | `PAWCAST_MODEL`      | the model that the service loads, `name@ref`              | `catdog@production` |
+| `PAWCAST_API_KEY`    | sent to the service by its clients; never shown or logged | unset        |
 | `AWS_ENDPOINT_URL`   | S3 endpoint; read alike by boto3, Arrow and Ray           | AWS          |
 | `RAY_ADDRESS`        | the Ray cluster to use; a private local one if unset      | unset        |
 """
@@ -43,3 +44,15 @@ def store_uri(option: str | None = None) -> str:
 def served_model() -> str:
     """Return `name@ref` of the model that the service loads."""
     return os.environ.get("PAWCAST_MODEL") or DEFAULT_MODEL
+
+
+def api_key() -> str | None:
+    """Return the key that clients send to the service, if there is one.
+
+    Raises:
+        UsageError: If it can't be sent as a header. The line doesn't show it.
+    """
+    key = os.environ.get("PAWCAST_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UsageError("PAWCAST_API_KEY is no key", expected="letters, digits and marks of ASCII without a space")
+    return key or None
