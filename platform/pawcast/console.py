@@ -70,7 +70,7 @@ def run(job: Callable[..., tuple[Result, str]]) -> None:
         sys.stdout.write(json.dumps(result) + "\n" if as_json else text.rstrip() + "\n")
 
     _take_option(command)
-    command.__doc__ = f"{job.__doc__}\n\n{EXIT_CODES}"
+    command.__doc__ = f"{inspect.getdoc(job)}\n\n{EXIT_CODES}"
     signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)

@@ -370,6 +370,32 @@ def test_one_photo_is_not_waited_for_without_end(desk, monkeypatch):
         classify(b"photo", desk.url)
 
 
+def test_requests_at_once_settle_at_what_the_server_takes(desk, tmp_path):
+    source = make_zip(tmp_path / "photos.zip", {f"{i}.jpg": b"%d" % i for i in range(300)})
+    lock = threading.Lock()
+    active = refused = most = 0
+
+    def two_at_once(number: int, photos: list[bytes]) -> Said | None:
+        nonlocal active, refused, most
+        with lock:
+            if active == 2:
+                refused += 1
+                return 429, {}, {"error": "busy"}
+            active += 1
+            most = max(most, active)
+        time.sleep(0.01)
+        with lock:
+            active -= 1
+        return None
+
+    desk.rules.append(two_at_once)
+    found = predict(source, desk, tmp_path / "out", Limits(batch=2, connections=16))
+    assert len(found.rows) == 300
+    assert most == 2
+    # The window goes up and down around two; sixteen at once would be refused most of the time.
+    assert refused < len(desk.sizes) / 2
+
+
 def test_a_run_holds_no_more_photos_than_its_limits_say(desk, tmp_path):
     """Photos in memory are those that were read and aren't answered yet."""
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from pawcast.errors import ConflictError, StoreError, StoreFullError
 
-NAME = "journal.jsonl"
+NAME = "bulk.journal"
 _FORMAT = 1
 
 
