@@ -21,6 +21,7 @@ import pytest
 
 from pawcast import registry
 from pawcast.client import journal as journals
+from pawcast.client import throttle
 from pawcast.client.bulk import Limits, predicting
 from pawcast.client.journal import Row
 from pawcast.client.photos import Files
@@ -38,10 +39,16 @@ from tests.services import ROOT, free_port, job, started_job, started_process
 
 PHOTOS = 240
 BROKEN = {17: b"", 203: b"no photo"}
-# With these a job has sixty requests, and takes a second or two for them.
-SECONDS = 0.04
+# With these a job has sixty requests, and takes two seconds for them.
+SECONDS = 0.06
 OPTIONS = ("--batch", "4", "--connections", "2", "--timeout", "5", "--patience", "30")
 LIMITS = Limits(batch=8, connections=4, timeout=1.5, patience=30)
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients in this process pause less."""
+    monkeypatch.setattr(throttle, "FIRST_PAUSE", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +139,15 @@ def test_a_client_killed_while_it_writes_the_results(source, url, undisturbed, t
     """Between the last answer and the end the journal has all, and half-written files don't stay."""
     out = tmp_path / "out"
     arguments = ("--images", source, "--url", url, "--out", str(out), *OPTIONS)
-    with started_job("bulk_predict.py", *arguments, environment=environment()) as client:
-        while not (out / "predictions.csv").exists() and client.poll() is None:
-            time.sleep(0.001)
-        client.send_signal(signal.SIGKILL)
-        assert client.wait() == -signal.SIGKILL
+    for _ in range(3):
+        with started_job("bulk_predict.py", *arguments, environment=environment()) as client:
+            while not (out / "predictions.csv").exists() and client.poll() is None:
+                time.sleep(0.001)
+            client.send_signal(signal.SIGKILL)
+            if client.wait() == -signal.SIGKILL:
+                break
+        # On a busy machine it may have ended before it could be killed.
+        (out / "predictions.csv").unlink()
     assert lines(out) == PHOTOS // 4 + 1
     (out / ".writing-abc").write_bytes(b"half")
     code, _, errors = predict(source, url, out)
@@ -163,7 +174,7 @@ def test_a_server_killed_and_started_again(source, store, undisturbed, tmp_path)
     url = f"http://127.0.0.1:{port}"
     arguments = ("--images", source, "--url", url, "--out", str(tmp_path), *OPTIONS)
     with ExitStack() as first:
-        first.enter_context(serving(store.uri, port, SECONDS))
+        first.enter_context(serving(store.uri, port, 2 * SECONDS))
         with started_job("bulk_predict.py", *arguments, environment=environment()) as client:
             reach(client, tmp_path, 8)
             first.close()
@@ -217,7 +228,7 @@ def test_a_refused_connection_is_waited_for(source, url, rows, tmp_path):
         found: list[list[Row]] = []
         client = threading.Thread(target=lambda: found.append(bulk(source, proxy.url, tmp_path)))
         client.start()
-        while lines(tmp_path) < 4:
+        while lines(tmp_path) < 4 and client.is_alive():
             time.sleep(0.01)
         with proxy.refusing(1):
             pass
@@ -277,17 +288,14 @@ def test_a_dataset_without_ray_and_tensorflow(source, url, store, undisturbed, t
         f"sys.argv = ['bulk_predict.py', *sys.argv[1:]]; runpy.run_path({str(ROOT / 'jobs/bulk_predict.py')!r}, "
         "run_name='__main__')"
     )
-    arguments = ("--url", url, "--store", store.uri, "--json", *OPTIONS, "--out")
-    for number, what in enumerate([("--dataset", f"noise@{digest[:12]}"), ("--images", source)]):
-        out = tmp_path / str(number)
-        with started_process("-c", code, *arguments, str(out), *what, environment=environment()) as client:
-            output, errors = client.communicate(timeout=60)
-        assert client.returncode == (4 if what[0] == "--images" else 0), errors
-        assert contents(out)["predictions.csv"] == undisturbed["predictions.csv"]
-        assert contents(out)["photos.png"] == undisturbed["photos.png"]
-        if what[0] == "--dataset":
-            assert json.loads(output)["photos"] == 238
-            assert "errors.csv" not in contents(out)
+    out = tmp_path / "out"
+    arguments = ("--dataset", f"noise@{digest[:12]}", "--store", store.uri, "--url", url, "--out", str(out), *OPTIONS)
+    with started_process("-c", code, *arguments, "--json", environment=environment()) as client:
+        output, errors = client.communicate(timeout=60)
+    assert client.returncode == 0, errors
+    assert json.loads(output)["photos"] == 238
+    left = {name: data for name, data in undisturbed.items() if name != "errors.csv"}
+    assert contents(out) == left
     reader = SplitReader(store, "noise", "test")
     assert [p.id for p, _ in reader.read(90, 210)] == [row.id for row in stored[90:210]]
     (Path(store.uri) / parts[1].key).write_bytes(b"other")
