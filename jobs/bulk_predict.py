@@ -54,15 +54,21 @@ def main(
     with console.Stages() as stages:
         told = -_TELL_SECONDS
 
-        def progress(done: int, total: int, note: str) -> None:
+        def tell(note: str) -> None:
             nonlocal told
-            # A log has no bar to show it in, and wants no line for each time that a busy server says so.
-            if note and not console.console.is_terminal and time.monotonic() - told >= _TELL_SECONDS:
+            # Nobody wants a line for each time that a busy server says so.
+            if time.monotonic() - told >= _TELL_SECONDS:
                 told = time.monotonic()
                 console.console.print(escape(note), soft_wrap=True)
+
+        def progress(done: int, total: int, note: str) -> None:
+            if note and not console.console.is_terminal:
+                tell(note)
             stages("predicting", done, total, escape(note[:_NOTE]))
 
-        with bulk.predicting(photos, url, out, key=api_key(), limits=limits, fresh=fresh, progress=progress) as found:
+        with bulk.predicting(
+            photos, url, out, key=api_key(), limits=limits, fresh=fresh, progress=progress, waiting=tell
+        ) as found:
             seconds = stages.seconds["predicting"]
             failed = [row for row in found.rows if row.error]
             files.write(out / "predictions.csv", predictions_csv(found.rows))

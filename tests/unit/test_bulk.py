@@ -317,7 +317,9 @@ def test_one_that_goes_on_waits_for_the_server(desk, folder, tmp_path):
     desk.rules.clear()
     desk.about, about = (503, {}, {"error": "starting"}), desk.about
     threading.Timer(0.3, lambda: setattr(desk, "about", about)).start()
-    assert predict(folder, desk, tmp_path / "out").earlier
+    notes: list[str] = []
+    assert predict(folder, desk, tmp_path / "out", waiting=notes.append).earlier
+    assert "has no model" in notes[0]
 
 
 @pytest.mark.parametrize("url", ["http://[", "nonsense", "ftp://127.0.0.1", "http://127.0.0.1:99999", ""])
@@ -423,3 +425,27 @@ def test_a_run_holds_no_more_photos_than_its_limits_say(desk, tmp_path):
     with predicting(photos, desk.url, tmp_path, limits=Limits(10, 3), progress=count) as found:
         assert [row.id for row in found.rows] == [str(i) for i in range(400)]
     assert most <= 40
+
+
+def test_the_fingerprint_tells_other_photos_and_no_other_place(tmp_path):
+    files = {"a/1.jpg": b"one", "a/2.jpg": b"two"}
+    others = [
+        files | {"a/3.jpg": b""},
+        {"a/1.jpg": b"one"},
+        files | {"a/2.jpg": b"three"},
+        {"a/1.jpg": b"", "a/4.jpg": b""},
+    ]
+    for make, ending in ((make_folder, ""), (make_zip, ".zip")):
+        first = Files(make(tmp_path / f"x{ending}", files)).fingerprint
+        assert Files(make(tmp_path / f"y{ending}", files)).fingerprint == first
+        found = {Files(make(tmp_path / f"z{i}{ending}", other)).fingerprint for i, other in enumerate(others)}
+        assert len(found | {first}) == 5
+    # Of the same size: only a zip knows without reading.
+    same_size = make_zip(tmp_path / "s.zip", files | {"a/2.jpg": b"TWO"})
+    assert Files(same_size).fingerprint != first
+    table = make_folder(tmp_path / "t", files | {"labels.csv": b"file,label\na/1.jpg,cat\na/2.jpg,dog\n"})
+    csv = Files(f"{table}/labels.csv")
+    (tmp_path / "t" / "a" / "2.jpg").unlink()
+    assert len(csv) == 2
+    with pytest.raises(PawcastError):
+        csv.check()

@@ -68,6 +68,7 @@ def predicting(
     limits: Limits = Limits(),  # noqa: B008
     fresh: bool = False,
     progress: Progress = lambda done, total, note: None,
+    waiting: Callable[[str], None] = lambda note: None,
 ) -> Iterator[Bulk]:
     """Have a Pawcast service predict all photos; yield the answers, to be written to `folder`.
 
@@ -81,6 +82,7 @@ def predicting(
         limits: What the run may take.
         fresh: Begin anew instead of going on where a killed run stopped.
         progress: Called with photos done and in all, and what the run waits for, if it does.
+        waiting: Called with what a run that goes on waits for before it can.
 
     Yields:
         One row for each photo. A photo that can't be read, or that the service refuses, has an error instead
@@ -96,7 +98,7 @@ def predicting(
     """
     # A first run with a wrong address should say so at once; one that goes on knows that the address was right.
     patience = limits.patience if journals.exists(folder) and not fresh else 0
-    server = asyncio.run(_identify(url, key, limits, patience))
+    server = asyncio.run(_identify(url, key, limits, patience, waiting))
     subject = Subject(photos.name, len(photos), photos.fingerprint, server.model, server.weights)
     with Journal(folder, subject, fresh) as journal:
         run = _Run(photos, server, journal, limits, progress)
@@ -108,9 +110,17 @@ def predicting(
         journal.remove()
 
 
-async def _identify(url: str, key: str | None, limits: Limits, patience: float) -> Server:
+async def _identify(
+    url: str, key: str | None, limits: Limits, patience: float, waiting: Callable[[str], None]
+) -> Server:
     async with Service(url, key, limits.timeout) as service:
-        return await (patiently(service.identify, patience) if patience else service.identify())
+        if not patience:
+            return await service.identify()
+        return await patiently(service.identify, patience, lambda error: waiting(_waits(error)))
+
+
+def _waits(error: PassingError) -> str:
+    return f"waiting for the server: {error.what}"
 
 
 class _Batch(NamedTuple):
@@ -161,7 +171,7 @@ class _Run:
                 except PassingError as error:
                     self._failure = error
                     self._throttle.failed(began, error.retry_after)
-                    self._progress(self.done, len(self._photos), f"waiting for the server: {error.what}")
+                    self._progress(self.done, len(self._photos), _waits(error))
                     continue
                 self._throttle.succeeded()
                 self._note(batch, answers)

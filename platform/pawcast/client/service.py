@@ -187,8 +187,12 @@ class Service:
         )  # fmt: skip
 
 
-async def patiently(call: Callable[[], Awaitable[_T]], seconds: float) -> _T:
-    """Call until the failure isn't a passing one, for this long; then raise the last."""
+async def patiently(
+    call: Callable[[], Awaitable[_T]],
+    seconds: float,
+    failed: Callable[[PassingError], None] = lambda error: None,
+) -> _T:
+    """Call until the failure isn't a passing one, for this long; then raise the last. Each goes to `failed`."""
     throttle = Throttle(1)
     last: PassingError | None = None
     try:
@@ -199,6 +203,7 @@ async def patiently(call: Callable[[], Awaitable[_T]], seconds: float) -> _T:
                         return await call()
                     except PassingError as error:
                         last = error
+                        failed(error)
                         throttle.failed(began, error.retry_after)
     except TimeoutError:
         raise last or PassingError("The server didn't answer", expected=f"an answer within {seconds:g} s") from None
