@@ -25,7 +25,7 @@ from pawcast.dataset.report import Limits, Report
 from pawcast.dataset.survey import Found, survey
 from pawcast.errors import DataError, ImageError
 from pawcast.sources import Photo
-from pawcast.store import Store, open_store
+from pawcast.store import Store, shared_store
 
 MIN_SIDE = 16
 
@@ -185,7 +185,7 @@ def _write_task(
         if isinstance(data, ImageError) or hashlib.sha256(data).hexdigest() != sha256:
             raise DataError(f"{source} changed while it was read", received=name)
         rows.append(shards.Row(id_, name, label, sha256, width, height, data))
-    return shards.write(open_store(store_uri), dataset, split, rows, classes)
+    return shards.write(shared_store(store_uri), dataset, split, rows, classes)
 
 
 def _describe(photos: Sequence[Found], written: list[Shard], classes: Sequence[str]) -> Split:
