@@ -64,7 +64,7 @@ def main() -> None:
                 "ingest": ingest_beside_peers(source, work, options.peers, photos, options.rounds),
                 "decode": decode_beside_ray_data(source, work, options.rounds),
             }
-    record["start"] = start_to_first_step(source, work, options.rounds)
+    record["start"] = start_to_first_step(work, max(2, options.rounds // 2))
     shutil.rmtree(work)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(record, indent=1) + "\n")
@@ -155,7 +155,7 @@ def decode_beside_ray_data(source: str, work: Path, rounds: int) -> dict[str, An
     }
 
 
-def start_to_first_step(source: str, work: Path, rounds: int) -> dict[str, Any]:
+def start_to_first_step(work: Path, rounds: int) -> dict[str, Any]:
     """Seconds from the command `train.py` to the end of decoding and to the first reported step, on a private Ray."""
     marks: dict[str, list[float]] = {"decoding begins": [], "decoding ends": [], "first step": []}
     for _ in range(rounds):
