@@ -34,6 +34,7 @@ from pawcast.sources import archive, folder, table
 from pawcast.sources.labels import (
     EXTENSIONS,
     common_root,
+    extension,
     ids_of,
     is_photo,
     label_of,
@@ -43,7 +44,7 @@ from pawcast.sources.labels import (
     written,
 )
 
-__all__ = ["EXTENSIONS", "Photo", "fingerprint", "label_of", "natural", "read", "scan"]
+__all__ = ["EXTENSIONS", "Photo", "extension", "fingerprint", "label_of", "natural", "read", "scan"]
 
 
 class Photo(NamedTuple):
@@ -93,7 +94,7 @@ def scan(path: str, classes: Sequence[str] = ()) -> list[Photo]:
         labels = {member: label_of(member, classes) for member in wanted}
     wanted.sort(key=natural)
     root = common_root(wanted, classes)
-    names = [relative(member).relative_to(root).as_posix() for member in wanted]
+    names = ["/".join(relative(member)[len(root) :]) for member in wanted]
     photos = [
         Photo(written(id_), written(name), member, labels[member])
         for id_, name, member in zip(ids_of(names), names, wanted, strict=True)
