@@ -71,8 +71,16 @@ class Sums:
         self.version, self.size = version, version.preprocessing.image_size
 
     @classmethod
-    def load(cls, store: Store, name: str, *rest: object, **options: object) -> Sums:
+    def load(cls, store: Store, name: str) -> Sums:
         return cls(registry.resolve(store, name))
+
+    @classmethod
+    def from_version(cls, store: Store, version: registry.Version) -> Sums:
+        return cls(version)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {"framework": "none"}
 
     def warm_up(self) -> None:
         pass

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 
 from pawcast.client.throttle import Throttle
-from pawcast.errors import ImageError, ServiceError
+from pawcast.errors import ImageError, ServiceError, UsageError
 
 # What a server or a gateway says while it starts, stops, is replaced or has enough to do. Ray Serve's proxy answers
 # 404 as long as the application isn't there yet.
@@ -63,10 +63,16 @@ class Service:
         key: Sent as a bearer token, if given.
         timeout: Seconds without a byte after which a request counts as lost.
         connections: Most at once.
+
+    Raises:
+        ServiceError: If the address is none.
+        UsageError: If the key can't be sent as a header. The line doesn't show it.
     """
 
     def __init__(self, url: str, key: str | None = None, timeout: float = 60, connections: int = 1) -> None:
         self.url = url.rstrip("/")
+        if key and not (key.isascii() and key.isprintable() and " " not in key):
+            raise UsageError("The API key can't be sent", expected="letters, digits and marks of ASCII without a space")
         try:
             address = httpx.URL(self.url)
             if address.scheme not in ("http", "https") or not address.host or (address.port or 0) > 65_535:
