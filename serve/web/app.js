@@ -12,6 +12,7 @@ const items = []; // every photo on the page, in order
 const waiting = []; // those not yet sent
 let running = 0;
 let classes = [];
+let busy = false; // whether the last summary had photos to go
 let generation = 0; // counts "Clear all", so that late answers find nobody
 
 class Refused extends Error {
@@ -45,6 +46,7 @@ function add(files) {
     }
   }
   $("results").hidden = items.length === 0;
+  document.body.classList.toggle("filled", items.length > 0);
   summarise();
 }
 
@@ -133,7 +135,8 @@ function succeed(item, found) {
   part(item, ".fill").style.width = `${100 * found.probability}%`;
   const others = Object.entries(found.scores).filter(([name]) => name !== found.label);
   const rest = others.map(([name, score]) => `${name} ${percent(score)}`).join(", ");
-  part(item, ".detail").textContent = found.probability < NARROW ? `Hardly sure: ${rest}` : rest;
+  item.detail = found.probability < NARROW ? `Hardly sure: ${rest}` : rest;
+  part(item, ".detail").textContent = item.detail;
   part(item, ".photo").alt = `${item.name}: ${found.label}`;
   const button = part(item, ".why");
   button.hidden = false;
@@ -174,7 +177,7 @@ async function why(item) {
       heat.alt = `Heat map over the photo: bright is what spoke for ${label}`;
       // Only where the model changed meanwhile do the two differ.
       const differs = label !== item.found.label ? ` The model now says ${label}.` : "";
-      part(item, ".detail").textContent = `Bright is what spoke for ${label}.${differs}`;
+      part(item, ".detail").textContent = `${item.detail}. Bright is what spoke for ${label}.${differs}`;
     } catch (error) {
       button.textContent = "Why?";
       part(item, ".detail").textContent = `No heat map: ${error.message}`;
@@ -186,6 +189,7 @@ async function why(item) {
     fade(item);
   }
   heat.hidden = !heat.hidden;
+  item.card.classList.toggle("explained", !heat.hidden);
   button.setAttribute("aria-pressed", String(!heat.hidden));
   button.setAttribute("aria-label", `Heat map of ${item.name}`);
   button.textContent = "Heat map";
@@ -193,7 +197,7 @@ async function why(item) {
 }
 
 function fade(item) {
-  part(item, ".heat").style.opacity = part(item, "input").value / 100;
+  item.card.style.setProperty("--strength", part(item, "input").value / 100);
 }
 
 function summarise() {
@@ -205,10 +209,15 @@ function summarise() {
     else if (item.state === "failed") failed += 1;
     else left += 1;
   }
-  const words = [...counts].map(([name, count]) => `${count.toLocaleString("en")} ${name}`);
-  if (failed) words.push(`${failed.toLocaleString("en")} failed`);
-  if (left) words.push(`${left.toLocaleString("en")} to go`);
-  $("summary").textContent = words.join(", ");
+  // "cat: 2", since nobody knows the plural of any class.
+  if (failed) counts.set("failed", failed);
+  if (left) counts.set("to go", left);
+  const words = [...counts].map(([name, count]) => `${name}: ${count.toLocaleString("en")}`).join(", ");
+  $("summary").textContent = words;
+  // Told when it begins and when it is done, and not after every photo.
+  if (left && !busy) $("spoken").textContent = `Classifying ${left} photos.`;
+  else if (!left && items.length) $("spoken").textContent = `Done. ${words}`;
+  busy = left > 0;
   $("again").hidden = !items.some((item) => item.again);
   $("save").disabled = left > 0;
 }
@@ -223,6 +232,8 @@ function clear() {
   waiting.length = 0;
   $("cards").replaceChildren();
   $("results").hidden = true;
+  document.body.classList.remove("filled");
+  $("spoken").textContent = "All cleared.";
   notice("");
   $("choose").focus();
 }
