@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup demo run test test-unit test-integration test-chaos test-browser check results lock clean
+.PHONY: help setup demo run test test-unit test-integration test-chaos test-browser check screenshot results lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -71,6 +71,9 @@ check: .venv/.dev ## Lint, types and format
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python tests/benchmarks/readme.py --check
+
+screenshot: .venv/.dev
+	@PYTHONPATH=infra $(BIN)/python -m tests.browser.screenshots $(if $(OUT),"$(OUT)" many,tests/browser)
 
 results: .venv/.runtime ## Renew README's results table from tests/benchmarks/results
 	@$(BIN)/python tests/benchmarks/readme.py

@@ -1,7 +1,4 @@
-"""Photograph the page with drawn photos on it: `python -m tests.browser.screenshots FOLDER` (needs chromium).
-
-`page.jpg` in there is README's picture.
-"""
+"""Photograph the page with drawn photos on it: `make screenshot`, or with `OUT=FOLDER` many more, to be looked at."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ from .conftest import CHROMIUM, served
 WIDE, NARROW = {"width": 1180, "height": 860}, {"width": 360, "height": 780}
 
 
-def main(folder: str) -> None:
-    """Write `page.jpg` and, for looking at, wide and narrow, light and dark, empty and full ones."""
+def main(folder: str, many: bool = False) -> None:
+    """Write `page.jpg`, README's picture; if `many`, wide and narrow, light and dark, empty and full ones as well."""
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place, sync_playwright() as driver:
@@ -32,7 +29,7 @@ def main(folder: str) -> None:
             arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
             browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
             files = [str(photos.unlabelled_folder / f"{number}.jpg") for number in range(1, 8)]
-            for scheme in ("light", "dark"):
+            for scheme in ("light", "dark") if many else ():
                 for name, size in (("wide", WIDE), ("narrow", NARROW)):
                     page = opened(browser, url, scheme, size, mobile=name == "narrow")
                     page.screenshot(path=out / f"{name}-{scheme}-empty.png")
@@ -68,4 +65,4 @@ def fill(page: Page, files: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], many=len(sys.argv) > 2)
