@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup demo run test test-unit test-integration test-chaos check bench-ingest results lock clean
+.PHONY: help setup demo run test test-unit test-integration test-chaos test-browser check bench-ingest screenshot results lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -46,7 +46,7 @@ run: .venv/.runtime ## The main job on your photos: make run TRAIN=train.zip TES
 	@test -n "$(TRAIN)" -a -n "$(TEST)" || { echo "error: make run needs TRAIN and TEST. Expected: zips or folders of photos. Fix: make run TRAIN=train.zip TEST=test1.zip" >&2; exit 2; }
 	@$(BIN)/python jobs/pipeline.py --labelled "$(TRAIN)" --unlabelled "$(TEST)" --store "$(or $(STORE),var/store)" --port $(PORT)
 
-test: test-unit test-integration test-chaos ## All tests; the fast ones first
+test: test-unit test-integration test-chaos test-browser ## All tests; the fast ones first
 
 test-unit: .venv/.dev
 	@$(BIN)/python -m pytest tests/unit
@@ -56,6 +56,15 @@ test-integration: .venv/.dev
 
 test-chaos: .venv/.dev
 	@$(BIN)/python -m pytest tests/chaos
+
+# Chromium is Debian's. Where it is missing and may be installed it is; CI never goes without.
+test-browser: .venv/.dev
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		{ echo "Installing Debian's chromium for the browser tests"; apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; } >/dev/null 2>&1; } || true
+	@if command -v chromium >/dev/null; then $(BIN)/python -m pytest tests/browser; \
+	elif test -n "$(PAWCAST_CI)"; then echo "error: CI needs a chromium for the browser tests. Fix: apt-get install chromium" >&2; exit 1; \
+	else echo "skipped: the browser tests need a chromium. Fix: apt-get install chromium"; fi
 
 check: .venv/.dev ## Lint, types and format
 	@$(BIN)/ruff check .
@@ -73,6 +82,9 @@ bench-ingest: .venv/.dev var/bench/.peers ## Ingest beside its peers: make bench
 	@test -n "$(TRAIN)" || { echo "error: make bench-ingest needs TRAIN. Expected: Kaggle's train.zip. Fix: make bench-ingest TRAIN=train.zip" >&2; exit 2; }
 	@PYTHONPATH=infra $(BIN)/python tests/benchmarks/ingest.py --labelled "$(TRAIN)" --peers var/bench/venv/bin/python
 	@$(MAKE) results
+
+screenshot: .venv/.dev
+	@PYTHONPATH=infra $(BIN)/python -m tests.browser.screenshots $(if $(OUT),"$(OUT)" many,tests/browser)
 
 results: .venv/.runtime ## Renew README's tables from tests/benchmarks/results
 	@$(BIN)/python tests/benchmarks/readme.py

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from pawcast.errors import BusyError, ImageError, PawcastError, ServiceError
 from pawcast.images import MAX_BYTES
 from pawcast.inference.predictor import Prediction
 
+from .page import add_page
 from .service import Service
 
 MAX_BODY = 64 * 2**20
@@ -130,10 +131,7 @@ def create_api(service: Service) -> FastAPI:
         """Return 200 once a model is loaded and warm."""
         return {"status": "ready", "model": (await service.version()).name}
 
-    @api.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("docs")
-
+    add_page(api, service)
     _handle_errors(api)
     return api
 

@@ -38,7 +38,11 @@ class Service:
 
     async def version(self) -> Version:
         """Return the version that answers. Raises `ServiceError` if none can be loaded."""
-        return (await self._ready())[0].version
+        return (await self.engine()).version
+
+    async def engine(self) -> Engine:
+        """Return the engine that answers. Raises `ServiceError` if no model can be loaded."""
+        return (await self._ready())[0]
 
     async def classify(self, photos: list[bytes | ImageError]) -> list[Prediction | ImageError]:
         """Return a prediction, or the reason why there is none, for each photo, in order.

@@ -77,6 +77,13 @@ def test_the_surface(url, photos: Photos):
     assert httpx.get(f"{url}/v1/model").json()["model"] == "pets"
     assert httpx.get(f"{url}/healthz").status_code == 200
     assert "/v1/classify" in httpx.get(f"{url}/openapi.json").json()["paths"]
+    page = httpx.get(url)
+    assert "static/app.js" in page.text
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert httpx.get(f"{url}/static/app.js").headers["content-type"].startswith("text/javascript")
+    why = httpx.post(f"{url}/v1/explain", content=photo, headers={"content-type": "image/jpeg"}, timeout=60)
+    assert why.headers["content-type"] == "image/png"
+    assert why.headers["pawcast-label"] == answer["label"]
     docs = httpx.get(f"{url}/docs").text
     assert "http://" not in docs
     assert "https://" not in docs

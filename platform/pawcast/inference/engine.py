@@ -28,6 +28,7 @@ class Engine:
     Attributes:
         version: The version that it runs.
         size: Height and width in pixels that `predict` takes.
+        network: The Keras model, float32 [n, S, S, 3] in [0, 1] to float32 [n, 1]; not to be changed.
     """
 
     def __init__(self, version: Version, weights: bytes, threads: int | None = None) -> None:
@@ -50,6 +51,7 @@ class Engine:
         def run(pixels: tf.Tensor) -> tf.Tensor:
             return network(to_unit(pixels), training=False)[:, 0]
 
+        self.network = network
         self._run = run
 
     @classmethod

@@ -1,0 +1,107 @@
+"""The heat map shows the region that decides: held against networks of which that is known."""
+
+from __future__ import annotations
+
+import types
+
+import cv2
+import numpy as np
+import pytest
+
+from pawcast.devices import configure_tensorflow
+from pawcast.errors import ImageError
+from pawcast.inference.saliency import Saliency, overlay, spread
+from tests.conftest import encode
+
+SIZE = 32
+
+
+def corner_engine(top: int, left: int, weight: float = 1.0):
+    """A network that sees brightness everywhere, and of which only one 8x8 corner has a say."""
+    configure_tensorflow(1)
+    import keras
+    from keras import layers
+
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(1, 3, padding="same", activation="relu", kernel_initializer="ones", name="conv")(pixels)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(1, 1, activation="relu", kernel_initializer="ones")(x)
+    network = keras.Model(pixels, layers.Dense(1, activation="sigmoid")(layers.Flatten()(x)))
+    kernel = np.zeros((SIZE // 2, SIZE // 2), np.float32)
+    kernel[top : top + 8, left : left + 8] = weight
+    network.layers[-1].set_weights([kernel.reshape(-1, 1), np.zeros(1, np.float32)])
+    return types.SimpleNamespace(network=network, size=SIZE, version=types.SimpleNamespace(classes=["left", "right"]))
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (0, 8), (8, 0), (8, 8)])
+@pytest.mark.parametrize("weight", [1.0, -1.0])
+def test_only_the_corner_that_decides_is_hot(top, left, weight):
+    # An even photo: every cell is as active as every other, and only the gradient tells them apart.
+    photo = encode(np.full((120, 200, 3), 200, np.uint8))
+    prediction, heat = Saliency(corner_engine(top, left, weight)).explain(photo)
+    assert prediction.label == ("right" if weight > 0 else "left")
+    assert prediction.probability > 0.99
+    assert heat.shape == (120, 200)
+    assert heat.dtype == np.float32
+    assert heat.min() >= 0
+    assert heat.max() == pytest.approx(1)
+    rows, columns = slice(top * 15 // 2, top * 15 // 2 + 60), slice(left * 25 // 2, left * 25 // 2 + 100)
+    inside = heat[rows, columns].sum()
+    assert inside > 0.85 * heat.sum()
+
+
+def test_a_sure_network_is_explained_too():
+    # A sigmoid of this has no gradient left in float32.
+    _, heat = Saliency(corner_engine(0, 0, 50.0)).explain(encode(np.full((40, 40, 3), 255, np.uint8)))
+    assert heat.max() == pytest.approx(1)
+
+
+def test_where_nothing_speaks_for_the_label_nothing_is_hot():
+    prediction, heat = Saliency(corner_engine(0, 0)).explain(encode(np.zeros((40, 60, 3), np.uint8)))
+    assert prediction.probability == 0.5
+    assert not heat.any()
+
+
+def test_large_photos_get_a_map_of_their_aspect_and_bad_ones_an_error():
+    saliency = Saliency(corner_engine(0, 0))
+    assert saliency.explain(encode(np.full((900, 1800, 3), 9, np.uint8))).heat.shape == (320, 640)
+    with pytest.raises(ImageError, match="not an image"):
+        saliency.explain(b"junk")
+
+
+@pytest.mark.parametrize("builder", ["article", "small"])
+def test_our_networks_are_explained_where_they_look(builder):
+    configure_tensorflow(1)
+    from pawcast import models, recipe
+    from pawcast.inference import saliency
+
+    config = recipe.smoke().model_copy(update={"model": builder, "image_size": 96})
+    network = models.build(config)
+    convolution = saliency._last_convolution(network)
+    assert saliency._stride(convolution) == {"article": 8, "small": 4}[builder]
+    engine = types.SimpleNamespace(network=network, size=96, version=types.SimpleNamespace(classes=["a", "b"]))
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    prediction, heat = Saliency(engine).explain(encode(noise))
+    expected = float(network(noise[None] / np.float32(255), training=False)[0, 0])
+    assert prediction.scores["b"] == pytest.approx(expected, abs=1e-5)
+    assert heat.shape == (96, 96)
+
+
+def test_cells_lie_where_they_look():
+    # Twelve cells, 4 pixels apart, in the middle of 64 pixels: the first begins at pixel 8.
+    cells = np.zeros((12, 12), np.float32)
+    cells[2, 9] = 1
+    heat = spread(cells, 64, 4, (64, 128))
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert row == pytest.approx(8 + 2.5 * 4, abs=1.5)
+    assert column == pytest.approx(2 * (8 + 9.5 * 4), abs=2.5)
+
+
+def test_the_overlay_is_clear_where_cold():
+    heat = np.linspace(0, 1, 60, dtype=np.float32).reshape(6, 10)
+    picture = cv2.imdecode(np.frombuffer(overlay(heat), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert picture.shape == (6, 10, 4)
+    assert picture.dtype == np.uint8
+    assert picture[0, 0, 3] == 0
+    assert (np.diff(picture[..., 3].reshape(-1).astype(int)) >= 0).all()
+    assert picture[-1, -1, 3] > 200
