@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,25 +28,19 @@ _DESCRIPTION = """Classifies photos. `POST /v1/classify` takes one photo as the 
 `tritonclient` and others. Nothing that a request names is ever fetched: photos come in the request."""
 
 
-def create_api(service: Service, key: str | None = None, alone: Callable[[], bool] = lambda: True) -> FastAPI:
-    """Return the ASGI application for a service. The service starts and stops with it.
+def create_api(service: Service, key: str | None = None) -> FastAPI:
+    """Return the ASGI application for a service. The service starts, if it hasn't, and stops with it.
 
     Args:
         service: What answers.
         key: The API key that requests must bring; none if None.
-        alone: Tells whether no other replica answers. A replica that can't load its model serves nevertheless if
-            it is alone, so as to say what is wrong; beside others it fails to start, so that it never replaces them.
     """
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         await service.start()
-        try:
-            if (failure := service.rollout.failure) and not await asyncio.to_thread(alone):
-                raise failure
-            yield
-        finally:
-            await service.stop()
+        yield
+        await service.stop()
 
     api = FastAPIOffline(
         title="Pawcast", version=pawcast.__version__, description=_DESCRIPTION, lifespan=lifespan,

@@ -38,12 +38,19 @@ def app(arguments: Arguments) -> Application:
     """
     uri, model = store_uri(arguments.store), arguments.model or served_model()
 
-    def build() -> FastAPI:
-        service = Service(open_store(uri), model, arguments.limits, arguments.check_seconds)
-        # Read on the replica, from its own environment: what `app` knows, Ray writes down.
-        return create_api(service, api_key(), _alone)
+    class Classifier:
+        """A replica. It is ready when its model is loaded and warm."""
 
-    return serve.deployment(serve.ingress(build)(), name=_NAME).bind()
+        async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
+            self.service = Service(open_store(uri), model, arguments.limits, arguments.check_seconds)
+            # Here rather than when the application starts, since Ray shows the reason only for what fails here.
+            await self.service.start(_alone)
+
+        def __serve_build_asgi_app__(self) -> FastAPI:
+            # The key is read on the replica, from its own environment: what `app` knows, Ray writes down.
+            return create_api(self.service, api_key())
+
+    return serve.deployment(serve.ingress()(Classifier), name=_NAME).bind()
 
 
 def _alone() -> bool:

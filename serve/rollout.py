@@ -79,7 +79,9 @@ class Rollout:
         return self._loaded
 
     async def start(self) -> None:
-        """Load the model, if that is possible, and begin to follow its ref."""
+        """Load the model, if that is possible, and begin to follow its ref. Does nothing if it was called before."""
+        if self._watching is not None:
+            return
         await self.check()
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 

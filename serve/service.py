@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -66,9 +66,20 @@ class Service:
         self._decoders = ThreadPoolExecutor(usable_cpus(), thread_name_prefix="decode")
         self._taken = 0
 
-    async def start(self) -> None:
-        """Load and warm up the model, if there is one, and follow its ref from now on."""
+    async def start(self, alone: Callable[[], bool] = lambda: True) -> None:
+        """Load and warm up the model, if there is one, and follow its ref from now on. Once is enough.
+
+        Args:
+            alone: Tells whether no other replica answers. One that can't load its model serves nevertheless if it is
+                alone, so as to say what is wrong; beside others it doesn't start, so that it never replaces them.
+
+        Raises:
+            PawcastError: Why the model can't be loaded, if this replica isn't alone.
+        """
         await self.rollout.start()
+        if (failure := self.rollout.failure) and not await asyncio.to_thread(alone):
+            await self.stop()
+            raise failure
 
     async def stop(self) -> None:
         """Stop following the ref."""

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from pawcast.errors import NotFoundError
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import scores
 from pawcast.store import Store, open_store
@@ -217,13 +218,9 @@ def test_without_a_model_it_is_503_and_alive(tmp_path, photo):
 
 
 def test_beside_others_a_replica_without_a_model_does_not_start(tmp_path):
-    async def scenario() -> None:
-        service = Service(open_store(str(tmp_path)), MODEL)
-        async with started(create_api(service, alone=lambda: False)):
-            pytest.fail("it started")
-
-    with pytest.raises(Exception, match="Unknown model"):
-        asyncio.run(scenario())
+    service = Service(open_store(str(tmp_path)), MODEL)
+    with pytest.raises(NotFoundError, match="Unknown model"):
+        asyncio.run(service.start(alone=lambda: False))
 
 
 @pytest.mark.parametrize(
