@@ -19,10 +19,11 @@ from starlette.exceptions import HTTPException
 from pawcast.errors import UsageError
 from pawcast.store import open_store
 from pawcast_serve import tensors
+from pawcast_serve.api import create_api
 from pawcast_serve.limits import Limits
 from pawcast_serve.service import Service
 from tests.conftest import encode
-from tests.unit.served import ACCEPTED, MODEL, client, publish
+from tests.unit.served import ACCEPTED, MODEL, client, publish, started
 
 INFER = "/v2/models/pets/infer"
 
@@ -212,3 +213,31 @@ def test_a_bad_photo_is_named(answers, picture):
     (response,) = answers(("POST", INFER, {"content": body, "headers": {tensors.HEADER: header}}))
     assert response.status_code == 422
     assert response.json()["error"].startswith("Photo 2 of 2 can't be used")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("binary_data", [True, False])
+def test_kserves_client(tmp_path, picture, binary_data):
+    kserve = pytest.importorskip("kserve")
+    store = open_store(str(tmp_path))
+    publish(store)
+
+    async def scenario() -> None:
+        async with started(create_api(Service(store, MODEL))) as api:
+            config = kserve.RESTConfig(protocol="v2", transport=httpx.ASGITransport(api))
+            http = kserve.InferenceRESTClient(config)
+            assert await http.is_server_live("http://test")
+            assert await http.is_server_ready("http://test")
+            assert await http.is_model_ready("http://test", "pets")
+            pixels = kserve.InferInput("image", [2, *picture.shape], "UINT8")
+            pixels.set_data_from_numpy(np.stack([picture, picture[::-1]]), binary_data=binary_data)
+            asked = kserve.InferRequest("pets", [pixels], request_id="7")
+            found = await http.infer("http://test", asked, model_name="pets")
+            assert (found.id, found.model_name) == ("7", "pets")
+            outputs = {output.name: output for output in found.outputs}
+            assert outputs["scores"].as_numpy().sum() == pytest.approx(2)
+            with pytest.raises(httpx.HTTPStatusError, match="Unknown model"):
+                await http.infer("http://test", asked, model_name="nobody")
+            await http.close()
+
+    asyncio.run(scenario())
