@@ -50,6 +50,9 @@ def app(arguments: Arguments) -> Application:
             # The key is read on the replica, from its own environment: what `app` knows, Ray writes down.
             return create_api(self.service, api_key())
 
+        def check_health(self) -> None:
+            self.service.check_health()
+
     return serve.deployment(serve.ingress()(Classifier), name=_NAME).bind()
 
 

@@ -32,6 +32,7 @@ _KINDS = {
     400: "malformed", 401: "unauthorized", 404: "unknown path", 405: "wrong method", 408: "slow", 413: "too large",
     415: "wrong type", 422: "unusable photo", 429: "busy", 499: "client gone", 503: "no model",
 }  # fmt: skip
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _log = logging.getLogger("ray.serve")
 
 
@@ -59,7 +60,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _protect(MutableHeaders(scope=message), scope["path"])
+                _protect(MutableHeaders(scope=message), _path(scope))
             await send(message)
 
         try:
@@ -77,7 +78,8 @@ class Gate:
                 await _answer(sending, 500, "Something went wrong in the service; its log says what.")
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            method = scope["method"] if route != "other" else "other"
+            # Nothing that a client makes up becomes a label.
+            method = scope["method"] if scope["method"] in _METHODS else "other"
             # Left without an answer: the client has gone, and Serve has cancelled the request.
             status = status or 499
             self._metrics.request(method, route, status, time.monotonic() - started)
@@ -85,7 +87,7 @@ class Gate:
                 self._metrics.error(_KINDS.get(status, "unexpected"))
 
     def _admits(self, scope: Scope) -> bool:
-        path = scope["path"]
+        path = _path(scope)
         if self._key is None or path in _OPEN or path in _DOCS or path.startswith(_OPEN_FOLDERS):
             return True
         headers = Headers(scope=scope)
@@ -94,6 +96,11 @@ class Gate:
             given = headers.get("x-api-key", "")
         # Digests have one length, so that the comparison takes the same time whatever was sent.
         return hmac.compare_digest(_digest(given.strip()), self._key)
+
+
+def _path(scope: Scope) -> str:
+    """The path below the application's `route_prefix`."""
+    return scope["path"].removeprefix(scope.get("root_path", ""))
 
 
 def _digest(key: str) -> bytes:

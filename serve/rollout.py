@@ -40,6 +40,12 @@ class Loaded(NamedTuple):
         return self.engine.version
 
 
+class _Failed(NamedTuple):
+    version: str
+    until: float
+    error: PawcastError
+
+
 class Rollout:
     """Follows one model ref of a store.
 
@@ -64,7 +70,7 @@ class Rollout:
         self.failure: PawcastError | None = None
         self._store, self._batcher, self._check_seconds = store, batcher, check_seconds
         self._loaded: Loaded | None = None
-        self._failed: tuple[str, float] | None = None
+        self._failed: _Failed | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
         self._watching: asyncio.Task[None] | None = None
 
@@ -77,6 +83,11 @@ class Rollout:
                 fix="train and promote one; the service will find it by itself",
             )  # fmt: skip
         return self._loaded
+
+    @property
+    def busy_seconds(self) -> float:
+        """For how long the engine has been at its present batch."""
+        return self._loaded.batcher.busy_seconds if self._loaded else 0.0
 
     async def start(self) -> None:
         """Load the model, if that is possible, and begin to follow its ref. Does nothing if it was called before."""
@@ -102,7 +113,8 @@ class Rollout:
             if self._loaded is not None and self._loaded.version == version:
                 self.failure = self._failed = None
                 return
-            if self._failed and self._failed[0] == version.name and time.monotonic() < self._failed[1]:
+            if self._failed and self._failed.version == version.name and time.monotonic() < self._failed.until:
+                self.failure = self._failed.error
                 return
             engine = await loop.run_in_executor(self._thread, _load, self._store, version)
         except PawcastError as error:
@@ -123,7 +135,8 @@ class Rollout:
             _log.error(f"{self.model}: {error}{goes_on}")
         self.failure = error
         wait = _FAILED_SECONDS if self._loaded else 0
-        self._failed = (version.name, time.monotonic() + wait) if version else None
+        if version:
+            self._failed = _Failed(version.name, time.monotonic() + wait, error)
 
     async def _watch(self) -> None:
         while True:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pawcast import images
 from pawcast.devices import usable_cpus
-from pawcast.errors import BusyError, ImageError, ImageSizeError
+from pawcast.errors import BusyError, ImageError, ImageSizeError, ServiceError
 from pawcast.inference.batcher import Batcher
 from pawcast.inference.engine import MAX_BATCH, Engine
 from pawcast.inference.predictor import Prediction, describe
@@ -22,6 +22,11 @@ from pawcast.store import Store
 from .limits import Limits
 from .metrics import Metrics
 from .rollout import CHECK_SECONDS, Loaded, Rollout
+
+# The largest photo takes some 1 GB to decode; more threads would gain nothing that the engine could use.
+_MAX_DECODERS = 8
+# No batch takes so long, on any machine that could be of use.
+_STUCK_SECONDS = 120.0
 
 Photo = bytes | np.ndarray | ImageError
 
@@ -63,7 +68,7 @@ class Service:
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.rollout = Rollout(store, model, self._batches, check_seconds)
-        self._decoders = ThreadPoolExecutor(usable_cpus(), thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(min(usable_cpus(), _MAX_DECODERS), thread_name_prefix="decode")
         self._taken = 0
 
     async def start(self, alone: Callable[[], bool] = lambda: True) -> None:
@@ -84,6 +89,12 @@ class Service:
     async def stop(self) -> None:
         """Stop following the ref."""
         await self.rollout.stop()
+
+    def check_health(self) -> None:
+        """Raise `ServiceError` if the engine hangs; Ray then replaces the replica. No model is no reason to."""
+        busy = self.rollout.busy_seconds
+        if busy > _STUCK_SECONDS:
+            raise ServiceError("The engine hangs", received=f"a batch of {busy:.0f} s", expected="seconds")
 
     @property
     def name(self) -> str:

@@ -113,8 +113,11 @@ def test_a_caller_learns_how_long_it_waited_and_ran():
         await asyncio.to_thread(engine.started.wait, 10)
         second = asyncio.create_task(batcher.predict([photo(2)]))
         await asyncio.sleep(0.05)
+        assert batcher.busy_seconds >= 0.04
         engine.go.set()
         one, two = await first, await second
+        await asyncio.sleep(0)
+        assert batcher.busy_seconds == 0
         assert one.ran >= 0.04
         assert two.waited >= 0.04
         assert one.waited < one.ran

@@ -258,6 +258,16 @@ def test_with_a_key_only_probes_and_docs_are_open(store):
     }  # fmt: skip
 
 
+def test_with_a_key_health_is_open_below_a_prefix_too(store):
+    async def run() -> list[int]:
+        async with started(create_api(Service(store, MODEL), KEY)) as api:
+            transport = httpx.ASGITransport(api, root_path="/pawcast")
+            async with httpx.AsyncClient(transport=transport, base_url="http://test/pawcast") as http:
+                return [(await http.get(path)).status_code for path in ("/healthz", "/v1/model")]
+
+    assert asyncio.run(run()) == [200, 401]
+
+
 def test_headers_let_the_docs_and_a_page_of_our_own_work(store):
     async def scenario(http: httpx.AsyncClient) -> list[httpx.Response]:
         return [await http.get(path) for path in ("/v1/model", "/docs", "/static-offline-docs/swagger-ui.css")]
@@ -307,9 +317,10 @@ def test_metrics_know_routes_by_their_template_and_not_by_what_was_sent(store, p
         await http.get("/v2/models/anything")
         await http.get("/v1/classify")
         await http.request("ODD", "/anything")
+        await http.request("ODD", "/v1/classify")
 
     ask(store, scenario)
     assert counted == [
         ("POST", "/v1/classify", 200), ("GET", "/v2/models/{name}", 404), ("GET", "/v1/classify", 405),
-        ("other", "other", 404),
+        ("other", "other", 404), ("other", "/v1/classify", 405),
     ]  # fmt: skip

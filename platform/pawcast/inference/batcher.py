@@ -56,6 +56,12 @@ class Batcher:
         self._waiting: deque[tuple[np.ndarray, asyncio.Future[_Done]]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._running: asyncio.Task[None] | None = None
+        self._started: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """For how long the engine has been at its present batch; 0 if there is none."""
+        return 0.0 if self._started is None else time.monotonic() - self._started
 
     async def predict(self, photos: list[np.ndarray]) -> Batched:
         """Return the probability of class 1 for each photo, in order.
@@ -89,7 +95,7 @@ class Batcher:
         try:
             while batch := self._next():
                 pixels = np.stack([photo for photo, _ in batch])
-                started = time.monotonic()
+                started = self._started = time.monotonic()
                 try:
                     found = (await loop.run_in_executor(self._thread, self._predict, pixels)).tolist()
                 except Exception as error:
@@ -104,7 +110,7 @@ class Batcher:
                         future.set_result(_Done(score, started, ended))
                 self._observe(len(batch), ended - started)
         finally:
-            self._running = None
+            self._running = self._started = None
 
     def _next(self) -> list[tuple[np.ndarray, asyncio.Future[_Done]]]:
         batch: list[tuple[np.ndarray, asyncio.Future[_Done]]] = []
