@@ -130,7 +130,6 @@ class Service:
         predictions = [item if isinstance(item, ImageError) else describe(next(scores), classes) for item in pixels]
         self.metrics.decoded(decode)
         self.metrics.photos(map(_outcome, predictions))
-        self.metrics.version(loaded.version.model, loaded.version.version)
         return Classified(loaded.version, predictions, decode, found.waited, found.ran)
 
     async def _decoded(self, photos: Sequence[Photo], size: int) -> list[np.ndarray | ImageError]:
@@ -147,6 +146,7 @@ class Service:
         self.metrics.waiting(self._taken)
 
     def _batches(self, engine: Engine) -> Batcher:
+        self.metrics.version(engine.version.model, engine.version.version)
         # One limit is enough, and `_take` is the one that comes first.
         return Batcher(engine.predict, MAX_BATCH, self.limits.waiting_photos, self.metrics.batch)
 
