@@ -105,6 +105,10 @@ class Service:
         """Return the version that answers. Raises `ServiceError` if none could be loaded."""
         return self.rollout.loaded.version
 
+    async def engine(self) -> Engine:
+        """Return the engine that answers. Raises `ServiceError` if no model could be loaded."""
+        return self.rollout.loaded.engine
+
     async def classify(self, photos: Sequence[Photo], loaded: Loaded | None = None) -> Classified:
         """Return a prediction, or the reason why there is none, for each photo, in order.
 
