@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +68,7 @@ class Service:
     ) -> None:
         self.limits = limits or Limits()
         self.metrics = Metrics()
-        self.rollout = Rollout(store, model, self._batches, check_seconds)
+        self.rollout = Rollout(store, model, self._batches, check_seconds, self._tell)
         self._decoders = ThreadPoolExecutor(min(usable_cpus(), _MAX_DECODERS), thread_name_prefix="decode")
         self._taken = 0
 
@@ -147,10 +148,16 @@ class Service:
                 expected=f"at most {self.limits.waiting_photos:,}", fix="try again in a second",
             )  # fmt: skip
         self._taken += photos
+        self._tell()
+
+    def _tell(self) -> None:
+        # Again and again, also when nothing happens: Ray forgets a gauge that it has exported.
         self.metrics.waiting(self._taken)
+        with contextlib.suppress(ServiceError):
+            version = self.rollout.loaded.version
+            self.metrics.version(version.model, version.version)
 
     def _batches(self, engine: Engine) -> Batcher:
-        self.metrics.version(engine.version.model, engine.version.version)
         # One limit is enough, and `_take` is the one that comes first.
         return Batcher(engine.predict, MAX_BATCH, self.limits.waiting_photos, self.metrics.batch)
 

@@ -166,25 +166,6 @@ def test_the_open_inference_protocol_with_the_triton_client(head, url, photo, pi
     client.close()
 
 
-def test_an_update_of_the_one_replica_fails_no_request(head, url, photo, tmp_path):
-    """The update also brings an API key, as the head's environment would."""
-    with load(url, photo) as answers:
-        head.deploy(tmp_path, ARGUMENTS, {"env_vars": {"PAWCAST_API_KEY": KEY}})
-        wait_for(lambda: httpx.get(f"{url}/v1/model").status_code == 401, 90, lambda: str(answers[-5:]))
-        time.sleep(1)
-    assert {status for status, _ in answers} == {200}, [answer for answer in answers if answer[0] != 200]
-    assert httpx.get(f"{url}/v1/model", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
-    assert httpx.get(f"{url}/readyz").status_code == 200
-    assert KEY not in head.log.read_text()
-
-
-def test_an_update_to_a_model_that_is_not_there_leaves_the_old_one(head, url, photo, tmp_path):
-    with load(url, photo) as answers:
-        head.deploy(tmp_path, {**ARGUMENTS, "model": "nobody@production"}, {"env_vars": {"PAWCAST_API_KEY": KEY}})
-        wait_for(lambda: "Unknown model. Received: 'nobody'" in head.run("serve", "status").stdout, 60)
-    assert set(answers) == {(200, f"{MODEL}@2")}
-
-
 def test_metrics_are_at_rays_endpoint(head, url):
     done = head.run(
         "python", "-c",
@@ -206,3 +187,22 @@ def test_metrics_are_at_rays_endpoint(head, url):
     assert re.search(r'ray_pawcast_model_version\{.*model="tiny".*\} [1-9]', found)
     assert re.search(r'ray_pawcast_requests_total\{.*route="/v1/classify".*status="200".*\}', found)
     assert "nowhere" not in found
+
+
+def test_an_update_of_the_one_replica_fails_no_request(head, url, photo, tmp_path):
+    """The update also brings an API key, as the head's environment would."""
+    with load(url, photo) as answers:
+        head.deploy(tmp_path, ARGUMENTS, {"env_vars": {"PAWCAST_API_KEY": KEY}})
+        wait_for(lambda: httpx.get(f"{url}/v1/model").status_code == 401, 90, lambda: str(answers[-5:]))
+        time.sleep(1)
+    assert {status for status, _ in answers} == {200}, [answer for answer in answers if answer[0] != 200]
+    assert httpx.get(f"{url}/v1/model", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    assert KEY not in head.log.read_text()
+
+
+def test_an_update_to_a_model_that_is_not_there_leaves_the_old_one(head, url, photo, tmp_path):
+    with load(url, photo) as answers:
+        head.deploy(tmp_path, {**ARGUMENTS, "model": "nobody@production"}, {"env_vars": {"PAWCAST_API_KEY": KEY}})
+        wait_for(lambda: "Unknown model. Received: 'nobody'" in head.run("serve", "status").stdout, 60)
+    assert set(answers) == {(200, f"{MODEL}@2")}
