@@ -1,98 +1,177 @@
-"""A model behind the HTTP surface: loaded when there is one, fed by decoding threads and batches."""
+"""Photos to predictions: taken on within a limit, decoded in threads, batched, answered by one model version."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
 from pawcast import images
 from pawcast.devices import usable_cpus
-from pawcast.errors import ImageError, PawcastError, ServiceError
+from pawcast.errors import BusyError, ImageError, ImageSizeError, ServiceError
 from pawcast.inference.batcher import Batcher
-from pawcast.inference.engine import Engine
+from pawcast.inference.engine import MAX_BATCH, Engine
 from pawcast.inference.predictor import Prediction, describe
 from pawcast.registry import Version
 from pawcast.store import Store
 
-_RETRY_SECONDS = 2.0
+from .limits import Limits
+from .metrics import Metrics
+from .rollout import CHECK_SECONDS, Loaded, Rollout
+
+# The largest photo takes some 1 GB to decode; more threads would gain nothing that the engine could use.
+_MAX_DECODERS = 8
+# No batch takes so long, on any machine that could be of use.
+_STUCK_SECONDS = 120.0
+
+Photo = bytes | np.ndarray | ImageError
+
+
+class Classified(NamedTuple):
+    """A request's answer.
+
+    Attributes:
+        version: The one version that gave all of it.
+        predictions: For each photo in order, or the reason why there is none.
+        decode: Seconds to decode the photos, waiting for a free thread included.
+        wait: Seconds until the engine took the first.
+        inference: Seconds from then until the last was done.
+    """
+
+    version: Version
+    predictions: list[Prediction | ImageError]
+    decode: float
+    wait: float
+    inference: float
 
 
 class Service:
     """Answers for one model ref of a store.
 
     A missing or broken model doesn't stop the service: it says so on every request, looks again every two
-    seconds at most, and serves as soon as there is one.
+    seconds, and serves as soon as there is one. Call `start` before, and `stop` at the end.
+
+    Args:
+        store: Where the model is.
+        model: `name@ref`.
+        limits: What to take on at most.
+        check_seconds: How often to look where the ref points.
     """
 
-    def __init__(self, store: Store, model: str) -> None:
-        self._store, self._model = store, model
-        self._decoders = ThreadPoolExecutor(usable_cpus(), thread_name_prefix="decode")
-        self._engine: Engine | None = None
-        self._batcher: Batcher | None = None
-        self._loading = asyncio.Lock()
-        self._failure: PawcastError | None = None
-        self._tried = -_RETRY_SECONDS
+    def __init__(
+        self, store: Store, model: str, limits: Limits | None = None, check_seconds: float = CHECK_SECONDS
+    ) -> None:
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.rollout = Rollout(store, model, self._batches, check_seconds, self._tell)
+        self._decoders = ThreadPoolExecutor(min(usable_cpus(), _MAX_DECODERS), thread_name_prefix="decode")
+        self._taken = 0
 
-    async def version(self) -> Version:
-        """Return the version that answers. Raises `ServiceError` if none can be loaded."""
-        return (await self.engine()).version
+    async def start(self, alone: Callable[[], bool] = lambda: True) -> None:
+        """Load and warm up the model, if there is one, and follow its ref from now on. Once is enough.
 
-    async def engine(self) -> Engine:
-        """Return the engine that answers. Raises `ServiceError` if no model can be loaded."""
-        return (await self._ready())[0]
-
-    async def classify(self, photos: list[bytes | ImageError]) -> list[Prediction | ImageError]:
-        """Return a prediction, or the reason why there is none, for each photo, in order.
+        Args:
+            alone: Tells whether no other replica answers. One that can't load its model serves nevertheless if it is
+                alone, so as to say what is wrong; beside others it doesn't start, so that it never replaces them.
 
         Raises:
-            BusyError: If too many photos wait already.
+            PawcastError: Why the model can't be loaded, if this replica isn't alone.
+        """
+        await self.rollout.start()
+        if (failure := self.rollout.failure) and not await asyncio.to_thread(alone):
+            await self.stop()
+            raise failure
+
+    async def stop(self) -> None:
+        """Stop following the ref."""
+        await self.rollout.stop()
+
+    def check_health(self) -> None:
+        """Raise `ServiceError` if the engine hangs; Ray then replaces the replica. No model is no reason to."""
+        busy = self.rollout.busy_seconds
+        if busy > _STUCK_SECONDS:
+            raise ServiceError("The engine hangs", received=f"a batch of {busy:.0f} s", expected="seconds")
+
+    @property
+    def name(self) -> str:
+        """The model's name, without its ref."""
+        return self.rollout.model.partition("@")[0]
+
+    async def version(self) -> Version:
+        """Return the version that answers. Raises `ServiceError` if none could be loaded."""
+        return self.rollout.loaded.version
+
+    async def engine(self) -> Engine:
+        """Return the engine that answers. Raises `ServiceError` if no model could be loaded."""
+        return self.rollout.loaded.engine
+
+    async def classify(self, photos: Sequence[Photo], loaded: Loaded | None = None) -> Classified:
+        """Return a prediction, or the reason why there is none, for each photo, in order.
+
+        Args:
+            photos: A file's bytes, decoded RGB pixels (uint8 [h, w, 3]), or why there is neither.
+            loaded: Who shall answer; whatever is loaded now if None.
+
+        Raises:
+            BusyError: If too many photos are taken on already.
             ServiceError: If there is no model.
         """
-        engine, batcher = await self._ready()
-        loop = asyncio.get_running_loop()
-        loaded = await asyncio.gather(
-            *(loop.run_in_executor(self._decoders, _load, data, engine.size) for data in photos)
-        )
-        good = [item for item in loaded if not isinstance(item, ImageError)]
-        found = iter(await batcher.predict(good))
-        classes = engine.version.classes
-        return [item if isinstance(item, ImageError) else describe(next(found), classes) for item in loaded]
-
-    async def _ready(self) -> tuple[Engine, Batcher]:
-        if self._engine is None or self._batcher is None:
-            async with self._loading:
-                if self._engine is None and time.monotonic() - self._tried >= _RETRY_SECONDS:
-                    await self._load_model()
-        if self._engine is None or self._batcher is None:
-            raise ServiceError(
-                f"The service has no model {self._model}", received=self._failure,
-                fix="train and promote one; the service will find it by itself",
-            )  # fmt: skip
-        return self._engine, self._batcher
-
-    async def _load_model(self) -> None:
-        def load() -> Engine:
-            engine = Engine.load(self._store, self._model)
-            engine.warm_up()
-            return engine
-
+        loaded = loaded or self.rollout.loaded
+        # Before anything is decoded: what waits to be decoded makes others wait as well.
+        self._take(len(photos))
         try:
-            engine = await asyncio.get_running_loop().run_in_executor(None, load)
-        except PawcastError as error:
-            self._failure = error
-        else:
-            self._engine, self._batcher = engine, Batcher(engine.predict)
+            started = time.monotonic()
+            pixels = await self._decoded(photos, loaded.engine.size)
+            decode = time.monotonic() - started
+            found = await loaded.batcher.predict([item for item in pixels if not isinstance(item, ImageError)])
         finally:
-            self._tried = time.monotonic()
+            self._take(-len(photos))
+        scores, classes = iter(found.scores), loaded.version.classes
+        predictions = [item if isinstance(item, ImageError) else describe(next(scores), classes) for item in pixels]
+        self.metrics.decoded(decode)
+        self.metrics.photos(map(_outcome, predictions))
+        return Classified(loaded.version, predictions, decode, found.waited, found.ran)
+
+    async def _decoded(self, photos: Sequence[Photo], size: int) -> list[np.ndarray | ImageError]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(self._decoders, _pixels, item, size) for item in photos))
+
+    def _take(self, photos: int) -> None:
+        if self._taken + photos > self.limits.waiting_photos:
+            raise BusyError(
+                "The server is busy", received=f"{self._taken:,} photos taken on, {photos:,} on top",
+                expected=f"at most {self.limits.waiting_photos:,}", fix="try again in a second",
+            )  # fmt: skip
+        self._taken += photos
+        self._tell()
+
+    def _tell(self) -> None:
+        # Again and again, also when nothing happens: Ray forgets a gauge that it has exported.
+        self.metrics.waiting(self._taken)
+        with contextlib.suppress(ServiceError):
+            version = self.rollout.loaded.version
+            self.metrics.version(version.model, version.version)
+
+    def _batches(self, engine: Engine) -> Batcher:
+        # One limit is enough, and `_take` is the one that comes first.
+        return Batcher(engine.predict, MAX_BATCH, self.limits.waiting_photos, self.metrics.batch)
 
 
-def _load(data: bytes | ImageError, size: int) -> np.ndarray | ImageError:
-    if isinstance(data, ImageError):
-        return data
+def _pixels(photo: Photo, size: int) -> np.ndarray | ImageError:
+    if isinstance(photo, ImageError):
+        return photo
     try:
-        return images.load(data, size)
+        return images.load(photo, size) if isinstance(photo, bytes) else images.resize(photo, size)
     except ImageError as error:
         return error
+
+
+def _outcome(prediction: Prediction | ImageError) -> str:
+    if not isinstance(prediction, ImageError):
+        return "answered"
+    return "size" if isinstance(prediction, ImageSizeError) else "unreadable"

@@ -8,9 +8,11 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tests.services import BIN, ROOT, Photos, free_port, job, result_of, started_job, started_process, wait_for
 
@@ -27,7 +29,9 @@ class Cluster:
 
     def __init__(self, folder: Path, store: Path, object_store: int = 400_000_000, **environment: str) -> None:
         self.store = store
-        self.port, self.dashboard = free_port(), free_port()
+        # Serve listens at one port as long as a head lives, whatever is deployed later.
+        self.port, self.dashboard, self.http = free_port(), free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.http}"
         self.environment = {
             **os.environ,
             # As after `source .venv/bin/activate`: a submitted job runs `python` as the head finds it.
@@ -70,6 +74,25 @@ class Cluster:
             [str(BIN / command[0]), *command[1:]],
             env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
+
+    def deploy(self, folder: Path, arguments: dict[str, Any], runtime: dict[str, Any] | None = None) -> None:
+        """Deploy `serve/config.yaml` with arguments of a test's own; it is on its way then, not there."""
+        config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+        config["http_options"]["port"] = self.http
+        config["applications"][0]["args"].update(arguments)
+        config["applications"][0]["runtime_env"] = runtime or {}
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        done = self.run("serve", "deploy", str(path))
+        assert done.returncode == 0, done.stderr
+
+    def serves(self, model: str) -> bool:
+        """Whether a model of this name, or `name@version`, is ready."""
+        try:
+            response = httpx.get(f"{self.url}/readyz", timeout=60)
+        except httpx.TransportError:
+            return False
+        return response.status_code == 200 and f"{response.json()['model']}@".startswith(f"{model}@")
 
     def idle_gpus(self) -> float:
         """GPUs that nobody holds, as the head counts them."""

@@ -9,8 +9,7 @@ import time
 import httpx
 import numpy as np
 import pytest
-import yaml
-from conftest import FOR_EVER, ROOT, TRAIN, Cluster, Photos, free_port, released, result_of, training, wait_for
+from conftest import FOR_EVER, TRAIN, Cluster, Photos, released, result_of, training, wait_for
 
 from pawcast import sources
 from pawcast.inference.engine import Engine
@@ -27,23 +26,9 @@ def url(ready: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pets@1" in done.stdout
     assert ready.run("python", "jobs/promote.py", "pets", "latest", "production").returncode == 0
-    config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
-    config["http_options"]["port"] = free_port()
-    config["applications"][0]["args"]["model"] = "pets@production"
-    path = tmp_path_factory.mktemp("serve") / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    done = ready.run("serve", "deploy", str(path))
-    assert done.returncode == 0, done.stderr
-    address = f"http://127.0.0.1:{config['http_options']['port']}"
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{address}/readyz", timeout=60).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    wait_for(answers, 120)
-    return address
+    ready.deploy(tmp_path_factory.mktemp("serve"), {"model": "pets@production"})
+    wait_for(lambda: ready.serves("pets"), 120)
+    return ready.url
 
 
 def test_bulk_prediction_gives_one_row_a_photo_and_agrees_with_in_process(ready, url, photos: Photos, tmp_path):

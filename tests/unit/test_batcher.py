@@ -42,7 +42,7 @@ def test_what_waits_goes_together_and_answers_go_to_their_askers():
         rest = [asyncio.create_task(batcher.predict([photo(i), photo(i + 100)])) for i in range(2, 8)]
         await asyncio.sleep(0)
         engine.go.set()
-        return await asyncio.gather(first, *rest)
+        return [found.scores for found in await asyncio.gather(first, *rest)]
 
     answers = asyncio.run(scenario())
     assert answers == [[1.0], *([float(i), float(i + 100)] for i in range(2, 8))]
@@ -57,7 +57,7 @@ def test_a_failing_batch_fails_its_callers_and_no_others():
         batcher = Batcher(engine)
         with pytest.raises(ValueError, match="broken"):
             await batcher.predict([photo(99)])
-        return (await batcher.predict([photo(5)]))[0]
+        return (await batcher.predict([photo(5)])).scores[0]
 
     assert asyncio.run(scenario()) == 5
 
@@ -75,10 +75,51 @@ def test_too_many_are_turned_away_and_the_accepted_answered():
             await batcher.predict([photo(9)])
         engine.go.set()
         await first
-        return await accepted
+        return (await accepted).scores
 
     assert asyncio.run(scenario()) == [0, 1, 2, 3]
 
 
 def test_nothing_to_do_is_no_work():
-    assert asyncio.run(Batcher(Engine()).predict([])) == []
+    assert asyncio.run(Batcher(Engine()).predict([])).scores == []
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed():
+    engine = Engine()
+    seen: list[int] = []
+
+    async def scenario() -> None:
+        batcher = Batcher(engine, observe=lambda photos, seconds: seen.append(photos))
+        first = asyncio.create_task(batcher.predict([photo(1)]))
+        await asyncio.to_thread(engine.started.wait, 10)
+        gone = asyncio.create_task(batcher.predict([photo(2)] * 5))
+        stays = asyncio.create_task(batcher.predict([photo(3)]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        engine.go.set()
+        assert (await first).scores + (await stays).scores == [1, 3]
+
+    asyncio.run(scenario())
+    assert engine.batches == seen == [1, 1]
+
+
+def test_a_caller_learns_how_long_it_waited_and_ran():
+    engine = Engine()
+
+    async def scenario() -> None:
+        batcher = Batcher(engine)
+        first = asyncio.create_task(batcher.predict([photo(1)]))
+        await asyncio.to_thread(engine.started.wait, 10)
+        second = asyncio.create_task(batcher.predict([photo(2)]))
+        await asyncio.sleep(0.05)
+        assert batcher.busy_seconds >= 0.04
+        engine.go.set()
+        one, two = await first, await second
+        await asyncio.sleep(0)
+        assert batcher.busy_seconds == 0
+        assert one.ran >= 0.04
+        assert two.waited >= 0.04
+        assert one.waited < one.ran
+
+    asyncio.run(scenario())

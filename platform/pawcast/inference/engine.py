@@ -62,8 +62,25 @@ class Engine:
             NotFoundError: If there is no such version.
             IntegrityError: If its weights were changed.
         """
-        version = registry.resolve(store, name)
+        return cls.from_version(store, registry.resolve(store, name), threads)
+
+    @classmethod
+    def from_version(cls, store: Store, version: Version, threads: int | None = None) -> Engine:
+        """Load a version that was looked up before. Raises as `load` does."""
         return cls(version, registry.read_file(store, version, WEIGHTS), threads)
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What it runs on, for people: framework, device, threads, photos in a batch."""
+        import keras
+        import tensorflow as tf
+
+        return {
+            "framework": f"Keras {keras.__version__} on TensorFlow {tf.__version__}",
+            "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
+            "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+            "max_batch": MAX_BATCH,
+        }
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of class 1.

@@ -1,0 +1,65 @@
+"""What the service counts and times, at Ray's Prometheus endpoints; the names there begin with `ray_pawcast_`.
+
+requests{method,route,status}   request_seconds{route}   errors{kind}   model_version{model}
+photos{outcome}                 waiting_photos           batch_photos   decode_seconds   inference_seconds
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+
+from ray.serve import metrics
+
+_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
+_PHOTOS = [1, 2, 4, 8, 16, 32, 48, 64, 128, 256]
+
+
+class Metrics:
+    """The metrics of one replica; Ray adds which one it is. Make it where that replica runs."""
+
+    def __init__(self) -> None:
+        self._requests = metrics.Counter("pawcast_requests", "Requests answered.", ("method", "route", "status"))
+        self._request_seconds = _seconds("pawcast_request_seconds", "From a request's headers to its answer.", "route")
+        self._photos = metrics.Counter("pawcast_photos", "Photos, by what came of them.", ("outcome",))
+        self._errors = metrics.Counter("pawcast_errors", "Requests refused or failed.", ("kind",))
+        self._waiting = metrics.Gauge("pawcast_waiting_photos", "Photos taken on and not yet answered.")
+        self._batch = metrics.Histogram("pawcast_batch_photos", "Photos in a batch of the engine.", _PHOTOS)
+        self._decode = _seconds("pawcast_decode_seconds", "To decode the photos of a request.")
+        self._inference = _seconds("pawcast_inference_seconds", "To run one batch.")
+        self._version = metrics.Gauge("pawcast_model_version", "The model version that answers.", ("model",))
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answered request; `route` is a path's template, never what a client sent."""
+        self._requests.inc(1, {"method": method, "route": route, "status": str(status)})
+        self._request_seconds.observe(seconds, {"route": route})
+
+    def error(self, kind: str) -> None:
+        """Count a request that was refused or failed."""
+        self._errors.inc(1, {"kind": kind})
+
+    def photos(self, outcomes: Iterable[str]) -> None:
+        """Count photos by what came of them: `answered`, or the kind of error."""
+        for outcome, count in Tally(outcomes).items():
+            self._photos.inc(count, {"outcome": outcome})
+
+    def waiting(self, photos: int) -> None:
+        """Tell how many photos are taken on and not yet answered."""
+        self._waiting.set(photos, {})
+
+    def decoded(self, seconds: float) -> None:
+        """Time the decoding of a request's photos."""
+        self._decode.observe(seconds, {})
+
+    def batch(self, photos: int, seconds: float) -> None:
+        """Time a batch of the engine."""
+        self._batch.observe(photos, {})
+        self._inference.observe(seconds, {})
+
+    def version(self, model: str, number: int) -> None:
+        """Tell which version of the model answers."""
+        self._version.set(number, {"model": model})
+
+
+def _seconds(name: str, description: str, *tags: str) -> metrics.Histogram:
+    return metrics.Histogram(name, description, _SECONDS, tags)

@@ -1,0 +1,169 @@
+"""`/v1`: photos in, one answer for each, and what the model is that answers."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from pawcast.errors import ImageError
+from pawcast.inference.predictor import Prediction
+
+from .body import Intake
+from .service import Service
+
+_BINARY = ("image/", "application/octet-stream")
+
+
+class Photo(BaseModel):
+    """One photo's answer: either `label`, `probability` and `scores`, or `error`."""
+
+    id: str = Field(description="the file's name as it was sent, or `photo`")
+    label: str | None = Field(default=None, examples=["dog"])
+    probability: float | None = Field(default=None, description="of the label", examples=[0.973])
+    scores: dict[str, float] | None = Field(default=None, examples=[{"cat": 0.027, "dog": 0.973}])
+    error: str | None = None
+
+
+class Timings(BaseModel):
+    """Where a request's time went, in milliseconds."""
+
+    receive: float = Field(description="until the body was there")
+    decode: float = Field(description="until its photos were decoded")
+    wait: float = Field(description="until the network took the first of them")
+    inference: float = Field(description="until the last was done")
+    total: float
+
+
+class Answer(BaseModel):
+    """Predictions in the order of the photos, and the one version that made all of them."""
+
+    model: str = Field(examples=["catdog@3"])
+    predictions: list[Photo]
+    timings: Timings
+
+
+class Failure(BaseModel):
+    """What went wrong, in one line."""
+
+    error: str
+
+
+def _failure(description: str, example: str) -> dict[str, Any]:
+    return {
+        "model": Failure,
+        "description": description,
+        "content": {"application/json": {"example": {"error": example}}},
+    }
+
+
+FAILURES: dict[int | str, dict[str, Any]] = {
+    400: _failure("No photo, too many photos, or a malformed body", "The form holds no photo. Expected: at least …"),
+    401: _failure("No API key or a wrong one", "This service asks for an API key. …"),
+    408: _failure("The body took too long to arrive", "The body didn't arrive within 60 s; send less at once."),
+    413: _failure("The body is too large", "The body is larger than 64 MiB; send fewer photos."),
+    415: _failure("Neither an image nor a multipart form", "Send an image or multipart/form-data, not text/plain."),
+    422: _failure("No photo could be decoded; each one's error is there as well", "a.jpg can't be used: truncated."),
+    429: _failure("Busy; see Retry-After", "The server is busy. Received: …"),
+    503: _failure("No model; see Retry-After", "The service has no model catdog@production. …"),
+}
+_PREDICTED = {"label": "dog", "probability": 0.973, "scores": {"cat": 0.027, "dog": 0.973}}
+_TIMINGS = {"receive": 1.2, "decode": 3.4, "wait": 0.2, "inference": 6.1, "total": 11.0}
+_EXAMPLES = {
+    "one photo": {"id": "photo", **_PREDICTED},
+    "a form with a bad photo": [{"id": "a.jpg", **_PREDICTED}, {"id": "b.jpg", "error": "truncated"}],
+}
+_ANSWERED = {
+    "content": {
+        "application/json": {
+            "examples": {
+                name: {
+                    "value": {
+                        "model": "catdog@3",
+                        "predictions": shown if isinstance(shown, list) else [shown],
+                        "timings": _TIMINGS,
+                    }
+                }
+                for name, shown in _EXAMPLES.items()
+            }
+        }
+    }
+}
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": _FILE}}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"image/jpeg": {"schema": _FILE}, "multipart/form-data": {"schema": _FORM}},
+    }
+}
+
+
+def router(service: Service, intake: Intake) -> APIRouter:
+    """Return the routes of a service."""
+    routes = APIRouter(prefix="/v1", tags=["v1"])
+
+    @routes.post(
+        "/classify",
+        response_model_exclude_none=True,
+        response_model=Answer,
+        responses={200: _ANSWERED, **FAILURES},
+        openapi_extra=_BODY,
+    )
+    async def classify(
+        request: Request, content_type: Annotated[str, Header()] = "application/octet-stream"
+    ) -> Answer | JSONResponse:
+        """Classify one photo (the body) or up to 256 (a multipart form with any field names).
+
+        In a form, a photo that can't be decoded gets an `error` of its own and its neighbours an answer.
+        """
+        started = time.monotonic()
+        kind = content_type.lower()
+        async with intake.receive(request) as incoming:
+            if kind.startswith("multipart/form-data"):
+                photos = await incoming.photos()
+            elif kind.startswith(_BINARY):
+                photos = [("photo", await incoming.whole())]
+            else:
+                raise HTTPException(415, f"Send an image or multipart/form-data, not {content_type}.")
+            received = time.monotonic()
+            found = await service.classify([data for _, data in photos])
+        timings = {
+            "receive": received - started, "decode": found.decode, "wait": found.wait,
+            "inference": found.inference, "total": time.monotonic() - started,
+        }  # fmt: skip
+        answer = Answer(
+            model=found.version.name,
+            predictions=[_answered(name, item) for (name, _), item in zip(photos, found.predictions, strict=True)],
+            timings=Timings(**{name: round(1000 * seconds, 2) for name, seconds in timings.items()}),
+        )
+        if all(isinstance(item, ImageError) for item in found.predictions):
+            line = f"{photos[0][0]} can't be used: {found.predictions[0]}"
+            return JSONResponse({"error": line, **answer.model_dump(exclude_none=True)}, 422)
+        return answer
+
+    @routes.get("/model", responses={401: FAILURES[401], 503: FAILURES[503]})
+    async def model() -> dict[str, Any]:
+        """Return the version that answers: its metrics, classes, preprocessing, dataset and its digest, recipe, engine.
+
+        `pending_error` says why the version that should answer doesn't, and is null if all is well.
+        """
+        loaded, failure = service.rollout.loaded, service.rollout.failure
+        return {
+            **loaded.version.model_dump(exclude={"architecture"}),
+            "engine": loaded.engine.facts,
+            "ref": service.rollout.model,
+            "pending_error": str(failure) if failure else None,
+        }
+
+    return routes
+
+
+def _answered(name: str, item: Prediction | ImageError) -> Photo:
+    if isinstance(item, ImageError):
+        return Photo(id=name, error=item.what)
+    return Photo(id=name, **item._asdict())

@@ -1,0 +1,69 @@
+"""A service in this process: real, small, untrained Keras networks in a folder store, behind the ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+from fastapi import FastAPI
+
+from pawcast import registry
+from pawcast.recipe import resolve
+from pawcast.registry import Preprocessing, Version
+from pawcast.store import Store
+from pawcast.training.checkpoint import WEIGHTS
+from pawcast_serve.api import create_api
+from pawcast_serve.service import Service
+
+MODEL = "pets@production"
+_RECIPE = resolve("smoke", ["image_size=32"])
+ACCEPTED = {"content-type": "image/jpeg"}
+
+
+@cache
+def weights(seed: int) -> bytes:
+    """Weights that another seed's predictions differ from."""
+    from pawcast.devices import configure_tensorflow
+
+    configure_tensorflow(2)
+    import keras
+
+    from pawcast import models
+
+    keras.utils.set_random_seed(seed)
+    network = models.build(_RECIPE)
+    with TemporaryDirectory() as folder:
+        network.save_weights(Path(folder) / WEIGHTS)
+        return (Path(folder) / WEIGHTS).read_bytes()
+
+
+def publish(store: Store, seed: int = 1, data: bytes | None = None, model: str = "pets") -> Version:
+    """Register a version and point `production` at it."""
+    version = registry.register(
+        store, model, {WEIGHTS: weights(seed) if data is None else data}, run="r", created="2026-01-01T00:00:00Z",
+        code="0", recipe=_RECIPE, dataset="pets", dataset_sha256="0" * 64, classes=["cat", "dog"],
+        preprocessing=Preprocessing(image_size=32), metrics={"val_acc": 0.5}, architecture="",
+    )  # fmt: skip
+    registry.point(store, model, "production", version.version)
+    return version
+
+
+@asynccontextmanager
+async def client(service: Service, key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a started service."""
+    async with started(create_api(service, key)) as api, over(api) as http:
+        yield http
+
+
+@asynccontextmanager
+async def started(api: FastAPI) -> AsyncIterator[FastAPI]:
+    async with api.router.lifespan_context(api):
+        yield api
+
+
+def over(api: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test", timeout=60)
