@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup demo run test test-unit test-integration test-chaos test-browser check screenshot results lock clean
+.PHONY: help setup demo run test test-unit test-integration test-chaos test-browser check screenshot bench-ingest results lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found; Pawcast needs 3.11 to 3.13. Fix: make setup PYTHON=python3.12")'
@@ -75,7 +75,18 @@ check: .venv/.dev ## Lint, types and format
 screenshot: .venv/.dev
 	@PYTHONPATH=infra $(BIN)/python -m tests.browser.screenshots $(if $(OUT),"$(OUT)" many,tests/browser)
 
-results: .venv/.runtime ## Renew README's results table from tests/benchmarks/results
+var/bench/.peers: tests/benchmarks/peers.lock
+	@echo "Installing the peers into var/bench/venv (some gigabytes, once)"
+	@$(PYTHON) -m venv var/bench/venv
+	@var/bench/venv/bin/python -m pip --disable-pip-version-check -q install --no-deps --require-hashes -r $<
+	@touch $@
+
+bench-ingest: .venv/.dev var/bench/.peers ## Ingest beside its peers: make bench-ingest TRAIN=train.zip
+	@test -n "$(TRAIN)" || { echo "error: make bench-ingest needs TRAIN. Expected: Kaggle's train.zip. Fix: make bench-ingest TRAIN=train.zip" >&2; exit 2; }
+	@PYTHONPATH=infra $(BIN)/python tests/benchmarks/ingest.py --labelled "$(TRAIN)" --peers var/bench/venv/bin/python
+	@$(MAKE) results
+
+results: .venv/.runtime ## Renew README's tables from tests/benchmarks/results
 	@$(BIN)/python tests/benchmarks/readme.py
 
 clean: ## Remove what the commands above made, the environment included

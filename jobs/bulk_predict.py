@@ -1,41 +1,84 @@
-"""Predict every photo of a zip or folder over HTTP: predictions.csv and a contact sheet."""
+"""Predict every photo of a zip, a folder or a dataset over HTTP: predictions.csv and a contact sheet."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from pawcast import console, files, images, sources
+from pawcast import console, files, images
 from pawcast.client import bulk
-from pawcast.client.bulk import Bulk, Row
+from pawcast.client.bulk import Bulk, Limits, Row
+from pawcast.client.photos import Files, Photos
 from pawcast.client.submission import errors_csv, predictions_csv
-from pawcast.console import Result
-from pawcast.errors import DataError, ImageError
+from pawcast.console import Result, StoreOption
+from pawcast.errors import DataError, ImageError, UsageError
 from pawcast.reports.gallery import Tile, draw_contact_sheet
-from pawcast.sources import Photo
+from pawcast.settings import api_key, store_uri
 
 _SHOWN = 24
+_TELL_SECONDS = 10.0
+_NOTE = 60
+_LIMITS = Limits()
 
 
 def main(
-    images_: Annotated[str, typer.Option("--images", help="Zip or folder of photos.")],
+    images_: Annotated[str | None, typer.Option("--images", help="Zip or folder of photos.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="NAME[@DIGEST]: that dataset's test split instead.")] = None,
     url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv, photos.png and errors.csv.")] = Path(
         "predictions"
     ),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where a killed run stopped.")] = False,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Most photos in a request.")] = _LIMITS.batch,
+    connections: Annotated[
+        int, typer.Option(min=1, max=64, help="Most requests at once; fewer when the server has enough to do.")
+    ] = _LIMITS.connections,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without a byte after which a request is sent again.")
+    ] = _LIMITS.timeout,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds without any answer after which to give up.")
+    ] = _LIMITS.patience,
+    store: StoreOption = None,
 ) -> tuple[Result, str]:
-    """Predict every photo of a zip or folder over HTTP: predictions.csv and a contact sheet."""
+    """Predict every photo of a zip, a folder or a dataset over HTTP: predictions.csv and a contact sheet.
+
+    A run that was killed or gave up goes on where it stopped when it is started again. PAWCAST_API_KEY is sent as
+    a bearer token if it is set.
+    """
+    photos = source(images_, dataset, store)
+    started, limits = time.time(), Limits(batch, connections, timeout, patience)
     with console.Stages() as stages:
-        started = time.monotonic()
-        found = bulk.predict(images_, url, lambda done, total: stages("predicting", done, total))
-        seconds = time.monotonic() - started
-    failed = [row for row in found.rows if row.error]
-    files.write(out / "predictions.csv", predictions_csv(found.rows))
-    (out / "errors.csv").unlink(missing_ok=True)
-    files.write(out / "photos.png", contact_sheet(images_, found))
+        told = -_TELL_SECONDS
+
+        def tell(note: str) -> None:
+            nonlocal told
+            # Nobody wants a line for each time that a busy server says so.
+            if time.monotonic() - told >= _TELL_SECONDS:
+                told = time.monotonic()
+                console.console.print(escape(note), soft_wrap=True)
+
+        def progress(done: int, total: int, note: str) -> None:
+            if note and not console.console.is_terminal:
+                tell(note)
+            stages("predicting", done, total, escape(note[:_NOTE]))
+
+        with bulk.predicting(
+            photos, url, out, key=api_key(), limits=limits, fresh=fresh, progress=progress, waiting=tell
+        ) as found:
+            seconds = stages.seconds["predicting"]
+            failed = [row for row in found.rows if row.error]
+            files.write(out / "predictions.csv", predictions_csv(found.rows))
+            if failed:
+                files.write(out / "errors.csv", errors_csv(found.rows))
+            else:
+                (out / "errors.csv").unlink(missing_ok=True)
+            files.write(out / "photos.png", contact_sheet(photos, found))
+            files.sweep(out, started)
     if failed:
-        files.write(out / "errors.csv", errors_csv(found.rows))
         raise DataError(
             f"{len(failed):,} of {len(found.rows):,} photos have no prediction",
             received=f"{failed[0].member}: {failed[0].error}",
@@ -44,20 +87,35 @@ def main(
     result = {
         "model": found.model,
         "photos": len(found.rows),
+        "earlier": found.earlier,
         "seconds": round(seconds, 2),
-        "photos_per_second": round(len(found.rows) / seconds, 1),
+        "photos_per_second": round((len(found.rows) - found.earlier) / max(seconds, 1e-3), 1),
         "predictions": str(out / "predictions.csv"),
         "picture": str(out / "photos.png"),
     }
-    text = f"{len(found.rows):,} photos by {found.model} in {seconds:,.1f} s"
+    earlier = f", {found.earlier:,} of them earlier" if found.earlier else ""
+    text = f"{len(found.rows):,} photos by {found.model} in {seconds:,.1f} s{earlier}"
     return result, f"{text}: {result['predictions']}, {result['picture']}"
 
 
-def contact_sheet(source: str, found: Bulk) -> bytes:
+def source(images_: str | None, dataset: str | None, store: str | None) -> Photos:
+    """Open what is to be predicted."""
+    if dataset and not images_:
+        # Arrow and perhaps boto3 take a while to import; a zip needs neither.
+        from pawcast.dataset.reader import SplitReader
+        from pawcast.store import open_store
+
+        return SplitReader(open_store(store_uri(store)), dataset, "test")
+    if not images_ or dataset:
+        raise UsageError("Name what to predict", expected="either --images PATH or --dataset NAME")
+    return Files(images_)
+
+
+def contact_sheet(photos: Photos, found: Bulk) -> bytes:
     """Draw photos with their predicted label: the surest of each class, and the least certain."""
-    scored = [row for row in found.rows if row.score is not None]
-    by_score = sorted(scored, key=lambda row: (row.score, row.id))
-    doubtful = sorted(scored, key=lambda row: (abs((row.score or 0) - 0.5), row.id))
+    scored = [(index, row) for index, row in enumerate(found.rows) if row.score is not None]
+    by_score = sorted(scored, key=lambda item: (item[1].score, item[1].id))
+    doubtful = sorted(scored, key=lambda item: (abs((item[1].score or 0) - 0.5), item[1].id))
     low, high = found.classes
     half = _SHOWN // 2
     sections = [
@@ -65,21 +123,24 @@ def contact_sheet(source: str, found: Bulk) -> bytes:
         (f"Surest {low}s", by_score[:half]),
         ("Least certain", doubtful[:_SHOWN]),
     ]
+    # In the photos' order, since reading back and forth in a dataset reads its shards again and again.
+    shown = sorted({index for _, items in sections for index, _ in items})
+    pixels = {}
+    for index in shown:
+        for _, data in photos.read(index, index + 1):
+            # What the server could read may be refused here, if it is of another version.
+            with suppress(ImageError):
+                if not isinstance(data, ImageError):
+                    pixels[index] = images.load(data, 150)
+
+    def tile(index: int, row: Row) -> Tile:
+        score = row.score or 0.0
+        return Tile(pixels[index], f"{found.classes[int(score > 0.5)]} {max(score, 1 - score):.1%}", row.id)
+
     return draw_contact_sheet(
-        [(name, _tiles(source, rows, found.classes)) for name, rows in sections],
+        [(name, [tile(index, row) for index, row in items if index in pixels]) for name, items in sections],
         f"{len(scored):,} photos by {found.model}",
     )
-
-
-def _tiles(source: str, rows: list[Row], classes: list[str]) -> list[Tile]:
-    photos = [Photo(row.id, row.member, row.member, -1) for row in rows]
-    tiles = []
-    for row, data in zip(rows, sources.read(source, photos), strict=True):
-        score = row.score or 0.0
-        if not isinstance(data, ImageError):
-            caption = f"{classes[int(score > 0.5)]} {max(score, 1 - score):.1%}"
-            tiles.append(Tile(images.load(data, 150), caption, row.id))
-    return tiles
 
 
 if __name__ == "__main__":

@@ -70,7 +70,10 @@ def main(
         name, _, version = trained["model"].partition("@")
         step("promote", name, version, "production")
         deploy(environment, out, port)
-        predicted = step("bulk_predict", "--images", unlabelled, "--url", url, "--out", str(out / "predictions"))
+        # The model is new, so whatever an interrupted run left there belongs to another one.
+        predicted = step(
+            "bulk_predict", "--images", unlabelled, "--url", url, "--out", str(out / "predictions"), "--fresh"
+        )
         one = step("predict_one", first_photo(unlabelled, out), "--url", url)
     result = {
         "model": trained["model"],

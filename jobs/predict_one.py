@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from pawcast import console
-from pawcast.client import bulk
+from pawcast.client import service
 from pawcast.console import Result, StoreOption
 from pawcast.errors import ImageError, NotFoundError
-from pawcast.settings import DEFAULT_MODEL, store_uri
+from pawcast.settings import DEFAULT_MODEL, api_key, store_uri
 
 
 def main(
@@ -24,7 +24,7 @@ def main(
     except OSError as error:
         raise NotFoundError(f"{photo} can't be read", received=error.strerror, expected="a picture") from None
     try:
-        answer = bulk.classify(data, url) if url else predict_here(data, model, store)
+        answer = service.classify(data, url, api_key()) if url else predict_here(data, model, store)
     except ImageError as error:
         raise ImageError(f"{photo} can't be used", received=error.what) from None
     result = {

@@ -78,7 +78,7 @@ def job(*arguments: str, environment: dict[str, str] | None = None, timeout: flo
     """Run `python jobs/…` as a user does; return exit code, standard output and standard error."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / arguments[0]), *arguments[1:]],
-        env=environment or _plain_environment(), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
+        env=environment or plain_environment(), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
@@ -108,5 +108,6 @@ def started_process(*arguments: str, environment: dict[str, str]) -> Iterator[su
                 process.kill()
 
 
-def _plain_environment() -> dict[str, str]:
+def plain_environment() -> dict[str, str]:
+    """This environment, without a cluster or store that it names."""
     return {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "PAWCAST_STORE")}

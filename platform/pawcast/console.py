@@ -70,7 +70,7 @@ def run(job: Callable[..., tuple[Result, str]]) -> None:
         sys.stdout.write(json.dumps(result) + "\n" if as_json else text.rstrip() + "\n")
 
     _take_option(command)
-    command.__doc__ = f"{job.__doc__}\n\n{EXIT_CODES}"
+    command.__doc__ = f"{inspect.getdoc(job)}\n\n{EXIT_CODES}"
     signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
@@ -85,7 +85,7 @@ class Stages:
     """
 
     def __init__(self) -> None:
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}
         self.seconds: dict[str, float] = {}
         self._tenths: dict[str, int] = {}
         self._tasks: dict[str, TaskID] = {}
@@ -105,11 +105,15 @@ class Stages:
 
     def __call__(self, stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
         now = time.monotonic()
-        self.seconds[stage] = now - self._started.setdefault(stage, now)
+        # What was done before the stage began, by a run that was killed, is no speed.
+        began, before = self._started.setdefault(stage, (now, done))
+        self.seconds[stage] = now - began
         if console.is_terminal:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(stage, total=total, rate="", note="", unit=unit)
-            speed = done / self.seconds[stage] if self.seconds[stage] else 0
+                self._tasks[stage] = self._bars.add_task(
+                    stage, total=total, completed=done, rate="", note="", unit=unit
+                )
+            speed = (done - before) / self.seconds[stage] if self.seconds[stage] else 0
             rate = f"{speed:,.0f}/s" if speed else ""
             self._bars.update(self._tasks[stage], completed=done, total=total, rate=rate, note=note)
             return

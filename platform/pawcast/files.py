@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import tempfile
 from pathlib import Path
 
 from pawcast.errors import StoreError, StoreFullError
+
+_PREFIX = ".writing-"
 
 
 def write(path: Path, data: bytes) -> None:
@@ -20,7 +23,7 @@ def write(path: Path, data: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=_PREFIX, dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             os.fchmod(file.fileno(), 0o644)
@@ -35,3 +38,11 @@ def write(path: Path, data: bytes) -> None:
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+
+
+def sweep(folder: Path, before: float) -> None:
+    """Remove what a killed `write` left in a folder before a time, in seconds since 1970."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < before:
+                path.unlink()

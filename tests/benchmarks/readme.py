@@ -1,51 +1,77 @@
-"""Renew README's results table from results/*.json, or with --check say whether it is up to date."""
+"""Renew README's tables from results/, or with --check say whether they are up to date."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
-BEGIN, END = "<!-- results: made by `make results` -->", "<!-- end of results -->"
 
 
-def row(record: dict[str, Any]) -> str:
-    """One line of the table."""
-    holdout = record["holdout"]
-    low, high = holdout["interval"]
-    bulk = f"{record['bulk']['photos_per_second']:,.0f}" if record.get("bulk") else "–"
-    return (
-        f"| `{record['recipe']}` | {record['metrics']['val_acc']:.4f} | **{holdout['accuracy']:.3f}** "
-        f"({low:.3f} to {high:.3f}) | {record['minutes']:,.0f} | {bulk} | {record['weights_bytes'] / 1e6:.1f} MB | "
-        f"{record['hardware']}; {record['trained'][:10]} |"
-    )
-
-
-def table() -> str:
-    """The whole table, between its markers."""
-    records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+def recipes() -> list[str]:
+    """What was trained, from the records of `record.py`."""
     lines = [
-        BEGIN,
         "| recipe | validation | held out (95% interval) | minutes | photos/s over HTTP | weights | hardware, date |",
         "| --- | --- | --- | --- | --- | --- | --- |",
-        *(row(record) for record in records),
-        END,
     ]
-    return "\n".join(lines)
+    for path in sorted(RESULTS.glob("*.json")):
+        record = json.loads(path.read_text())
+        low, high = record["holdout"]["interval"]
+        bulk = f"{record['bulk']['photos_per_second']:,.0f}" if record.get("bulk") else "–"
+        lines.append(
+            f"| `{record['recipe']}` | {record['metrics']['val_acc']:.4f} | **{record['holdout']['accuracy']:.3f}** "
+            f"({low:.3f} to {high:.3f}) | {record['minutes']:,.0f} | {bulk} | {record['weights_bytes'] / 1e6:.1f} MB | "
+            f"{record['hardware']}; {record['trained'][:10]} |"
+        )
+    return lines
+
+
+def ingest() -> list[str]:
+    """Ingest beside its peers, from `make bench-ingest`."""
+    record = json.loads((RESULTS / "benchmarks" / "ingest.json").read_text())
+    rates: dict[str, Any] = record["ingest"]
+    ours = rates["Pawcast, to S3"]["photos_per_second"]
+    lines = [
+        f"| {record['photos']:,} photos, {record['bytes'] / 1e6:,.0f} MB | photos/s | beside ours to S3 |",
+        "| --- | ---: | ---: |",
+    ]
+    for name, rate in rates.items():
+        version = f" ({rate['version'].rpartition(' ')[2]})" if rate["version"] else ""
+        lines.append(f"| {name}{version} | {rate['photos_per_second']:,.0f} | {rate['photos_per_second'] / ours:.2f} |")
+    decode = record["decode"]
+    lines += ["", "| from shards to pixels in Ray's object store | photos/s |", "| --- | ---: |"]
+    lines += [f"| {name} | {rate['photos_per_second']:,.0f} |" for name, rate in decode.items()]
+    start = {mark: times["median"] for mark, times in record["start"].items()}
+    return [
+        *lines, "",
+        f"From `train.py --recipe article` to its first step: {start['first step']:.0f} s. Decoding 22,000 photos, "
+        f"part of it, begins after {start['decoding begins']:.0f} s and ends after {start['decoding ends']:.0f} s. "
+        f"{record['hardware']}; {record['measured']}.",
+    ]  # fmt: skip
+
+
+TABLES = {"results": recipes, "ingest": ingest}
+
+
+def renewed(text: str) -> str:
+    """Return README with its tables made anew, each between its two markers."""
+    for name, lines in TABLES.items():
+        begin, end = f"<!-- {name}: made by `make results` -->", f"<!-- end of {name} -->"
+        table = "\n".join([begin, *lines(), end])
+        text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, table=table: table, text, flags=re.DOTALL)
+    return text
 
 
 def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    renewed = before + table() + after
     if "--check" in sys.argv:
-        sys.exit(None if renewed == text else "README's results table is out of date. Fix: make results")
-    readme.write_text(renewed)
+        sys.exit(None if renewed(text) == text else "README's tables are out of date. Fix: make results")
+    readme.write_text(renewed(text))
 
 
 if __name__ == "__main__":

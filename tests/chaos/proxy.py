@@ -1,4 +1,4 @@
-"""A proxy before a real S3 server that makes, on demand, what networks and servers do on bad days.
+"""A proxy before a real server that makes, on demand, what networks and servers do on bad days.
 
 It forwards whole requests with all their headers, Host included, so signatures stay valid.
 """
@@ -208,6 +208,18 @@ def error(status: int, code: str) -> Fault:
     def fault(handler: Handler, body: bytes) -> None:
         text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as injected</Message></Error>".encode()
         handler.send(Answer(status, [("Content-Type", "application/xml")], text))
+
+    return fault
+
+
+def busy(status: int, retry_after: str | None = None) -> Fault:
+    """Answer as a service of ours that has enough to do, or no model yet, and never ask it."""
+
+    def fault(handler: Handler, body: bytes) -> None:
+        headers = [("Content-Type", "application/json")]
+        if retry_after:
+            headers.append(("Retry-After", retry_after))
+        handler.send(Answer(status, headers, b'{"error": "as injected"}'))
 
     return fault
 

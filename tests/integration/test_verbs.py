@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import zipfile
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from conftest import ROOT, free_port, job
@@ -123,24 +122,3 @@ def test_an_s3_server_that_is_not_there(monkeypatch, tmp_path, photos):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     line = refused(6, "promote.py", "catdog", "latest", "production", "--store", "s3://nowhere/x")
     assert "AWS_ENDPOINT_URL" in line
-
-
-def test_a_full_disk(tmp_path, photos):
-    import os
-    import subprocess
-
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk], capture_output=True).returncode:
-        pytest.skip("no small disk can be mounted here")
-    try:
-        line = refused(
-            6, "ingest.py", "--labelled", str(photos.labelled), "--dataset", "x", "--holdout", "60",
-            "--store", str(disk),
-        )  # fmt: skip
-        assert "full" in line
-        assert not [path for path in Path(disk).rglob("*") if path.is_file()]
-    finally:
-        subprocess.run(["umount", disk], check=True)

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 
 from pawcast import images
-from pawcast.dataset import fingerprint as fingerprints
-from pawcast.dataset.fingerprint import MAX_DISTANCE, fingerprint, near_pairs
+from pawcast.dataset import fingerprint
+from pawcast.dataset.fingerprint import MAX_DISTANCE, cells, fingerprints, near_pairs
 from pawcast.dataset.synthetic import draw
 from tests.conftest import encode
 
 
 def of(data: bytes) -> bytes:
-    return fingerprint(images.probe(data).grey)
+    return fingerprints([cells(images.probe(data).grey)])[0]
 
 
 def bits(one: bytes, other: bytes) -> int:
@@ -56,12 +56,12 @@ def test_the_search_finds_just_the_pairs_that_comparing_all_finds():
 
 
 def test_flat_pictures_are_like_nothing_and_none_are_no_pairs():
-    flat = fingerprint(np.full((50, 60), 200, np.uint8))
+    (flat,) = fingerprints([cells(np.full((50, 60), 200, np.uint8))])
     assert list(near_pairs([flat, flat, flat])) == []
-    assert list(near_pairs([])) == []
+    assert list(near_pairs(fingerprints([]))) == []
 
 
 def test_thousands_of_copies_do_not_make_millions_of_pairs(monkeypatch):
-    monkeypatch.setattr(fingerprints, "MAX_PAIRS", 1_000)
+    monkeypatch.setattr(fingerprint, "MAX_PAIRS", 1_000)
     pairs = list(near_pairs([np.random.default_rng(1).bytes(16)] * 3_000))
     assert 1_000 <= len(pairs) < 20_000

@@ -80,7 +80,10 @@ def test_keras_is_keras_3():
 
 
 def test_the_client_needs_neither_tensorflow_nor_ray():
-    code = "import sys, pawcast.client.bulk; sys.exit(any(m in sys.modules for m in ('ray', 'tensorflow', 'keras')))"
+    code = (
+        "import sys, pawcast.client.bulk, pawcast.client.photos, pawcast.dataset.reader, pawcast.reports.gallery;"
+        "sys.exit(any(m in sys.modules for m in ('ray', 'tensorflow', 'keras')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,209 +1,230 @@
-"""Bulk prediction over HTTP: every photo of a source sent once, one row for each, in the photos' order."""
+"""Bulk prediction over HTTP: every photo once, one row for each, in the photos' order, whatever happens meanwhile.
+
+A batch is asked for again until it is answered, and its answers are in the journal before it counts as done. Batches
+begin and end where the photos say, not the network: a run that was killed and goes on sends what an undisturbed one
+would have sent. All rows are one model's: when another one answers the run stops, and its journal waits for the old
+one to come back or for `--fresh`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any, NamedTuple
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
-import httpx
-
-from pawcast import sources
-from pawcast.errors import ImageError, ServiceError
+from pawcast.client import journal as journals
+from pawcast.client.journal import Journal, Row, Subject
+from pawcast.client.photos import Photos
+from pawcast.client.service import Answer, ModelChangedError, PassingError, Server, Service, patiently
+from pawcast.client.throttle import Throttle
+from pawcast.errors import ConflictError, ImageError, PawcastError, ServiceError
 from pawcast.sources import Photo
 
-BATCH = 64
-CONNECTIONS = 4
-# A server that restarts takes about half a minute with TensorFlow; these add up to a good minute.
-_ATTEMPTS, _FIRST_PAUSE, _LONGEST_PAUSE = 10, 0.5, 15.0
-_TIMEOUT = httpx.Timeout(60, connect=5)
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+__all__ = ["Bulk", "Limits", "Row", "predicting"]
 
-Progress = Callable[[int, int], None]
+# The service takes 64 MiB; a photo has 32 at most, and the form around it some bytes.
+MAX_REQUEST = 60 * 2**20
+
+Progress = Callable[[int, int, str], None]
 
 
-class Row(NamedTuple):
-    """One photo's answer: `score`, the probability of class 1, or the reason why there is none."""
+class Limits(NamedTuple):
+    """What a run may take.
 
-    id: str
-    member: str
-    score: float | None
-    error: str | None
+    Attributes:
+        batch: Most photos in a request; fewer if they are large.
+        connections: Most requests at once. Up to `batch` x `connections` photos are in memory, and no more than 60 MiB
+            for each connection.
+        timeout: Seconds without a byte after which a request counts as lost.
+        patience: Seconds without an answer after which the run gives up.
+    """
+
+    batch: int = 64
+    connections: int = 8
+    timeout: float = 60
+    patience: float = 600
 
 
 class Bulk(NamedTuple):
-    """All answers, in the photos' natural order, and the model that gave them."""
+    """All answers, in the photos' order, the model that gave them, and how many were there before this run."""
 
     model: str
     classes: list[str]
     rows: list[Row]
+    earlier: int
 
 
-class _Server(NamedTuple):
-    model: str
-    classes: list[str]
+@contextmanager
+def predicting(
+    photos: Photos,
+    url: str,
+    folder: Path,
+    *,
+    key: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008
+    fresh: bool = False,
+    progress: Progress = lambda done, total, note: None,
+    waiting: Callable[[str], None] = lambda note: None,
+) -> Iterator[Bulk]:
+    """Have a Pawcast service predict all photos; yield the answers, to be written to `folder`.
 
-
-def predict(source: str, url: str, progress: Progress = lambda done, total: None) -> Bulk:
-    """Send every photo of a zip or folder to a Pawcast service.
-
-    At most `BATCH` x `CONNECTIONS` photos are in memory, whatever the source's size. Dropped connections and
-    passing refusals (429, 5xx) are tried again after a growing pause.
+    The journal in there is removed once the block has ended without an exception, and locked until then.
 
     Args:
-        source: A zip or a folder.
+        photos: What to predict.
         url: The service, such as `http://127.0.0.1:8000`.
-        progress: Called with photos done and in all.
+        folder: Where the journal of a killed run is, or will be.
+        key: The service's API key.
+        limits: What the run may take.
+        fresh: Begin anew instead of going on where a killed run stopped.
+        progress: Called with photos done and in all, and what the run waits for, if it does.
+        waiting: Called with what a run that goes on waits for before it can.
 
-    Returns:
-        One row for each photo. A photo that the service can't decode has an error instead of a score.
-
-    Raises:
-        NotFoundError, DataError: If the source isn't there or holds no photo.
-        ServiceError: If nothing answers at the address, if it has no model, if the model changes on the
-            way, or if an answer makes no sense.
-    """
-    return asyncio.run(_predict(sources.scan(source), source, url.rstrip("/"), progress))
-
-
-def classify(data: bytes, url: str) -> dict[str, Any]:
-    """Send one photo to a Pawcast service; return its answer, as `/v1/classify` gives it, with the model's name.
+    Yields:
+        One row for each photo. A photo that can't be read, or that the service refuses, has an error instead
+        of a score.
 
     Raises:
-        ImageError: If the service can't decode the photo.
-        ServiceError: As for `predict`.
+        ServiceError: If nothing answers at the address, if it has no model, if an answer makes no sense, or if
+            none comes for as long as the patience lasts.
+        ConflictError: If the journal there belongs to other photos or another model, if another run is writing
+            it, or if the model changes on the way.
+        DataError: If the photos change while they are read.
+        StoreError: If the journal can't be written.
     """
+    # A first run with a wrong address should say so at once; one that goes on knows that the address was right.
+    patience = limits.patience if journals.exists(folder) and not fresh else 0
+    server = asyncio.run(_identify(url, key, limits, patience, waiting))
+    subject = Subject(photos.name, len(photos), photos.fingerprint, server.model, server.weights)
+    with Journal(folder, subject, fresh) as journal:
+        run = _Run(photos, server, journal, limits, progress)
+        earlier = run.done
+        asyncio.run(run.finish(url, key))
+        photos.check()
+        rows = [row for _, batch in sorted(journal.batches.items()) for row in batch]
+        yield Bulk(server.model, server.classes, rows, earlier)
+        journal.remove()
 
-    async def send() -> dict[str, Any]:
-        async with httpx.AsyncClient(base_url=url.rstrip("/"), timeout=_TIMEOUT) as http:
-            await _server(http)
-            headers = {"content-type": "application/octet-stream"}
-            response = await _post(http, content=data, headers=headers)
-            if response.status_code == 422:
-                raise ImageError(response.json()["predictions"][0]["error"])
-            answer = _answer(http, response)
-            prediction: dict[str, Any] = answer["predictions"][0]
-            return {"model": answer["model"], **prediction}
 
-    return asyncio.run(send())
+async def _identify(
+    url: str, key: str | None, limits: Limits, patience: float, waiting: Callable[[str], None]
+) -> Server:
+    async with Service(url, key, limits.timeout) as service:
+        if not patience:
+            return await service.identify()
+        return await patiently(service.identify, patience, lambda error: waiting(_waits(error)))
 
 
-async def _predict(photos: Sequence[Photo], source: str, url: str, progress: Progress) -> Bulk:
-    rows: dict[int, Row] = {}
-    # Reading is in order and one batch at a time, by whichever connection is free.
-    reading = asyncio.Lock()
-    coming = iter(enumerate(photos))
-    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT) as http:
-        server = await _server(http)
+def _waits(error: PassingError) -> str:
+    return f"waiting for the server: {error.what}"
 
-        async def work() -> None:
-            while True:
-                async with reading:
-                    batch = list(islice(coming, BATCH))
-                    if not batch:
+
+class _Batch(NamedTuple):
+    start: int
+    photos: list[tuple[Photo, bytes | ImageError]]
+
+
+class _Run:
+    def __init__(self, photos: Photos, server: Server, journal: Journal, limits: Limits, progress: Progress) -> None:
+        self._photos, self._server, self._journal, self._limits = photos, server, journal, limits
+        self._progress = progress
+        self.done = sum(map(len, journal.batches.values()))
+        self._starts = sorted(journal.batches)
+        self._next = 0
+        self._failure: PassingError | None = None
+        self._progressed = time.monotonic()
+        self._throttle = Throttle(limits.connections)
+        # Reading is in order and one batch at a time, by whichever request is next.
+        self._reading = asyncio.Lock()
+        self._finished = asyncio.Event()
+
+    async def finish(self, url: str, key: str | None) -> None:
+        """Have all photos answered that the journal doesn't know."""
+        self._progress(self.done, len(self._photos), "")
+        async with Service(url, key, self._limits.timeout, self._limits.connections) as service:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._watch(service.url))
+                    workers = [group.create_task(self._work(service)) for _ in range(self._limits.connections)]
+                    await asyncio.wait(workers)
+                    self._finished.set()
+            except* PawcastError as failures:
+                raise failures.exceptions[0] from None
+
+    async def _work(self, service: Service) -> None:
+        batch: _Batch | None = None
+        while True:
+            async with self._throttle.turn() as began:
+                if batch is None:
+                    async with self._reading:
+                        batch = await asyncio.to_thread(self._read)
+                    if batch is None:
                         return
-                    data = await asyncio.to_thread(_read, source, [photo for _, photo in batch])
-                answers = await _send(http, server, [photo for _, photo in batch], data)
-                for (index, photo), row in zip(batch, answers, strict=True):
-                    rows[index] = Row(photo.id, photo.member, *row)
-                progress(len(rows), len(photos))
+                    # The turn began with the request, not with the reading.
+                    began = time.monotonic()
+                try:
+                    answers = await self._ask(service, batch)
+                except PassingError as error:
+                    self._failure = error
+                    self._throttle.failed(began, error.retry_after)
+                    self._progress(self.done, len(self._photos), _waits(error))
+                    continue
+                self._throttle.succeeded()
+                self._note(batch, answers)
+                batch = None
 
-        progress(0, len(photos))
+    def _read(self) -> _Batch | None:
+        """Read the next batch that the journal doesn't have: as many photos as it may hold, the same every time."""
+        while self._next in self._journal.batches:
+            self._next += len(self._journal.batches[self._next])
+        following = bisect_right(self._starts, self._next)
+        known = self._starts[following] if following < len(self._starts) else len(self._photos)
+        start, stop = self._next, min(self._next + self._limits.batch, known)
+        photos: list[tuple[Photo, bytes | ImageError]] = []
+        size = 0
+        for photo, data in self._photos.read(start, stop):
+            size += 0 if isinstance(data, ImageError) else len(data)
+            if photos and size > MAX_REQUEST:
+                break
+            photos.append((photo, data))
+        self._next += len(photos)
+        return _Batch(start, photos) if photos else None
+
+    async def _ask(self, service: Service, batch: _Batch) -> list[Answer]:
+        readable = [data for _, data in batch.photos if not isinstance(data, ImageError)]
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(CONNECTIONS):
-                    group.create_task(work())
-        except* ServiceError as failures:
-            raise failures.exceptions[0] from None
-    return Bulk(server.model, server.classes, [rows[index] for index in range(len(photos))])
+            answers = iter(await service.classify(self._server, readable) if readable else ())
+        except ModelChangedError as error:
+            raise ConflictError(
+                f"The model changed during the run, with {self.done:,} of {len(self._photos):,} photos done",
+                received=error.what,
+                expected=self._server.model,
+                fix=f"add --fresh to have {error.what} predict all photos, or go on once {self._server.model} is back",
+            ) from None
+        return [Answer(None, data.what) if isinstance(data, ImageError) else next(answers) for _, data in batch.photos]
 
+    def _note(self, batch: _Batch, answers: list[Answer]) -> None:
+        found = zip(batch.photos, answers, strict=True)
+        self._journal.append(batch.start, [Row(photo.id, photo.member, *answer) for (photo, _), answer in found])
+        self.done += len(answers)
+        self._progressed = time.monotonic()
+        self._progress(self.done, len(self._photos), "")
 
-def _read(source: str, photos: Sequence[Photo]) -> list[bytes | ImageError]:
-    return list(sources.read(source, photos))
-
-
-async def _server(http: httpx.AsyncClient) -> _Server:
-    """Ask the service who it is, once: a wrong address should say so at once, not after all retries."""
-    try:
-        response = await http.get("/v1/model")
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+    async def _watch(self, url: str) -> None:
+        """End the run when nothing was answered for as long as the patience lasts."""
+        while (left := self._progressed + self._limits.patience - time.monotonic()) > 0:
+            try:
+                await asyncio.wait_for(self._finished.wait(), left)
+                return
+            except TimeoutError:
+                continue
         raise ServiceError(
-            "No server answers", received=f"{http.base_url} ({error or type(error).__name__})",
-            fix="start it with `serve deploy serve/config.yaml`, or correct --url",
-        ) from None  # fmt: skip
-    if response.status_code == 503:
-        raise ServiceError(f"The server at {http.base_url} has no model", received=_error(response))
-    try:
-        version = response.json()
-        return _Server(f"{version['model']}@{version['version']}", version["classes"])
-    except (ValueError, KeyError, TypeError):
-        raise ServiceError(
-            f"No Pawcast service answers at {http.base_url}",
-            received=f"HTTP {response.status_code} to GET /v1/model",
-            fix="correct --url",
-        ) from None
-
-
-async def _send(
-    http: httpx.AsyncClient, server: _Server, photos: Sequence[Photo], data: Sequence[bytes | ImageError]
-) -> list[tuple[float | None, str | None]]:
-    """Return (score, error) for each photo of a batch."""
-    readable = [item for item in data if not isinstance(item, ImageError)]
-    answers: Iterator[dict[str, Any]] = iter(())
-    if readable:
-        files = [("photo", (f"{i}", item)) for i, item in enumerate(readable)]
-        answer = _answer(http, await _post(http, files=files))
-        if answer["model"] != server.model:
-            raise ServiceError(
-                "The model changed during the run", received=answer["model"], expected=server.model,
-                fix="run it again, so that one model predicts all photos",
-            )  # fmt: skip
-        if [item["id"] for item in answer["predictions"]] != [name for _, (name, _) in files]:
-            raise ServiceError(f"The server's answer doesn't match what {photos[0].id} and its neighbours asked")
-        answers = iter(answer["predictions"])
-    results: list[tuple[float | None, str | None]] = []
-    for item in data:
-        if isinstance(item, ImageError):
-            results.append((None, item.what))
-            continue
-        found = next(answers)
-        results.append((found["scores"][server.classes[1]], None) if "scores" in found else (None, found["error"]))
-    return results
-
-
-async def _post(http: httpx.AsyncClient, **options: Any) -> httpx.Response:
-    """Post to `/v1/classify` until the answer isn't a passing failure; return it."""
-    pause = _FIRST_PAUSE
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            response = await http.post("/v1/classify", **options)
-            if response.status_code not in _PASSING:
-                return response
-            failure = _error(response)
-        except httpx.TransportError as error:
-            failure = f"{type(error).__name__}: {error}"
-        if attempt < _ATTEMPTS:
-            # Jitter, so that connections which failed together don't come back together.
-            await asyncio.sleep(random.uniform(pause / 2, pause))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-    raise ServiceError(f"The server at {http.base_url} stopped answering", received=failure)
-
-
-def _answer(http: httpx.AsyncClient, response: httpx.Response) -> dict[str, Any]:
-    """Return the predictions of an answer, which with 422 are errors throughout."""
-    try:
-        answer: dict[str, Any] = response.json()
-        if response.status_code in (200, 422) and answer["predictions"] is not None:
-            return answer
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ServiceError(f"The server at {http.base_url} refused the photos", received=_error(response))
-
-
-def _error(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP {response.status_code}"
+            f"The server at {url} stopped answering, with {self.done:,} of {len(self._photos):,} photos done",
+            received=self._failure.what if self._failure else "nothing",
+            expected=f"an answer within {self._limits.patience:g} s",
+            fix="run it again when the server is back: it goes on from here",
+        )

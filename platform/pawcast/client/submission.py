@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from pawcast.client.bulk import Row
+from pawcast.client.journal import Row
 
 
 def predictions_csv(rows: Sequence[Row]) -> bytes:

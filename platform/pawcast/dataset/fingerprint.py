@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
-BYTES = 16
 MAX_DISTANCE = 7
 """Bits, of 128, in which two photos may differ and still count as near."""
 
@@ -25,29 +24,44 @@ MAX_PAIRS = 100_000
 _MIN_EDGES = 8
 
 
-def fingerprint(grey: np.ndarray) -> bytes:
-    """Return a photo's perceptual hash.
+def cells(grey: np.ndarray) -> np.ndarray:
+    """Return a photo as the 81 cells that its fingerprint is made of.
 
     Args:
         grey: uint8 [h, w], any size.
 
     Returns:
-        16 bytes: 8 for the horizontal differences, 8 for the vertical ones.
+        uint8 [9, 9].
     """
-    cells = cv2.resize(grey, (9, 9), interpolation=cv2.INTER_AREA).astype(np.int16)
-    across = cells[:8, 1:] > cells[:8, :-1]
-    down = cells[1:, :8] > cells[:-1, :8]
-    return np.packbits(across).tobytes() + np.packbits(down).tobytes()
+    return cv2.resize(grey, (9, 9), interpolation=cv2.INTER_AREA)
 
 
-def near_pairs(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
+def fingerprints(photos: Sequence[np.ndarray]) -> list[bytes]:
+    """Return the perceptual hashes of many photos at once.
+
+    Args:
+        photos: uint8 [9, 9] each, from `cells`.
+
+    Returns:
+        16 bytes each: 8 for the horizontal differences, 8 for the vertical ones.
+    """
+    if not photos:
+        return []
+    all_cells = np.stack(photos)
+    across = all_cells[:, :8, 1:] > all_cells[:, :8, :-1]
+    down = all_cells[:, 1:, :8] > all_cells[:, :-1, :8]
+    bits = np.packbits(np.concatenate([across, down], axis=1).reshape(len(photos), -1), axis=1)
+    return [row.tobytes() for row in bits]
+
+
+def near_pairs(hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
     """Yield (i, j, bits that differ) for all near pairs, i < j, each once, sorted; for `MAX_PAIRS` or so if more.
 
     Time grows with the photos and with the pairs that share a band, not with the square of the photos.
     """
-    if not fingerprints:
+    if not hashes:
         return
-    halves = np.frombuffer(b"".join(fingerprints), np.uint64).reshape(-1, 2)
+    halves = np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2)
     edges = np.bitwise_count(halves)
     usable = np.flatnonzero((np.minimum(edges, 64 - edges) >= _MIN_EDGES).all(axis=1))
     found: dict[tuple[int, int], int] = {}

@@ -153,5 +153,9 @@ def load(store: Store, dataset: str) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]["msg"]
-        raise IntegrityError(f"The manifest {key} can't be read", received=first) from None
+        first = error.errors()[0]
+        raise IntegrityError(
+            f"The dataset {dataset} was made by another version of Pawcast",
+            received=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            fix="run jobs/ingest.py again; photos and splits stay the same",
+        ) from None

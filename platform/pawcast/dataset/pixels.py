@@ -12,7 +12,7 @@ import ray
 from pawcast import cluster, images
 from pawcast.dataset import shards
 from pawcast.dataset.manifest import Shard, Split
-from pawcast.store import Store, open_store
+from pawcast.store import Store, shared_store
 
 # Ray wants room for its own objects beside ours.
 _USABLE = 0.8
@@ -83,7 +83,7 @@ def decode_table(table: pa.Table, size: int, block: np.ndarray) -> None:
 
 @ray.remote(num_cpus=1, num_returns=2)
 def _decode_task(store_uri: str, shard: Shard, size: int) -> tuple[np.ndarray, np.ndarray]:
-    table = shards.read(open_store(store_uri), shard)
+    table = shards.read(shared_store(store_uri), shard)
     block = np.empty((table.num_rows, size, size, 3), np.uint8)
     decode_table(table, size, block)
     labels: np.ndarray = table["label"].to_numpy()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +16,7 @@ from pawcast.dataset.fingerprint import near_pairs
 from pawcast.dataset.manifest import Quarantined
 from pawcast.dataset.survey import Found
 from pawcast.errors import DataError
+from pawcast.sources import extension
 
 _FORMATS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
@@ -109,7 +109,7 @@ def quality(found: Sequence[Found], quarantine: Sequence[Quarantined]) -> list[C
     misnamed = [
         f"{item.photo.name} ({item.header.format})"
         for item in found
-        if _FORMATS.get(PurePosixPath(item.photo.member).suffix.lower(), item.header.format) != item.header.format
+        if _FORMATS.get(extension(item.photo.member), item.header.format) != item.header.format
     ]
     return [
         quarantined("unreadable", "can't be decoded; left out"),
@@ -119,13 +119,10 @@ def quality(found: Sequence[Found], quarantine: Sequence[Quarantined]) -> list[C
 
 
 def compose(
-    found: Sequence[Found],
-    quarantine: Sequence[Quarantined],
-    members: Mapping[str, list[Found]],
-    classes: Sequence[str],
+    found: Sequence[Found], checks: Sequence[Check], members: Mapping[str, list[Found]], classes: Sequence[str]
 ) -> Report:
-    """Put the whole report together, once the splits are known."""
-    photos = len(found) + len(quarantine)
+    """Put the whole report together, once the splits are known; `checks` are those of `quality`."""
+    photos = checks[0].of
     groups: dict[str, list[str]] = defaultdict(list)
     for item in found:
         groups[item.sha256].append(item.photo.name)
@@ -138,7 +135,7 @@ def compose(
     return Report(
         photos=photos,
         checks=[
-            *quality(found, quarantine),
+            *checks,
             _check("duplicates", "copies, kept in one split", copies, photos),
             _check(
                 "near_duplicates", "looks like one of another split",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import ray
 
 from pawcast import cluster, images, sources
-from pawcast.dataset.fingerprint import fingerprint
+from pawcast.dataset.fingerprint import cells, fingerprints
 from pawcast.dataset.manifest import Quarantined
 from pawcast.errors import ImageError, ImageSizeError
 from pawcast.images import Header
@@ -38,13 +40,9 @@ class Found(NamedTuple):
     fingerprint: bytes
 
 
-class _Seen(NamedTuple):
-    """What a task says of a usable photo; the driver knows the rest."""
-
-    sha256: str
-    size: int
-    header: Header
-    fingerprint: bytes
+# What a task says of a usable photo, the driver knowing the rest: sha256, size, fingerprint, and the header's fields.
+# Plain tuples, in both directions: they travel in a third of the time.
+_Seen = tuple[str, int, bytes, str, str, int, int]
 
 
 def survey(
@@ -61,7 +59,7 @@ def survey(
         The usable photos and the others, each in the order given.
     """
     chunks = [
-        (source, photos[i : i + _PHOTOS_PER_TASK], min_side)
+        (source, [tuple(photo) for photo in photos[i : i + _PHOTOS_PER_TASK]], min_side)
         for source, photos in wanted
         for i in range(0, len(photos), _PHOTOS_PER_TASK)
     ]
@@ -71,21 +69,36 @@ def survey(
         progress(len(result))
     found: list[Found] = []
     quarantine: list[Quarantined] = []
-    for (source, photos, _), result in zip(chunks, results, strict=True):
-        for photo, item in zip(photos, result, strict=True):
-            if isinstance(item, Quarantined):
-                quarantine.append(item)
-            else:
-                found.append(Found(source, photo, *item))
+    looked_at = ((source, photo) for source, photos in wanted for photo in photos)
+    for (source, photo), item in zip(looked_at, chain.from_iterable(results), strict=True):
+        if isinstance(item, Quarantined):
+            quarantine.append(item)
+        else:
+            sha256, size, print_, kind, mode, width, height = item
+            found.append(Found(source, photo, sha256, size, Header(kind, mode, width, height), print_))
     return found, quarantine
 
 
 @ray.remote(num_cpus=1)
-def _survey_task(source: str, photos: Sequence[Photo], min_side: int) -> list[_Seen | Quarantined]:
-    return [_look(photo, data, min_side) for photo, data in zip(photos, sources.read(source, photos), strict=True)]
+def _survey_task(source: str, wanted: Sequence[tuple[str, str, str, int]], min_side: int) -> list[_Seen | Quarantined]:
+    photos = [Photo(*fields) for fields in wanted]
+    looks = [_look(photo, data, min_side) for photo, data in zip(photos, sources.read(source, photos), strict=True)]
+    usable = [look for look in looks if not isinstance(look, Quarantined)]
+    prints = iter(fingerprints([look.cells for look in usable]))
+    return [
+        look if isinstance(look, Quarantined) else (look.sha256, look.size, next(prints), *look.header)
+        for look in looks
+    ]
 
 
-def _look(photo: Photo, data: bytes | ImageError, min_side: int) -> _Seen | Quarantined:
+class _Look(NamedTuple):
+    sha256: str
+    size: int
+    header: Header
+    cells: np.ndarray
+
+
+def _look(photo: Photo, data: bytes | ImageError, min_side: int) -> _Look | Quarantined:
     try:
         if isinstance(data, ImageError):
             raise data
@@ -96,4 +109,4 @@ def _look(photo: Photo, data: bytes | ImageError, min_side: int) -> _Seen | Quar
         return Quarantined(name=photo.name, kind="size", reason=error.what)
     except ImageError as error:
         return Quarantined(name=photo.name, kind="unreadable", reason=error.what)
-    return _Seen(hashlib.sha256(data).hexdigest(), len(data), header, fingerprint(grey))
+    return _Look(hashlib.sha256(data).hexdigest(), len(data), header, cells(grey))

@@ -13,7 +13,7 @@ from pawcast.dataset import manifest as manifests
 from pawcast.dataset import shards
 from pawcast.dataset.manifest import Manifest, Shard
 from pawcast.errors import IntegrityError, NotFoundError
-from pawcast.store import Store, open_store
+from pawcast.store import Store, shared_store
 
 
 def verify(store: Store, dataset: str, progress: Callable[[int, int], None] = lambda done, total: None) -> Manifest:
@@ -71,7 +71,7 @@ def verify(store: Store, dataset: str, progress: Callable[[int, int], None] = la
 def _verify_task(store_uri: str, shard: Shard) -> Counter[int] | None:
     """Count a shard's labels; None if anything differs from the manifest."""
     try:
-        table = shards.read(open_store(store_uri), shard)
+        table = shards.read(shared_store(store_uri), shard)
     except (IntegrityError, NotFoundError):
         return None
     contents = table["image"].combine_chunks().field("bytes")

@@ -23,6 +23,7 @@ Bytes in front of a zip are ignored, as unzip does. Reading takes one photo and 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from pawcast.sources import archive, folder, table
 from pawcast.sources.labels import (
     EXTENSIONS,
     common_root,
+    extension,
     ids_of,
     is_photo,
     label_of,
@@ -42,7 +44,7 @@ from pawcast.sources.labels import (
     written,
 )
 
-__all__ = ["EXTENSIONS", "Photo", "label_of", "natural", "read", "scan"]
+__all__ = ["EXTENSIONS", "Photo", "extension", "fingerprint", "label_of", "natural", "read", "scan"]
 
 
 class Photo(NamedTuple):
@@ -92,7 +94,7 @@ def scan(path: str, classes: Sequence[str] = ()) -> list[Photo]:
         labels = {member: label_of(member, classes) for member in wanted}
     wanted.sort(key=natural)
     root = common_root(wanted, classes)
-    names = [relative(member).relative_to(root).as_posix() for member in wanted]
+    names = ["/".join(relative(member)[len(root) :]) for member in wanted]
     photos = [
         Photo(written(id_), written(name), member, labels[member])
         for id_, name, member in zip(ids_of(names), names, wanted, strict=True)
@@ -113,6 +115,24 @@ def read(path: str, photos: Sequence[Photo]) -> Iterator[bytes | ImageError]:
         yield from archive.read(path, members)
     else:
         yield from folder.read(str(Path(path).parent) if kind is table else path, members)
+
+
+def fingerprint(path: str, photos: Sequence[Photo]) -> str:
+    """Return a sha256 over the photos' names and sizes, and in a zip their checksums, without reading a photo.
+
+    The same photos elsewhere have the same fingerprint; a photo added, removed or renamed, or one of another
+    size, gives another.
+    """
+    members = [photo.member for photo in photos]
+    kind = _kind(path)
+    if kind is archive:
+        facts = archive.facts(path, members)
+    else:
+        facts = folder.facts(str(Path(path).parent) if kind is table else path, members)
+    digest = hashlib.sha256()
+    for photo, about in zip(photos, facts, strict=True):
+        digest.update(repr((photo.name, about)).encode(errors="backslashreplace"))
+    return digest.hexdigest()
 
 
 def _kind(path: str) -> object:

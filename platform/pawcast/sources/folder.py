@@ -49,6 +49,15 @@ def read(path: str, members: Sequence[str]) -> Iterator[bytes | ImageError]:
             yield ImageError(f"can't be read ({reason})")
 
 
+def facts(path: str, members: Sequence[str]) -> Iterator[tuple[int, ...]]:
+    """Yield each file's size; nothing for one that can't be had."""
+    for member in members:
+        try:
+            yield ((Path(path) / member).lstat().st_size,)
+        except (OSError, ValueError):
+            yield ()
+
+
 def _bytes(place: Path) -> bytes:
     with open(os.open(place, _FLAGS), "rb") as file:
         about = os.fstat(file.fileno())

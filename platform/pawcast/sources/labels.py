@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from functools import lru_cache
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -22,17 +22,22 @@ def label_of(member: str, classes: Sequence[str]) -> int:
         >>> label_of("train/dog.12.jpg", ["cat", "dog"]), label_of("PetImages/Cat/3.jpg", ["cat", "dog"])
         (1, 0)
     """
-    path = relative(unicodedata.normalize("NFC", member))
-    index = {folded(name): i for i, name in enumerate(classes)}
+    *folders, file = relative(unicodedata.normalize("NFC", member))
+    index = _index(tuple(classes))
     # A file is named by its class and a number; a folder by its class alone, or `dogs-vs-cats/` would be one.
-    until = _TO_NUMBER.match(path.stem)
-    word = _WORD.match(path.name)
-    for name in (until.group(1) if until else "", word.group() if word else "", *reversed(path.parts[:-1])):
+    until = _TO_NUMBER.match(without_extension(file))
+    word = _WORD.match(file)
+    for name in (until.group(1) if until else "", word.group() if word else "", *reversed(folders)):
         form = folded(name)
         for known in (form, form.removesuffix("s")):
             if known in index:
                 return index[known]
     return -1
+
+
+@lru_cache(maxsize=16)
+def _index(classes: tuple[str, ...]) -> dict[str, int]:
+    return {folded(name): i for i, name in enumerate(classes)}
 
 
 def natural(text: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -47,6 +52,8 @@ def natural(text: str) -> tuple[list[tuple[int, int, str]], str]:
 
 def folded(name: str) -> str:
     """Return a name as far as it tells two things apart on every system: not by letter case or form of accents."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -57,32 +64,44 @@ def is_hidden(part: str) -> bool:
 
 def is_photo(member: str) -> bool:
     """Whether a path is a photo's, by its extension, and not hidden."""
-    path = relative(member)
-    return path.suffix.lower() in EXTENSIONS and not any(map(is_hidden, path.parts))
+    parts = relative(member)
+    return extension(parts[-1]) in EXTENSIONS and not any(map(is_hidden, parts))
 
 
-def relative(member: str) -> PurePosixPath:
-    """Return a member's path below its source. Some zippers on Windows write backslashes."""
-    return PurePosixPath(member.replace("\\", "/").lstrip("/"))
+def relative(member: str) -> tuple[str, ...]:
+    """Return the parts of a member's path below its source. Some zippers on Windows write backslashes."""
+    parts = tuple(part for part in member.replace("\\", "/").split("/") if part not in ("", "."))
+    return parts or ("",)
 
 
-def common_root(members: Sequence[str], classes: Sequence[str]) -> PurePosixPath:
+def extension(file: str) -> str:
+    """Return a file's extension, in small letters: `.jpg`, or nothing for `.jpg` and `jpg.`."""
+    return file[len(without_extension(file)) :].lower()
+
+
+def without_extension(file: str) -> str:
+    """Return a file's name, or a path, without the extension."""
+    dot = file.rfind(".")
+    return file[:dot] if file.rfind("/") + 1 < dot < len(file) - 1 else file
+
+
+def common_root(members: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
     """The folders that all photos share, so that a zip of `train/` and the folder itself give the same ids.
 
     A folder that names a class is part of the id even if there is no other.
     """
-    parents = [relative(member).parent.parts for member in members]
+    parents = {relative(member)[:-1] for member in members}
     shared = []
     for parts in zip(*parents, strict=False):
         if len(set(parts)) > 1 or label_of(f"{parts[0]}/_", classes) >= 0:
             break
         shared.append(parts[0])
-    return PurePosixPath(*shared)
+    return tuple(shared)
 
 
 def ids_of(names: Sequence[str]) -> list[str]:
     """Return names without their extension; where two would then be the same, all names as they are."""
-    stems = [str(PurePosixPath(name).with_suffix("")) for name in names]
+    stems = [without_extension(name) for name in names]
     return stems if len(set(stems)) == len(stems) else list(names)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from pawcast.errors import UsageError
@@ -56,6 +57,15 @@ class Store(Protocol):
     def filesystem(self, prefix: str) -> tuple[fs.FileSystem, str]:
         """Return an Arrow file system and the path of `prefix` in it, for Ray Train's checkpoints."""
         ...
+
+
+@lru_cache(maxsize=8)
+def shared_store(uri: str) -> Store:
+    """Open a store once in a process, for Ray's tasks: to connect takes longer than many of them do.
+
+    Credentials are those that the process began with, renewed where they come from a profile or a role.
+    """
+    return open_store(uri)
 
 
 def open_store(uri: str) -> Store:

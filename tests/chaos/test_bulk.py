@@ -1,0 +1,303 @@
+"""Bulk prediction on bad days, against the real service: killed clients, killed servers, hostile networks.
+
+Whatever happened, what is left in the end is byte for byte what an undisturbed run leaves.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+
+from pawcast import registry
+from pawcast.client import journal as journals
+from pawcast.client import throttle
+from pawcast.client.bulk import Limits, predicting
+from pawcast.client.journal import Row
+from pawcast.client.photos import Files
+from pawcast.dataset import manifest as manifests
+from pawcast.dataset import shards
+from pawcast.dataset.manifest import Manifest, Split
+from pawcast.dataset.reader import SplitReader
+from pawcast.errors import ConflictError, IntegrityError, ServiceError
+from pawcast.store import Store, open_store
+from tests.bulk_server import environment, register, serving
+from tests.chaos import proxy as faults
+from tests.chaos.proxy import Proxy
+from tests.conftest import encode, make_zip
+from tests.services import ROOT, free_port, job, started_job, started_process
+
+PHOTOS = 240
+BROKEN = {17: b"", 203: b"no photo"}
+# With these a job has sixty requests, and takes two seconds for them.
+SECONDS = 0.06
+OPTIONS = ("--batch", "4", "--connections", "2", "--timeout", "5", "--patience", "30")
+LIMITS = Limits(batch=8, connections=4, timeout=1.5, patience=30)
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients in this process pause less."""
+    monkeypatch.setattr(throttle, "FIRST_PAUSE", 0.1)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A zip of small photos, two of them broken."""
+    noise = np.random.default_rng(1)
+    photos = {i: encode(noise.integers(0, 255, (16, 16, 3), np.uint8)) for i in range(1, PHOTOS + 1)} | BROKEN
+    return make_zip(tmp_path_factory.mktemp("photos") / "test1.zip", {f"{i}.png": data for i, data in photos.items()})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    place = open_store(str(tmp_path_factory.mktemp("store")))
+    register(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def url(store: Store) -> Iterator[str]:
+    with serving(store.uri, free_port(), SECONDS) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: str, url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run leaves that nothing disturbs."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    code, _, errors = predict(source, url, out)
+    assert code == 4, errors
+    assert "2 of 240 photos have no prediction" in errors
+    with (out / "predictions.csv").open() as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [str(i) for i in range(1, PHOTOS + 1) if i not in BROKEN]
+    with (out / "errors.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["id"], row["file"]) for row in rows] == [(str(i), f"{i}.png") for i in BROKEN]
+    assert rows[0]["reason"] == "empty file"
+    assert "not an image" in rows[1]["reason"]
+    left = contents(out)
+    assert set(left) == {"predictions.csv", "errors.csv", "photos.png"}
+    return left
+
+
+@pytest.fixture(scope="module")
+def rows(source: str, url: str, undisturbed: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    return bulk(source, url, tmp_path_factory.mktemp("rows"))
+
+
+def predict(source: str, url: str, out: Path, *options: str) -> tuple[int, str, str]:
+    arguments = ("--images", source, "--url", url, "--out", str(out), *OPTIONS, *options)
+    return job("bulk_predict.py", *arguments, environment=environment())
+
+
+def bulk(source: str, url: str, out: Path, limits: Limits = LIMITS) -> list[Row]:
+    with predicting(Files(source), url, out, limits=limits) as found:
+        return found.rows
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def lines(out: Path) -> int:
+    path = out / journals.NAME
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_client_killed_anywhere(source, url, undisturbed, tmp_path):
+    chance = random.Random(1)
+    out = tmp_path / "out"
+    killed = 0
+    for _ in range(4):
+        arguments = ("--images", source, "--url", url, "--out", str(out), *OPTIONS)
+        with started_job("bulk_predict.py", *arguments, environment=environment()) as client:
+            # Often somewhere between two batches, at times before the first or while the results are written.
+            before, wanted = lines(out), chance.randrange(0, 12)
+            while client.poll() is None and lines(out) < before + wanted:
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.08))
+            client.send_signal(signal.SIGKILL)
+            killed += client.wait() == -signal.SIGKILL
+    assert killed >= 3
+    code, _, errors = predict(source, url, out)
+    assert code == 4, errors
+    assert contents(out) == undisturbed
+
+
+def test_a_client_killed_while_it_writes_the_results(source, url, undisturbed, tmp_path):
+    """Between the last answer and the end the journal has all, and half-written files don't stay."""
+    out = tmp_path / "out"
+    arguments = ("--images", source, "--url", url, "--out", str(out), *OPTIONS)
+    for _ in range(3):
+        with started_job("bulk_predict.py", *arguments, environment=environment()) as client:
+            while not (out / "predictions.csv").exists() and client.poll() is None:
+                time.sleep(0.001)
+            client.send_signal(signal.SIGKILL)
+            if client.wait() == -signal.SIGKILL:
+                break
+        # On a busy machine it may have ended before it could be killed.
+        (out / "predictions.csv").unlink()
+    assert lines(out) == PHOTOS // 4 + 1
+    (out / ".writing-abc").write_bytes(b"half")
+    code, _, errors = predict(source, url, out)
+    assert code == 4, errors
+    assert contents(out) == undisturbed
+
+
+def test_an_interrupted_client_ends_in_order_and_goes_on(source, url, rows, tmp_path):
+    arguments = ("--images", source, "--url", url, "--out", str(tmp_path), *OPTIONS)
+    with started_job("bulk_predict.py", *arguments, environment=environment()) as client:
+        while lines(tmp_path) < 5 and client.poll() is None:
+            time.sleep(0.01)
+        client.send_signal(signal.SIGTERM)
+        _, errors = client.communicate(timeout=30)
+        assert client.returncode == 130
+        assert "Traceback" not in errors
+    assert lines(tmp_path) >= 5
+    assert bulk(source, url, tmp_path) == rows
+
+
+def test_a_server_killed_and_started_again(source, store, undisturbed, tmp_path):
+    """On the same port, after a while."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    arguments = ("--images", source, "--url", url, "--out", str(tmp_path), *OPTIONS)
+    with ExitStack() as first:
+        first.enter_context(serving(store.uri, port, 2 * SECONDS))
+        with started_job("bulk_predict.py", *arguments, environment=environment()) as client:
+            reach(client, tmp_path, 8)
+            first.close()
+            time.sleep(1)
+            with serving(store.uri, port, SECONDS):
+                _, errors = client.communicate(timeout=60)
+    assert client.returncode == 4, errors
+    assert "waiting for the server" in errors
+    assert contents(tmp_path) == undisturbed
+
+
+def reach(client, out: Path, count: int) -> None:
+    """Wait until the journal has so many lines."""
+    while lines(out) < count:
+        assert client.poll() is None, client.stderr.read()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.reset, faults.lose_answer, faults.cut, faults.cut_hard, faults.stall, faults.stall_midway,
+        faults.busy(503, "1"), faults.busy(429, "1"), faults.busy(429), faults.busy(502), faults.error(404, "NoApp"),
+    ],
+    ids=["reset", "answer lost", "cut", "cut hard", "hangs", "hangs midway", "503", "429", "429 at once", "502", "404"],
+)  # fmt: skip
+def test_faults_on_the_way_cost_time_only(source, url, rows, tmp_path, fault):
+    with Proxy(urlparse(url).netloc) as proxy:
+        rule = proxy.inject(fault, "POST", times=3)
+        assert bulk(source, proxy.url, tmp_path) == rows
+        assert rule.hits == 3
+
+
+def test_all_faults_in_one_run(source, url, rows, tmp_path):
+    kinds = [faults.reset, faults.lose_answer, faults.cut_hard, faults.stall_midway, faults.busy(429, "0.2")]
+    chance = random.Random(3)
+    with Proxy(urlparse(url).netloc) as proxy:
+
+        def any_of_them(handler: faults.Handler, body: bytes) -> None:
+            if chance.random() < 0.3:
+                chance.choice(kinds)(handler, body)
+            else:
+                handler.send(handler.forward(body))
+
+        proxy.inject(any_of_them, "POST", times=30)
+        assert bulk(source, proxy.url, tmp_path) == rows
+
+
+def test_a_refused_connection_is_waited_for(source, url, rows, tmp_path):
+    with Proxy(urlparse(url).netloc) as proxy:
+        found: list[list[Row]] = []
+        client = threading.Thread(target=lambda: found.append(bulk(source, proxy.url, tmp_path)))
+        client.start()
+        while lines(tmp_path) < 4 and client.is_alive():
+            time.sleep(0.01)
+        with proxy.refusing(1):
+            pass
+        client.join(60)
+    assert found == [rows]
+
+
+def test_a_server_that_stays_away(source, url, rows, tmp_path):
+    with Proxy(urlparse(url).netloc) as proxy:
+        proxy.inject(lambda handler, body: handler.send(handler.forward(body)), "POST", times=6)
+        proxy.inject(faults.stall, "POST", times=1000)
+        code, output, errors = predict(source, proxy.url, tmp_path, "--patience", "2", "--json")
+    assert code == 9
+    assert output == ""
+    last = errors.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert all(part in last for part in ("24 of 240", "Received: ", "within 2 s", "goes on from here"))
+    assert lines(tmp_path) == 7
+    assert not (tmp_path / "predictions.csv").exists()
+    assert bulk(source, url, tmp_path) == rows
+
+
+def test_a_rollout_in_the_middle(source, rows, tmp_path):
+    """The old version's answers aren't mixed with the new one's: the user decides between them."""
+    store = open_store(str(tmp_path / "store"))
+    register(store)
+    port, out = free_port(), tmp_path / "out"
+    url = f"http://127.0.0.1:{port}"
+    limits = LIMITS._replace(patience=20)
+    with serving(store.uri, port, SECONDS), Proxy(f"127.0.0.1:{port}") as proxy:
+        proxy.inject(lambda handler, body: handler.send(handler.forward(body)), "POST", times=10)
+        proxy.inject(faults.busy(503), "POST", times=10_000)
+        with pytest.raises(ServiceError):
+            bulk(source, proxy.url, out, limits._replace(patience=1))
+    register(store)
+    with serving(store.uri, port):
+        with pytest.raises(ConflictError, match=r"Received: sums@2\. Expected: sums@1.*--fresh") as caught:
+            bulk(source, url, out)
+        assert caught.value.exit_code == 7
+        assert bulk(source, url, tmp_path / "new") != rows
+    registry.point(store, "sums", "production", 1)
+    with serving(store.uri, port):
+        assert bulk(source, url, out) == rows
+
+
+def test_a_dataset_without_ray_and_tensorflow(source, url, store, undisturbed, tmp_path):
+    """A dataset's test split gives what its photos in a zip give; and a client's machine needs neither of the two."""
+    files = Files(source)
+    photos = [(photo, data) for photo, data in files.read(0, PHOTOS) if data not in BROKEN.values()]
+    stored = [shards.Row(p.id, p.name, -1, "0" * 64, 16, 16, data) for p, data in photos if isinstance(data, bytes)]
+    parts = [shards.write(store, "noise", "test", stored[i : i + 100], ["cat", "dog"]) for i in range(0, 238, 100)]
+    split = Split(photos=len(stored), per_class={}, shards=parts)
+    facts = {"dataset": "noise", "classes": ["cat", "dog"], "seed": 0, "source_sha256": "", "report_sha256": ""}
+    digest = manifests.publish(store, Manifest(splits={"test": split}, quarantine=[], **facts))
+    code = (
+        "import runpy, sys; blocked = ('ray', 'tensorflow', 'keras'); sys.modules.update(dict.fromkeys(blocked));"
+        f"sys.argv = ['bulk_predict.py', *sys.argv[1:]]; runpy.run_path({str(ROOT / 'jobs/bulk_predict.py')!r}, "
+        "run_name='__main__')"
+    )
+    out = tmp_path / "out"
+    arguments = ("--dataset", f"noise@{digest[:12]}", "--store", store.uri, "--url", url, "--out", str(out), *OPTIONS)
+    with started_process("-c", code, *arguments, "--json", environment=environment()) as client:
+        output, errors = client.communicate(timeout=60)
+    assert client.returncode == 0, errors
+    assert json.loads(output)["photos"] == 238
+    left = {name: data for name, data in undisturbed.items() if name != "errors.csv"}
+    assert contents(out) == left
+    reader = SplitReader(store, "noise", "test")
+    assert [p.id for p, _ in reader.read(90, 210)] == [row.id for row in stored[90:210]]
+    (Path(store.uri) / parts[1].key).write_bytes(b"other")
+    with pytest.raises(IntegrityError), predicting(SplitReader(store, "noise", "test"), url, tmp_path / "x"):
+        pass
