@@ -63,7 +63,7 @@ def create_api(service: Service, key: str | None = None) -> FastAPI:
         """Return 200 once a model is loaded and warm."""
         return {"status": "ready", "model": (await service.version()).name}
 
-    add_page(api, service)
+    add_page(api, service, intake)
     _handle_errors(api)
     api.add_middleware(Gate, metrics=service.metrics, key=key)
     return api

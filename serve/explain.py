@@ -10,12 +10,12 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Request, Response
 from starlette.exceptions import HTTPException
 
-from pawcast.errors import BusyError, ImageSizeError
-from pawcast.images import MAX_BYTES
+from pawcast.errors import BusyError
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import Prediction
 from pawcast.inference.saliency import Saliency, overlay
 
+from .body import Intake
 from .service import Service
 
 MAX_WAITING = 16
@@ -64,7 +64,7 @@ class Explainer:
         return engine.version.name, prediction, overlay(heat)
 
 
-def explain_router(service: Service) -> APIRouter:
+def explain_router(service: Service, intake: Intake) -> APIRouter:
     """Return the route. Failures are the application's, as for `/v1/classify`."""
     router, explainer = APIRouter(), Explainer(service)
     picture = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
@@ -86,12 +86,8 @@ def explain_router(service: Service) -> APIRouter:
         """
         if not content_type.startswith(("image/", "application/octet-stream")):
             raise HTTPException(415, f"Send an image, not {content_type}.")
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > MAX_BYTES:
-                raise ImageSizeError(f"The photo is larger than {MAX_BYTES >> 20} MiB")
-        model, prediction, png = await explainer.explain(bytes(data))
+        async with intake.receive(request) as incoming:
+            model, prediction, png = await explainer.explain(await incoming.whole())
         headers = {
             "pawcast-model": model,
             "pawcast-label": quote(prediction.label),

@@ -10,6 +10,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from .body import Intake
 from .explain import explain_router
 from .service import Service
 
@@ -34,9 +35,9 @@ class _Files(StaticFiles):
         return response
 
 
-def add_page(api: FastAPI, service: Service) -> None:
+def add_page(api: FastAPI, service: Service, intake: Intake) -> None:
     """Add the page, its files below `/static`, and what it asks for beside `/v1/classify` and `/v1/model`."""
-    api.include_router(explain_router(service))
+    api.include_router(explain_router(service, intake))
     api.mount("/static", _Files(directory=WEB), name="static")
 
     @api.get("/", include_in_schema=False)

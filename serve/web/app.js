@@ -12,6 +12,7 @@ const items = []; // every photo on the page, in order
 const waiting = []; // those not yet sent
 let running = 0;
 let classes = [];
+let key = ""; // kept no longer than the page is open
 let busy = false; // whether the last summary had photos to go
 let generation = 0; // counts "Clear all", so that late answers find nobody
 
@@ -90,7 +91,7 @@ async function send(batch) {
       settle(batch, error.answer.predictions); // none of them could be used; each has its reason
     } else {
       for (const item of batch) fail(item, error.message, true);
-      if (error.status === 0 || error.status === 503) notice(error.message);
+      if (error.status === 0 || error.status === 401 || error.status === 503) notice(error.message);
     }
   }
   summarise();
@@ -109,12 +110,16 @@ async function ask(path, options, batch = []) {
   for (let attempt = 1; ; attempt += 1) {
     let response;
     try {
-      response = await fetch(path, options);
+      response = await fetch(path, { ...options, headers: { ...options.headers, ...(key && { "x-api-key": key }) } });
     } catch {
       throw new Refused(navigator.onLine ? "The server can't be reached. Is it running?" : "This device is offline.");
     }
     if (response.ok) return response;
     const answer = await response.json().catch(() => null);
+    if (response.status === 401) {
+      $("key").hidden = false;
+      throw new Refused(key ? "The service doesn't know this API key." : "The service asks for its API key.", 401);
+    }
     const busy = response.status === 429 || (response.status === 503 && !answer?.error?.includes("no model"));
     if (busy && attempt < ATTEMPTS) {
       for (const item of batch) show(item, "sent", "Server busy, trying again …");
@@ -285,8 +290,7 @@ function percent(value) {
 
 async function introduce() {
   try {
-    const version = await (await fetch("v1/model")).json();
-    if (version.error) throw new Refused(version.error);
+    const version = await (await ask("v1/model", {})).json();
     classes = version.classes;
     $("ask").textContent = `${classes.map((name) => name.charAt(0).toUpperCase() + name.slice(1)).join(" or ")}?`;
     const name = document.createElement("b");
@@ -295,8 +299,8 @@ async function introduce() {
     $("model").replaceChildren("Model ", name, accuracy === undefined ? "" : `, right on ${percent(accuracy)} of its validation photos`);
     summarise();
   } catch (error) {
-    $("model").textContent = error instanceof Refused ? "No model is loaded yet; it will be found as soon as there is one." : "The server can't be reached.";
-    setTimeout(introduce, 5_000);
+    $("model").textContent = error.status === 503 ? "No model is loaded yet; it will be found as soon as there is one." : error.message;
+    if (error.status !== 401) setTimeout(introduce, 5_000); // with a key it is asked again
   }
 }
 
@@ -305,6 +309,14 @@ for (const id of ["choose", "camera"]) {
 }
 $("clear").addEventListener("click", clear);
 $("save").addEventListener("click", save);
+$("key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = $("secret").value.trim();
+  $("key").hidden = true;
+  notice("");
+  introduce();
+  enqueue(items.filter((item) => item.again));
+});
 $("again").addEventListener("click", () => enqueue(items.filter((item) => item.again)));
 
 const carriesFiles = (event) => [...(event.dataTransfer?.types || [])].includes("Files");

@@ -205,6 +205,26 @@ def test_a_busy_server_is_asked_again(opened, url, photos: Photos):
     assert not refusals
 
 
+def test_a_service_with_a_key_is_given_it(opened, url, photos: Photos):
+    watched = opened(url)
+    page = watched.page
+
+    def guard(route):
+        known = route.request.headers.get("x-api-key") == "right"
+        route.continue_() if known else route.fulfill(status=401, json={"error": "This service asks for an API key."})
+
+    page.route("**/v1/*", guard)
+    page.reload()
+    page.set_input_files("#choose", chosen(photos, 1))
+    assert "asks for its API key" in watched.cards(1)[0]["detail"]
+    for secret, state in (("wrong", "failed"), ("right", "done")):
+        page.fill("#secret", secret)
+        page.keyboard.press("Enter")
+        page.locator(f'.card[data-state="{state}"]').wait_for()
+        page.wait_for_function("hidden => document.querySelector('#key').hidden === hidden", arg=state == "done")
+    assert "pets@1" in page.inner_text("#model")
+
+
 def test_without_a_model_and_without_a_server_it_says_so(opened, photos: Photos, tmp_path):
     service = served(tmp_path, free_port())
     with service as address:
