@@ -63,7 +63,7 @@ def test_wrong_and_missing_credentials(s3, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    assert "no credentials" in problems(store.check(f"{s3}/doctor"))["bucket"].seen
+    assert "no usable credentials" in problems(store.check(f"{s3}/doctor"))["bucket"].seen
 
 
 def test_a_bucket_that_is_not_there_is_not_made(s3):

@@ -74,6 +74,7 @@ def translated(uri: str, bucket: str, key: str) -> Iterator[None]:
             f"There are no usable credentials for {uri}",
             received=_line(error),
             expected="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws",
+            fix="set them, and start Ray with them",
         ) from None
     except e.BotoCoreError as error:
         raise StoreError(
