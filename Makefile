@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup demo run test test-unit test-integration test-chaos test-browser check bench-ingest screenshot results lock clean
+.PHONY: help setup demo run test test-all test-unit test-integration test-long test-chaos test-browser check bench-ingest screenshot results lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -46,13 +46,18 @@ run: .venv/.runtime ## The main job on your photos: make run TRAIN=train.zip TES
 	@test -n "$(TRAIN)" -a -n "$(TEST)" || { echo "error: make run needs TRAIN and TEST. Expected: zips or folders of photos. Fix: make run TRAIN=train.zip TEST=test1.zip" >&2; exit 2; }
 	@$(BIN)/python jobs/pipeline.py --labelled "$(TRAIN)" --unlabelled "$(TEST)" --store "$(or $(STORE),var/store)" --port $(PORT)
 
-test: test-unit test-integration test-chaos test-browser ## All tests; the fast ones first
+test: test-unit test-integration test-browser ## Unit, integration and browser tests; the fast ones first
+
+test-all: test test-long test-chaos ## Every test: also those that take long, and those of bad days
 
 test-unit: .venv/.dev
 	@$(BIN)/python -m pytest tests/unit
 
 test-integration: .venv/.dev
-	@$(BIN)/python -m pytest tests/integration
+	@$(BIN)/python -m pytest tests/integration -m "not long"
+
+test-long: .venv/.dev
+	@$(BIN)/python -m pytest tests/integration -m long
 
 test-chaos: .venv/.dev
 	@$(BIN)/python -m pytest tests/chaos

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from pawcast.dataset import manifest as manifests
 from pawcast.store import open_store
 from tests.services import ROOT, plain_environment
@@ -32,6 +34,7 @@ finally:
 """
 
 
+@pytest.mark.long
 def test_three_nodes_make_the_dataset_that_one_makes(ready, photos, tmp_path):
     one = manifests.load(open_store(str(ready.store)), "pets")
     done = subprocess.run(

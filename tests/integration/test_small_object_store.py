@@ -20,6 +20,7 @@ from pawcast.training.trainer import Workers, train
 SETTINGS = ("image_size=340", "epochs=1", "dropout=0")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("local_ray")
 def test_training_beyond_the_object_store_is_the_same_training(tmp_path, photos):
     store = open_store(str(tmp_path / "store"))
