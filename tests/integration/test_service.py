@@ -19,6 +19,8 @@ from pawcast.store import Store, open_store
 from tests.conftest import encode
 from tests.unit.served import ACCEPTED, publish
 
+pytestmark = pytest.mark.long
+
 KEY = "a key for the tests only"
 MODEL = "tiny"
 ARGUMENTS = {

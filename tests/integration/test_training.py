@@ -57,6 +57,7 @@ def test_two_and_three_workers_give_the_loss_curve_of_one(store):
     assert abs(one.history["loss"][0] - one.history["loss"][1]) > 1e-2
 
 
+@pytest.mark.long
 def test_a_private_ray_is_left_alone_by_another_cluster_of_the_machine(store, head):
     # Ray Train's clean-up once asked that cluster about this run, and removed the workers as nobody's.
     assert head.port
