@@ -24,7 +24,7 @@ from pawcast.store import Store, open_store
 def main(
     model: Annotated[str, typer.Option(help="MODEL@REF or MODEL@NUMBER.")] = "catdog@latest",
     split: Annotated[str, typer.Option(help="A split of the model's own dataset: holdout, val or train.")] = "holdout",
-    labelled: Annotated[str | None, typer.Option(help="A labelled zip or folder instead of a split.")] = None,
+    labelled: Annotated[str | None, typer.Option(help="A labelled zip, folder or CSV instead of a split.")] = None,
     out: Annotated[Path | None, typer.Option(help="Report folder. [default: var/reports/MODEL-N-SPLIT]")] = None,
     store: StoreOption = None,
 ) -> tuple[Result, str]:

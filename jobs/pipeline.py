@@ -36,7 +36,7 @@ class StepFailedError(PawcastError):
 
 
 def main(
-    labelled: Annotated[str, typer.Option(help="Zip or folder with labels in the names.")],
+    labelled: Annotated[str, typer.Option(help="Zip or folder with labels in the names, or a CSV of file,label.")],
     unlabelled: Annotated[str, typer.Option(help="Zip or folder of photos to predict.")],
     dataset: Annotated[str, typer.Option(help="The dataset's name.")] = "dogs-vs-cats",
     recipe: Annotated[str, typer.Option(help="The recipe to train.")] = "article",

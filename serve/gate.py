@@ -18,7 +18,11 @@ from .metrics import Metrics
 _OPEN = frozenset(("/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"))
 _DOCS = ("/docs", "/redoc", "/static-offline-docs")
 _OPEN_FOLDERS = ("/static/", *(f"{path}/" for path in _DOCS))
-_POLICY = "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+# No inline script or style, no other origin; the page shows photos from memory (blob:), and nothing may frame it.
+_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 # The page that FastAPI makes starts itself by a script within the page; it shows nothing that a caller sent.
 _DOCS_POLICY = f"{_POLICY}; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; worker-src blob:"
 _HEADERS = {

@@ -15,15 +15,9 @@ from .explain import explain_router
 from .service import Service
 
 WEB = Path(__file__).parent / "web"
-HEADERS = {
-    # No inline script or style, no other origin; photos are shown from memory (blob:), nothing may frame the page.
-    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    # Asked each time, answered with 304: a new version of the service is never shown with an old script.
-    "cache-control": "no-cache",
-}
+# Asked each time, answered with 304: a new version of the service is never shown with an old script. What else the
+# page needs for its safety every answer has (`gate`).
+_CACHING = {"cache-control": "no-cache"}
 
 
 class _Files(StaticFiles):
@@ -31,7 +25,7 @@ class _Files(StaticFiles):
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
         response = super().file_response(full_path, stat_result, scope, status_code)
-        response.headers.update(HEADERS)
+        response.headers.update(_CACHING)
         return response
 
 
@@ -42,4 +36,4 @@ def add_page(api: FastAPI, service: Service, intake: Intake) -> None:
 
     @api.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(WEB / "index.html", headers=HEADERS)
+        return FileResponse(WEB / "index.html", headers=_CACHING)

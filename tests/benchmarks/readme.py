@@ -48,7 +48,7 @@ def ingest() -> list[str]:
     start = {mark: times["median"] for mark, times in record["start"].items()}
     return [
         *lines, "",
-        f"From `train.py --recipe article` to its first step: {start['first step']:.0f} s. Decoding 22,000 photos, "
+        f"From `train.py --recipe article` to its first step: {start['first step']:.0f} s. Decoding the photos, "
         f"part of it, begins after {start['decoding begins']:.0f} s and ends after {start['decoding ends']:.0f} s. "
         f"{record['hardware']}; {record['measured']}.",
     ]  # fmt: skip

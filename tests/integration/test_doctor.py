@@ -72,12 +72,12 @@ def test_a_bucket_that_is_not_there_is_not_made(s3):
     assert set(problems(store.check("s3://no-such-bucket/x"))) == {"bucket"}
 
 
-def test_an_endpoint_for_boto3_only(s3, monkeypatch):
+def test_an_endpoint_for_s3_alone_is_arrows_too(s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     found = store.check(f"{s3}/doctor")
-    assert set(problems(found)) == {"endpoint"}
-    assert "export AWS_ENDPOINT_URL=http" in problems(found)["endpoint"].fix
+    assert problems(found) == {}
+    assert "arrow" in {finding.check for finding in found}
 
 
 def test_nothing_answers_anywhere(monkeypatch):

@@ -81,17 +81,6 @@ def test_a_server_without_a_clock(date):
     assert s3.skew(date, 0.0)[0] == "warning"
 
 
-def test_an_endpoint_that_arrow_does_not_read():
-    notes = Notes("store", StoreError)
-    assert not s3.endpoints_agree({"AWS_ENDPOINT_URL_S3": "http://a:1"}, notes)
-    assert "AWS_ENDPOINT_URL=http://a:1" in only(notes).fix
-    assert not s3.endpoints_agree({"AWS_ENDPOINT_URL_S3": "http://a:1", "AWS_ENDPOINT_URL": "http://b:1"}, notes)
-    fine = Notes("store", StoreError)
-    for same in ({}, {"AWS_ENDPOINT_URL": "http://a"}, {"AWS_ENDPOINT_URL": "x", "AWS_ENDPOINT_URL_S3": "x/"}):
-        assert s3.endpoints_agree(same, fine)
-    assert not fine.findings
-
-
 class Careless(FolderStore):
     """A store that takes every write, as servers do that don't know conditional requests."""
 

@@ -77,8 +77,8 @@ def ingest(
     Args:
         store: Where it goes.
         dataset: Its name.
-        labelled: A zip or folder with photos named, or foldered, by class.
-        unlabelled: A zip or folder with photos to predict.
+        labelled: A source (`pawcast.sources`) that tells each photo's class.
+        unlabelled: A source of photos to predict.
         classes: Class 0 and class 1, as the names call them.
         holdout: Labelled photos kept away from training and its choices.
         val_fraction: Validation's share of the others.

@@ -23,11 +23,13 @@ from pawcast.store import Store
 SPLITS = ("train", "val", "holdout", "test")
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """Strict and unchangeable: what is written down once and read by others."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Shard(_Record):
+class Shard(Record):
     """One Parquet file of a split."""
 
     key: str
@@ -36,7 +38,7 @@ class Shard(_Record):
     rows: int
 
 
-class Split(_Record):
+class Split(Record):
     """`train`, `val`, `holdout` or the unlabelled `test`."""
 
     photos: int
@@ -44,7 +46,7 @@ class Split(_Record):
     shards: list[Shard]
 
 
-class Quarantined(_Record):
+class Quarantined(Record):
     """A photo that can't be used, and why."""
 
     name: str
@@ -52,7 +54,7 @@ class Quarantined(_Record):
     reason: str
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """A dataset. Equal photos, labels, seed and sizes give an equal manifest, wherever it was made."""
 
     schema_version: Literal[2] = 2

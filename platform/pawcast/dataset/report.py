@@ -10,28 +10,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pawcast.dataset.fingerprint import near_pairs
-from pawcast.dataset.manifest import Quarantined
+from pawcast.dataset.manifest import Quarantined, Record
 from pawcast.dataset.survey import Found
 from pawcast.errors import DataError
-from pawcast.sources import extension
+from pawcast.sources import FORMATS, extension
 
-_FORMATS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
-    ".tiff": "TIFF",
-}  # fmt: skip
 _SIDES = (64, 128, 256, 512, 1_024, 2_048, 4_096)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Limits(_Record):
+class Limits(Record):
     """The share of photos, from 0 to 1, above which a finding stops the run."""
 
     unreadable: Share = 0.01
@@ -42,7 +34,7 @@ class Limits(_Record):
     majority: Share = 0.95
 
 
-class Check(_Record):
+class Check(Record):
     """One finding: how many photos it concerns, of how many, and the first of them."""
 
     name: str
@@ -57,7 +49,7 @@ class Check(_Record):
         return self.photos / self.of if self.of else 0.0
 
 
-class NearPair(_Record):
+class NearPair(Record):
     """Two photos that look alike and sit in different splits; `distance` is in bits of 128."""
 
     first: str
@@ -66,7 +58,7 @@ class NearPair(_Record):
     distance: int
 
 
-class Spread(_Record):
+class Spread(Record):
     """Smallest, median and largest, in pixels."""
 
     least: int
@@ -74,7 +66,7 @@ class Spread(_Record):
     most: int
 
 
-class Report(_Record):
+class Report(Record):
     """What ingest found out about the photos."""
 
     photos: int
@@ -109,7 +101,7 @@ def quality(found: Sequence[Found], quarantine: Sequence[Quarantined]) -> list[C
     misnamed = [
         f"{item.photo.name} ({item.header.format})"
         for item in found
-        if _FORMATS.get(extension(item.photo.member), item.header.format) != item.header.format
+        if FORMATS.get(extension(item.photo.member), item.header.format) != item.header.format
     ]
     return [
         quarantined("unreadable", "can't be decoded; left out"),

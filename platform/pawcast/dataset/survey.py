@@ -24,7 +24,7 @@ class Found(NamedTuple):
     """A photo that can be used.
 
     Attributes:
-        source: The zip or folder that it is in.
+        source: The zip, folder or CSV that it is in.
         photo: Its place there and its label.
         sha256: Of its bytes, hexadecimal: its identity.
         size: Their number.

@@ -35,14 +35,14 @@ def verify(store: Store, dataset: str, progress: Callable[[int, int], None] = la
     wrong = (
         [] if _report_is_whole(store, manifest) else [manifests.report_key(manifest.dataset, manifest.report_sha256)]
     )
-    everything = [(split, shard) for split in manifest.splits.values() for shard in split.shards]
+    everything = [shard for split in manifest.splits.values() for shard in split.shards]
     total = sum(split.photos for split in manifest.splits.values())
     labels: Counter[int] = Counter()
     done = 0
     progress(done, total)
     with cluster.session():
-        for index, counts in cluster.run_tasks(_verify_task, [(store.uri, shard) for _, shard in everything]):
-            shard = everything[index][1]
+        for index, counts in cluster.run_tasks(_verify_task, [(store.uri, shard) for shard in everything]):
+            shard = everything[index]
             if counts is None:
                 wrong.append(shard.key)
             else:
@@ -56,13 +56,8 @@ def verify(store: Store, dataset: str, progress: Callable[[int, int], None] = la
             received=", ".join(sorted(wrong)[:3]) + (", …" if len(wrong) > 3 else ""),
             fix="delete them and run jobs/ingest.py again",
         )
-    expected = Counter(
-        {
-            i: sum(split.per_class.get(name, 0) for split in manifest.splits.values())
-            for i, name in enumerate(manifest.classes)
-        }
-    )
-    if any(labels[i] != count for i, count in expected.items()):
+    counted = [sum(split.per_class.get(name, 0) for split in manifest.splits.values()) for name in manifest.classes]
+    if [labels[i] for i in range(len(counted))] != counted:
         raise IntegrityError(f"The labels in {manifest.dataset}'s shards aren't those that its manifest counts")
     return manifest
 

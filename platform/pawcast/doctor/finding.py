@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -64,9 +64,6 @@ class Notes:
             self.problem(
                 check, f"{type(error).__name__}: {first_line(error)}", "this was not foreseen; read the message"
             )
-
-
-Check = Callable[[], list[Finding]]
 
 
 def first_line(error: BaseException) -> str:

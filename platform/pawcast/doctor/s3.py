@@ -1,14 +1,12 @@
-"""What only S3 can have: a server that is far away, a clock of its own, an endpoint that not everybody reads."""
+"""What only S3 can have: a server that is far away, and a clock of its own."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from pawcast.doctor.finding import Level, Notes, first_line
-from pawcast.store.s3 import S3Store
+from pawcast.store.s3 import S3Store, endpoint_url
 
 _WARN_SECONDS, _REFUSED_SECONDS = 60, 15 * 60
 _SET_CLOCK = "set this machine's clock (timedatectl set-ntp true), or the server's"
@@ -22,13 +20,12 @@ def reachable(store: S3Store, notes: Notes) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError
 
     # One attempt: the store itself tries for long enough to outlast a hiccup, which is too long here.
-    path_style = bool(os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3"))
     config = Config(
         signature_version=UNSIGNED,
         connect_timeout=5,
         read_timeout=10,
         retries={"total_max_attempts": 1},
-        s3={"addressing_style": "path" if path_style else "auto"},
+        s3={"addressing_style": "path" if endpoint_url() else "auto"},
     )
     started = time.time()
     try:
@@ -69,13 +66,3 @@ def skew(date: str | None, now: float) -> tuple[Level, str]:
     if abs(seconds) > _REFUSED_SECONDS:
         return "problem", f"{seen}; S3 refuses requests that are more than 15 minutes off"
     return ("warning" if abs(seconds) > _WARN_SECONDS else "ok"), seen
-
-
-def endpoints_agree(environment: Mapping[str, str], notes: Notes) -> bool:
-    """Note an endpoint that boto3 reads and Arrow, so Ray Train, doesn't. Return whether both use the same."""
-    own, common = environment.get("AWS_ENDPOINT_URL_S3", ""), environment.get("AWS_ENDPOINT_URL", "")
-    if not own or own.rstrip("/") == common.rstrip("/"):
-        return True
-    seen = f"AWS_ENDPOINT_URL_S3={own}, but AWS_ENDPOINT_URL is {common or 'unset'}, and Arrow reads only that one"
-    notes.problem("endpoint", seen, f"export AWS_ENDPOINT_URL={own}; unset AWS_ENDPOINT_URL_S3")
-    return False

@@ -32,13 +32,10 @@ def check(uri: str) -> list[Finding]:
     notes = Notes("store", StoreError)
     with notes.guarded("place"):
         store = open_store(uri)
-        arrow = True
-        if isinstance(store, S3Store):
-            if not s3.reachable(store, notes):
-                return notes.findings
-            arrow = s3.endpoints_agree(os.environ, notes)
+        if isinstance(store, S3Store) and not s3.reachable(store, notes):
+            return notes.findings
         with scratch(store) as prefix:
-            try_out(store, prefix, notes, arrow=arrow)
+            try_out(store, prefix, notes)
         if isinstance(store, FolderStore):
             _space(store, notes)
     return notes.findings
@@ -66,7 +63,7 @@ def scratch(store: Store) -> Iterator[str]:
                     folder.rmdir()
 
 
-def try_out(store: Store, prefix: str, notes: Notes, *, arrow: bool = True) -> None:
+def try_out(store: Store, prefix: str, notes: Notes) -> None:
     """Note for each operation how long it took, or what is wrong with it. Stops if nothing can be written."""
     # Asked first: some servers would make a bucket that isn't there at the first write.
     if isinstance(store, S3Store) and not _timed(
@@ -112,11 +109,10 @@ def try_out(store: Store, prefix: str, notes: Notes, *, arrow: bool = True) -> N
     _timed(notes, "list", listing, "one key", "jobs would miss what others wrote; look at the server's own log")
     _timed(notes, "put if new", put_new, "the second writer lost, as it must", _CONDITIONS)
     _timed(notes, "put if unchanged", swap, "the late writer lost, as it must", _CONDITIONS)
-    if arrow:
-        fix = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment, which Arrow reads too"
-        if isinstance(store, FolderStore):
-            fix = "check the folder's permissions"
-        _timed(notes, "arrow", lambda: _through_arrow(store, prefix, data), "sees the same bytes (checkpoints)", fix)
+    fix = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment, which Arrow reads too"
+    if isinstance(store, FolderStore):
+        fix = "check the folder's permissions"
+    _timed(notes, "arrow", lambda: _through_arrow(store, prefix, data), "sees the same bytes (checkpoints)", fix)
     _timed(notes, "delete", delete, "gone", "check that deleting is allowed")
 
 

@@ -33,6 +33,7 @@ from pawcast.errors import DataError, ImageError, NotFoundError
 from pawcast.sources import archive, folder, table
 from pawcast.sources.labels import (
     EXTENSIONS,
+    FORMATS,
     common_root,
     extension,
     ids_of,
@@ -44,7 +45,7 @@ from pawcast.sources.labels import (
     written,
 )
 
-__all__ = ["EXTENSIONS", "Photo", "extension", "fingerprint", "label_of", "natural", "read", "scan"]
+__all__ = ["EXTENSIONS", "FORMATS", "Photo", "extension", "fingerprint", "label_of", "natural", "read", "scan"]
 
 
 class Photo(NamedTuple):

@@ -7,7 +7,13 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMATS = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
+    ".tiff": "TIFF",
+}  # fmt: skip
+"""Extensions of photos, and the format that each one promises."""
+
+EXTENSIONS = tuple(FORMATS)
 _WORD = re.compile(r"[^\W\d_]+")
 _TO_NUMBER = re.compile(r"(.*?)[\W_]*(?:\d|$)", re.DOTALL)
 # Line breaks, other control characters, and marks that turn the direction of writing: none may reach a line of output.

@@ -104,7 +104,7 @@ class S3Store:
     def filesystem(self, prefix: str) -> tuple[fs.FileSystem, str]:
         from pyarrow import fs
 
-        endpoint = urlparse(_endpoint())
+        endpoint = urlparse(endpoint_url())
         options: dict[str, Any] = {"connect_timeout": self.limits.connect, "request_timeout": self.limits.read}
         if endpoint.netloc:
             options |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
@@ -128,12 +128,12 @@ class S3Store:
                     retries={"mode": "standard", "total_max_attempts": self.limits.attempts},
                     connect_timeout=self.limits.connect,
                     read_timeout=self.limits.read,
-                    s3={"addressing_style": "path" if _endpoint() else "auto"},
+                    s3={"addressing_style": "path" if endpoint_url() else "auto"},
                 ),
             )
         except ValueError:
             raise UsageError(
-                "AWS_ENDPOINT_URL is no URL", received=repr(_endpoint()), expected="such as http://127.0.0.1:8333"
+                "AWS_ENDPOINT_URL is no URL", received=repr(endpoint_url()), expected="such as http://127.0.0.1:8333"
             ) from None
 
     def _key(self, key: str) -> str:
@@ -198,6 +198,6 @@ class S3Store:
                 pause = min(pause * 2, 4.0)
 
 
-def _endpoint() -> str:
+def endpoint_url() -> str:
     """The server to use instead of AWS, as boto3 finds it in the environment."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""

@@ -98,6 +98,7 @@ def train(
         ConflictError: If the run's name is taken.
         ClusterError: If the cluster is too small, or too busy to start the workers.
         TrainingError: If a worker fails for a reason of its own.
+        StoreFullError: If neither the object store nor a node's disk can hold the decoded photos.
     """
     names.check("model", model)
     manifest = manifests.load(store, dataset)
