@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,10 @@ from pawcast.dataset import manifest as manifests
 from pawcast.dataset.verify import verify
 from pawcast.errors import NotFoundError
 from pawcast.store import open_store
-from tests.services import ROOT, Photos, job, result_of
+from tests.services import ROOT, Photos, job, plain_environment, result_of
 
-KILLS = 3
+# What the ingest says just before it is killed; the last one is said while the dataset is being published.
+MOMENTS = ("checking         0 of", "checking       340 of", "writing          0 of", "writing        340 of")
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -27,37 +27,32 @@ def test_an_ingest_killed_at_any_moment_leaves_nothing_to_see_or_to_trip_over(tm
         "ingest.py", "--labelled", str(photos.labelled), "--unlabelled", str(photos.unlabelled), "--dataset", "pets",
         "--holdout", "60", "--json",
     ]  # fmt: skip
-    started = time.monotonic()
     code, output, errors = job(*arguments, "--store", str(tmp_path / "undisturbed"))
-    whole = time.monotonic() - started
     assert code == 0, errors
     store = open_store(str(tmp_path / "store"))
-    moments = random.Random(0)
-    seen = 0
-    for _ in range(KILLS):
-        # Most of the time goes to starting Ray; the writing is at the end.
-        killed_after(arguments, tmp_path / "store", whole * moments.uniform(0.5, 1.0))
+    for moment in MOMENTS:
+        killed_at(moment, arguments, tmp_path / "store")
         try:
             # Too late to prevent the dataset: then it must be whole.
             verify(store, "pets")
-            seen += 1
+            assert moment == MOMENTS[-1]
         except NotFoundError:
             assert [key for key in store.list("datasets/pets/") if "/refs/" in key] == []
-    assert seen < KILLS
     code, again, errors = job(*arguments, "--store", str(tmp_path / "store"))
     assert code == 0, errors
     assert result_of(again)["digest"] == result_of(output)["digest"]
     assert verify(store, "pets") == manifests.load(open_store(str(tmp_path / "undisturbed")), "pets")
 
 
-def killed_after(arguments: list[str], store: Path, seconds: float) -> None:
-    """Start an ingest in a process group of its own, and kill the driver, its Ray and all workers at one moment."""
+def killed_at(moment: str, arguments: list[str], store: Path) -> None:
+    """Start an ingest in a process group of its own; kill driver, Ray and workers together once it says something."""
     command = [sys.executable, str(ROOT / "jobs" / arguments[0]), *arguments[1:], "--store", str(store)]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        command, cwd=ROOT, env=plain_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        said = any(line.startswith(moment) for line in process.stderr)
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+    assert said
