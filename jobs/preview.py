@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pawcast import console, files, images
-from pawcast import recipe as recipes
+from pawcast import console, files, images, recipes
 from pawcast.console import Result, StoreOption
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import shards

@@ -4,47 +4,87 @@ from typing import Annotated
 
 import typer
 
-from pawcast import console
-from pawcast import recipe as recipes
+from pawcast import console, plugins, recipes
 from pawcast.console import Result, StoreOption
+from pawcast.errors import UsageError
 from pawcast.settings import store_uri
 from pawcast.store import open_store
-from pawcast.training.trainer import Trained, Workers, train
-from pawcast.training.worker import Progress
+from pawcast.training import run as runs
+from pawcast.training.progress import Progress
+from pawcast.training.run import Workers
+from pawcast.training.trainer import Trained, Watch
+from pawcast.training.trainer import resume as resume_run
+from pawcast.training.trainer import train as train_run
 
 
 def main(
-    dataset: Annotated[str, typer.Option(help="NAME, or NAME@DIGEST.")],
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(recipes.RECIPES)}.")] = "article",
-    workers: Annotated[int, typer.Option(min=1, help="Data-parallel workers.")] = 2,
+    dataset: Annotated[str | None, typer.Option(help="NAME, or NAME@DIGEST.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(recipes.RECIPES)}, or package.module:function. [default: article]"),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Data-parallel workers. [default: 2]")] = None,
     run: Annotated[str | None, typer.Option(help="The run's name. [default: recipe and time]")] = None,
-    model: Annotated[str, typer.Option(help="The model to register a version of.")] = "catdog",
+    resume: Annotated[str | None, typer.Option(help="Go on with this run, which was stopped.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The model to register a version of, or a network of your own as package.module:function. "
+            "[default: catdog]"
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="key=value, such as epochs=3 or augment.rotation=10; repeatable."),
     ] = None,
     cpus_per_worker: Annotated[float, typer.Option(min=0.1, help="CPUs that each worker takes from Ray.")] = 1.0,
     gpus_per_worker: Annotated[float, typer.Option(min=0.0, help="GPUs that each worker takes from Ray.")] = 0.0,
-    max_failures: Annotated[int, typer.Option(min=0, help="Lost workers to survive.")] = 0,
+    max_failures: Annotated[int, typer.Option(min=0, help="Lost workers to survive.")] = 3,
     store: StoreOption = None,
 ) -> tuple[Result, str]:
     """Train a recipe on a dataset with data-parallel workers, and register the best epoch as a model version."""
     place = open_store(store_uri(store))
-    config = recipes.resolve(recipe, settings)
-    console.console.print(f"[bold]recipe[/] {config.model_dump_json()}", soft_wrap=True)
-    with console.Stages() as stages:
-        trained = train(
-            place,
-            dataset,
-            config,
-            Workers(workers, cpus_per_worker, gpus_per_worker),
-            run=run,
-            model=model,
-            max_failures=max_failures,
-            on_decoded=lambda done, total: stages("decoding", done, total),
-            on_progress=lambda progress: show(progress, config.epochs, stages),
-            on_note=lambda note: console.console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
+    if resume:
+        given = {"--dataset": dataset, "--recipe": recipe, "--run": run, "--model": model, "--set": settings}
+        if clash := [name for name, value in given.items() if value]:
+            raise UsageError(
+                "--resume goes on with what the run began with", received=" and ".join(clash), expected="--resume alone"
+            )
+        record = runs.load(place, resume)
+        config, chosen = record.recipe, record.workers
+        if workers:
+            chosen = Workers(number=workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
+        console.console.print(
+            f"[bold]resuming[/] {resume}, begun {record.started}: {config.name} on "
+            f"{record.dataset}@{record.dataset_sha256[:12]}",
+            soft_wrap=True,
         )
+    else:
+        if dataset is None:
+            raise UsageError("No dataset", expected="--dataset NAME, or --resume RUN")
+        own = model if model and plugins.is_reference(model) else None
+        config = recipes.resolve(recipe or "article", [*([f"model={own}"] if own else []), *(settings or [])])
+        console.console.print(f"[bold]recipe[/] {config.model_dump_json()}", soft_wrap=True)
+        chosen = Workers(number=workers or 2, cpus=cpus_per_worker, gpus=gpus_per_worker)
+    with console.Stages() as stages:
+        watch = Watch(
+            decoded=lambda done, total: stages("decoding", done, total),
+            progress=lambda progress: show(progress, config.epochs, stages),
+            note=lambda note: console.console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
+        )
+        if resume:
+            trained = resume_run(place, resume, chosen, max_failures=max_failures, watch=watch)
+        else:
+            trained = train_run(
+                place,
+                str(dataset),
+                config,
+                chosen,
+                run=run,
+                model=model if model and not own else "catdog",
+                max_failures=max_failures,
+                watch=watch,
+            )
     return summarise(trained, place.uri)
 
 
@@ -52,6 +92,9 @@ def show(progress: Progress, epochs: int, stages: console.Stages) -> None:
     """Print the network once, move the epoch's bar, and end each epoch with a line."""
     if progress.summary:
         console.console.print(progress.summary, markup=False)
+        return
+    if progress.resumed:
+        console.console.print(f"going on after epoch {progress.resumed} of {epochs}, from its checkpoint")
         return
     epoch = f"epoch {progress.epoch + 1:>2}/{epochs}"
     if row := progress.finished:

@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 
 from pawcast import registry
-from pawcast.recipe import resolve
+from pawcast.recipes import resolve
 from pawcast.registry import Preprocessing
 from pawcast.store import Store, open_store
 

@@ -101,20 +101,31 @@ def _listens(address: str) -> bool:
     return False
 
 
-def require(cpus: float, gpus: float = 0) -> None:
+def require(cpus: float, gpus: float = 0, memory: float = 0) -> None:
     """Refuse early what the cluster could never schedule; Ray itself would wait for ever.
+
+    Args:
+        cpus, gpus: How many.
+        memory: Bytes.
 
     Raises:
         ClusterError: With what is there and what is missing.
     """
     total = ray.cluster_resources()
-    have_cpus, have_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    have_cpus, have_gpus, have_memory = (total.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
     if cpus > have_cpus or gpus > have_gpus:
         raise ClusterError(
             "The cluster is too small for this",
             received=f"{have_cpus:g} CPUs and {have_gpus:g} GPUs",
             expected=f"{cpus:g} CPUs and {gpus:g} GPUs",
             fix="ask for fewer --workers, lower --cpus-per-worker, or add nodes",
+        )
+    if memory > have_memory:
+        raise ClusterError(
+            "The cluster has too little memory for this",
+            received=f"{have_memory / 2**30:.1f} GiB beside the object store",
+            expected=f"{memory / 2**30:.1f} GiB",
+            fix="ask for fewer --workers, start Ray with a smaller --object-store-memory, or add nodes",
         )
 
 

@@ -1,14 +1,10 @@
-"""Recipes: every number that a run depends on, in one frozen, validated, saved object."""
+"""What a recipe is: every number that a run depends on, in one frozen, validated, saved object."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from pawcast.errors import UsageError, near
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Config(BaseModel):
@@ -16,10 +12,11 @@ class _Config(BaseModel):
 
 
 class Augment(_Config):
-    """Ranges of the random warp applied to each training photo (Keras `ImageDataGenerator` semantics).
+    """Ranges of what is done to each training photo: one random warp, then its colours, then a hole.
 
-    Shear is in degrees. Recipes of the article's time write 0.1, meant as radians, which is 5.7 degrees;
-    today's Keras reads it as a tenth of a degree, which is no shear at all.
+    The first six are those of Keras's `ImageDataGenerator`. Shear is in degrees: recipes of the article's time
+    write 0.1, meant as radians, which is 5.7 degrees; today's Keras reads it as a tenth of a degree, which is no
+    shear at all.
     """
 
     rotation: float = Field(default=0.0, ge=0, le=180, description="degrees, drawn from ±rotation")
@@ -28,117 +25,62 @@ class Augment(_Config):
     shear: float = Field(default=0.0, ge=0, lt=90, description="degrees, ±")
     zoom: float = Field(default=0.0, ge=0, lt=1, description="each axis is scaled by 1 ± zoom")
     horizontal_flip: bool = Field(default=False, description="mirror half of the photos")
+    crop_area: float = Field(default=1.0, gt=0, le=1, description="the smallest part of the area that a crop keeps")
+    crop_aspect: float = Field(default=1.0, ge=1, le=4, description="a crop's sides are up to this ratio apart")
+    brightness: float = Field(default=0.0, ge=0, lt=1, description="added to all channels, ±")
+    contrast: float = Field(default=0.0, ge=0, lt=1, description="distance from middle grey, times 1 ± contrast")
+    saturation: float = Field(default=0.0, ge=0, le=1, description="distance from the pixel's grey, times 1 ± it")
+    cutout: float = Field(default=0.0, ge=0, lt=1, description="side of a grey square, fraction of the photo's")
 
 
 class Recipe(_Config):
     """One complete training configuration. Saved with the run and with the model, and shown at the start."""
 
     name: str
-    model: Literal["article", "small"] = Field(default="article", description="a builder in `models`")
-    image_size: int = Field(default=150, ge=32, le=1024, description="height and width in pixels")
+    model: str = Field(default="article", description="a network of `models`, or package.module:function")
+    image_size: int = Field(default=150, ge=32, le=1024, description="height and width in pixels, as served")
+    train_sizes: tuple[tuple[float, int], ...] = Field(
+        default=(), description="pairs of (until, pixels): smaller photos until that share of the epochs is over"
+    )
+    mirror: bool = Field(default=False, description="a prediction is the mean of the photo's and its mirror image's")
     dropout: float = Field(default=0.5, ge=0, lt=1)
+    width: float = Field(default=1.0, gt=0, le=8, description="channels of the residual network, times this")
+    pretrained: str | None = Field(default=None, description="weights to begin with: a file, a URI, or a package")
+    frozen_epochs: int = Field(default=0, ge=0, description="epochs that train only what comes after the backbone")
+    frozen_learning_rate: float = Field(default=1e-3, gt=0, description="the constant rate of those epochs")
     augment: Augment = Augment()
-    optimizer: Literal["rmsprop"] = "rmsprop"
+    optimizer: Literal["rmsprop", "sgd", "adamw", "muon"] = "rmsprop"
     learning_rate: float = Field(default=1e-3, gt=0, description="its peak")
-    momentum: float = Field(default=0.0, ge=0, lt=1, description="of RMSprop's steps")
-    schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine falls to 0")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="of RMSprop's steps; Nesterov's of SGD's")
+    weight_decay: float = Field(default=0.0, ge=0, lt=1, description="decoupled; kernels only")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="training's targets, this much nearer to ½")
+    schedule: Literal["constant", "cosine", "linear"] = Field(default="constant", description="cosine, linear: to 0")
     warmup_epochs: float = Field(default=0.0, ge=0, description="epochs of linear rise to the peak")
     epochs: int = Field(default=10, ge=1, le=10_000)
+    patience: int = Field(default=0, ge=0, description="stop after so many epochs without a better one; 0: never")
     batch_size: int = Field(default=128, ge=1, le=65_536, description="global, over all workers")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of the network's arithmetic; auto: bfloat16 where the hardware has it"
+    )
+    deterministic: bool = Field(default=False, description="the same seed gives the same weights, bit for bit")
     seed: int = Field(default=0, ge=0, lt=2**31)
 
+    @model_validator(mode="after")
+    def _sizes_follow_each_other(self) -> Self:
+        shares = [share for share, _ in self.train_sizes]
+        if self.train_sizes and (shares != sorted(set(shares)) or shares[0] <= 0 or shares[-1] != 1):
+            raise ValueError(f"train_sizes: shares must rise from above 0 to 1, not {shares}")
+        if any(not 32 <= size <= 1024 for _, size in self.train_sizes):
+            raise ValueError("train_sizes: 32 to 1024 pixels")
+        if self.frozen_epochs >= self.epochs:
+            raise ValueError(f"frozen_epochs ({self.frozen_epochs}) must be fewer than epochs ({self.epochs})")
+        return self
 
-def article() -> Recipe:
-    """The well-known article's network and augmentation, trained data-parallel.
+    def size_at(self, epoch: int) -> int:
+        """Height and width of the network's photos in an epoch, counted from 0."""
+        return next((size for share, size in self.train_sizes if epoch < share * self.epochs), self.image_size)
 
-    Command: python jobs/train.py --dataset dogs-vs-cats --recipe article --workers 2
-    Hardware: 2 cores of an AMD EPYC without AVX-512 or AMX, no GPU, shared with other work
-    Minutes: 94 for 19 epochs; an epoch took 241 s at best
-    Score: 0.9038 on 5,500 validation photos, 0.903 on the 1,000 held out (one seed)
-
-    Without momentum, at a rate of 5e-4, validation stood at 0.669 after two epochs; with it, at 0.747.
-    The article's constant rate leaves the last epoch to luck, so the rate here falls along a cosine, and the
-    epoch with the best validation accuracy is the one that is registered.
-    """
-    return Recipe(
-        name="article",
-        model="article",
-        image_size=150,
-        dropout=0.3,
-        augment=Augment(rotation=20, width_shift=0.1, height_shift=0.1, shear=5.7, zoom=0.2, horizontal_flip=True),
-        learning_rate=1e-4,
-        momentum=0.9,
-        schedule="cosine",
-        warmup_epochs=0.5,
-        epochs=19,
-        batch_size=128,
-    )
-
-
-def smoke() -> Recipe:
-    """A small network at 64 px for the demo and the tests: seconds an epoch, on drawn photos.
-
-    Command: make demo
-    Hardware: 2 cores, no GPU
-    Minutes: about 1
-    Score: above 0.9 on the demo's drawn cats and dogs; meaningless on real photos
-    """
-    return Recipe(
-        name="smoke",
-        model="small",
-        image_size=64,
-        dropout=0.2,
-        augment=Augment(rotation=15, width_shift=0.1, height_shift=0.1, shear=5, zoom=0.1, horizontal_flip=True),
-        learning_rate=2e-3,
-        schedule="cosine",
-        warmup_epochs=0.5,
-        epochs=6,
-        batch_size=64,
-    )
-
-
-RECIPES: dict[str, Callable[[], Recipe]] = {make.__name__: make for make in (article, smoke)}
-
-
-def resolve(name: str, overrides: list[str] | None = None) -> Recipe:
-    """Return the named recipe with `key=value` overrides applied; nested keys are dotted.
-
-    Example:
-        >>> resolve("article", ["epochs=3", "augment.rotation=10"]).epochs
-        3
-
-    Raises:
-        UsageError: For an unknown recipe or key (with near matches), or a value out of range.
-    """
-    if name not in RECIPES:
-        raise UsageError("Unknown recipe", received=repr(name), expected=near(name, RECIPES))
-    values = RECIPES[name]().model_dump()
-    for override in overrides or []:
-        _set(values, override)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"Invalid value for `{key}`", received=repr(first["input"]), expected=first["msg"]) from None
-
-
-def _set(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise UsageError("Malformed --set", received=repr(override), expected="key=value")
-    *parents, leaf = key.split(".")
-    target = values
-    for parent in parents:
-        if not isinstance(target.get(parent), dict):
-            raise UsageError("Unknown key in --set", received=repr(key), expected=near(parent, target))
-        target = target[parent]
-    if leaf not in target:
-        raise UsageError("Unknown key in --set", received=repr(key), expected=near(leaf, target))
-    # YAML 1.1 reads `1e-3` as text; pydantic turns it into the field's type and says so when it can't.
-    try:
-        target[leaf] = yaml.safe_load(text) if text else text
-    except yaml.YAMLError:
-        raise UsageError(
-            f"Unreadable value for `{key}`", received=repr(text), expected="a number, true or false"
-        ) from None
+    @property
+    def decode_size(self) -> int:
+        """Height and width at which photos are decoded: the largest that training or validation needs."""
+        return max([self.image_size, *(size for _, size in self.train_sizes)])

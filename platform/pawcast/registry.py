@@ -19,6 +19,9 @@ from pawcast.errors import ConflictError, IntegrityError, NotFoundError, UsageEr
 from pawcast.recipe import Recipe
 from pawcast.store import Store
 
+WEIGHTS = "model.weights.h5"
+"""A version's weights among its files, in Keras's format."""
+
 _ATTEMPTS = 20
 
 
@@ -34,11 +37,15 @@ class File(_Record):
 
 
 class Preprocessing(_Record):
-    """What to do to a photo before the network sees it: `images.load` at this size, then times `scale`."""
+    """What to do to a photo before the network sees it: `images.load` at this size, then times `scale`.
+
+    With `mirror` the network sees the photo and its mirror image, and the probability is the mean of both.
+    """
 
     image_size: int
     resize: Literal["area or bilinear, aspect ratio not kept"] = "area or bilinear, aspect ratio not kept"
     scale: float = 1 / 255
+    mirror: bool = False
 
 
 class Version(_Record):

@@ -14,16 +14,16 @@ from PIL import Image
 from ray.train import RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from pawcast import recipe as recipes
-from pawcast import registry
+from pawcast import recipes, registry
 from pawcast.dataset.ingest import ingest
 from pawcast.errors import ClusterError, ConflictError, NotFoundError, TrainingError, UsageError
 from pawcast.inference.engine import Engine
+from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
-from pawcast.training.checkpoint import WEIGHTS
 from pawcast.training.collective import TensorFlowClusterConfig
-from pawcast.training.trainer import Trained, Workers, train
-from pawcast.training.worker import Progress
+from pawcast.training.progress import Progress
+from pawcast.training.run import Workers
+from pawcast.training.trainer import Trained, Watch, train
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 HALF = 0.5
@@ -38,7 +38,7 @@ def store(tmp_path_factory, photos, local_ray) -> Store:
 
 def run(store: Store, workers: int, name: str, *settings: str, **options) -> Trained:
     config = recipes.resolve("smoke", ["image_size=48", "epochs=2", *settings])
-    return train(store, "pets", config, Workers(workers, cpus=HALF), run=name, **options)
+    return train(store, "pets", config, Workers(number=workers, cpus=HALF), run=name, **options)
 
 
 def test_two_and_three_workers_give_the_loss_curve_of_one(store):
@@ -77,11 +77,11 @@ def weights_of(store: Store, trained: Trained) -> list[np.ndarray]:
 
 def test_a_run_leaves_all_that_it_promises_and_a_second_one_equals_it(store):
     seen: list[Progress] = []
-    trained = run(store, 2, "whole", on_progress=seen.append)
+    trained = run(store, 2, "whole", watch=Watch(progress=seen.append))
     files = set(store.list("runs/whole/"))
     for name in ("run.json", "history.json", "curves.png", "summary.txt", "model.weights.h5"):
         assert f"runs/whole/{name}" in files
-    assert any("/checkpoint_" in key for key in files)
+    assert {"runs/whole/checkpoints/000001/state.json", "runs/whole/checkpoints/000002/state.json"} <= files
     history = json.loads(store.get("runs/whole/history.json"))
     assert {"acc", "val_acc", "loss", "val_loss", "seconds"} <= set(history)
     assert all(len(values) == 2 for values in history.values())
@@ -123,7 +123,7 @@ def test_ranks_that_disagree_stop_the_run(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(store):
-    with pytest.raises(TrainingError, match="stopped being a number in epoch 1"):
+    with pytest.raises(TrainingError, match=r"stopped being a number in epoch 1, step \d"):
         run(store, 2, "diverged", "learning_rate=3e38", "warmup_epochs=0")
 
 
@@ -138,5 +138,5 @@ def test_wrong_use_is_refused_before_any_worker_starts(store):
     with pytest.raises(ClusterError, match="2 CPUs"):
         run(store, 100, "d", "batch_size=128")
     with pytest.raises(NotFoundError, match="did you mean 'pets'"):
-        train(store, "pest", recipes.resolve("smoke"), Workers(1))
+        train(store, "pest", recipes.resolve("smoke"), Workers(number=1))
     assert not any(store.exists(f"runs/{name}/run.json") for name in "bcd")

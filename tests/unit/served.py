@@ -12,10 +12,9 @@ import httpx
 from fastapi import FastAPI
 
 from pawcast import registry
-from pawcast.recipe import resolve
-from pawcast.registry import Preprocessing, Version
+from pawcast.recipes import resolve
+from pawcast.registry import WEIGHTS, Preprocessing, Version
 from pawcast.store import Store
-from pawcast.training.checkpoint import WEIGHTS
 from pawcast_serve.api import create_api
 from pawcast_serve.service import Service
 

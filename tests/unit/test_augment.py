@@ -1,11 +1,12 @@
-"""The warp, checked against plain numpy and against itself."""
+"""Warp, colours and holes, checked against plain numpy and against themselves."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from pawcast.augment import compose, draw_transforms, to_unit, warp
+from pawcast import augment
+from pawcast.augment import Draws, compose, draw, recolour, to_unit, unchanged, warp
 from pawcast.devices import configure_tensorflow
 from pawcast.recipe import Augment
 
@@ -25,11 +26,15 @@ def photo() -> np.ndarray:
 
 
 def transform(**change: float) -> np.ndarray:
-    return compose(SIZE, **{key: np.array([value]) for key, value in {**NEUTRAL, **change}.items()})
+    return compose(SIZE, SIZE, **{key: np.array([value]) for key, value in {**NEUTRAL, **change}.items()})
 
 
 def warped(photo: np.ndarray, **change: float) -> np.ndarray:
-    return warp(photo[None], transform(**change)).numpy()[0]
+    return warp(photo[None], transform(**change), SIZE).numpy()[0]
+
+
+def transforms(augment: Augment, photos: int, seed: int = 0) -> np.ndarray:
+    return draw(augment, SIZE, SIZE, photos, seed, epoch=0).transforms
 
 
 def by_numpy(photo: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -73,36 +78,93 @@ def test_zoom_and_shear_keep_the_centre_and_change_what_they_should():
         assert a0 * centre + a1 * centre + a2 == pytest.approx(centre, abs=1e-4)
         assert b0 * centre + b1 * centre + b2 == pytest.approx(centre, abs=1e-4)
     assert transform(zoom_x=1.3)[0, 0] == pytest.approx(1.3)
-    assert transform(shear=0.3)[0, 3] == pytest.approx(-np.sin(0.3))
+    assert transform(shear=0.3)[0, 1] == pytest.approx(-np.sin(0.3))
 
 
 @pytest.mark.parametrize("photo_index", range(4))
 def test_the_graph_agrees_with_numpy_on_all_seven_together(photo, photo_index):
-    matrix = draw_transforms(FULL, SIZE, 4, seed=1, epoch=0)[photo_index : photo_index + 1]
-    np.testing.assert_allclose(warp(photo[None], matrix).numpy()[0], by_numpy(photo, matrix), atol=2e-3)
+    matrix = transforms(FULL, 4, seed=1)[photo_index : photo_index + 1]
+    np.testing.assert_allclose(warp(photo[None], matrix, SIZE).numpy()[0], by_numpy(photo, matrix), atol=2e-3)
 
 
 def test_draws_depend_on_seed_epoch_and_photo_alone():
-    draws = draw_transforms(FULL, SIZE, 50, seed=7, epoch=3)
-    np.testing.assert_array_equal(draws, draw_transforms(FULL, SIZE, 50, seed=7, epoch=3))
-    np.testing.assert_array_equal(draws[:20], draw_transforms(FULL, SIZE, 20, seed=7, epoch=3))
-    assert (draws != draw_transforms(FULL, SIZE, 50, seed=8, epoch=3)).any(1).all()
-    assert (draws != draw_transforms(FULL, SIZE, 50, seed=7, epoch=4)).any(1).all()
-    assert len(np.unique(draws, axis=0)) == 50
+    everything = FULL.model_copy(
+        update={"crop_area": 0.4, "brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "cutout": 0.3}
+    )
+    draws = draw(everything, SIZE, SIZE, 50, seed=7, epoch=3)
+    for again, fewer, part in zip(
+        draw(everything, SIZE, SIZE, 50, seed=7, epoch=3), draw(everything, SIZE, SIZE, 20, seed=7, epoch=3), draws,
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(part, again)
+        np.testing.assert_array_equal(part[:20], fewer)
+    for other in (draw(everything, SIZE, SIZE, 50, seed=8, epoch=3), draw(everything, SIZE, SIZE, 50, seed=7, epoch=4)):
+        assert all((mine != theirs).any(1).all() for mine, theirs in zip(draws, other, strict=True))
+    assert len(np.unique(draws.transforms, axis=0)) == 50
+    some = np.array([4, 0])
+    assert all((part[some] == rows).all() for part, rows in zip(draws, draws.of(some), strict=True))
 
 
 def test_ranges_are_kept_and_reached():
-    shifts = draw_transforms(Augment(width_shift=0.25), SIZE, 2_000, seed=0, epoch=0)[:, 2]
+    shifts = transforms(Augment(width_shift=0.25), 2_000)[:, 2]
     assert np.abs(shifts).max() <= 0.25 * SIZE + 1e-4
     assert np.abs(shifts).max() > 0.24 * SIZE
-    flips = draw_transforms(Augment(horizontal_flip=True), SIZE, 2_000, seed=0, epoch=0)[:, 0] < 0
+    flips = transforms(Augment(horizontal_flip=True), 2_000)[:, 0] < 0
     assert 0.45 < flips.mean() < 0.55
 
 
 def test_switching_one_off_leaves_the_others():
-    alone = draw_transforms(Augment(width_shift=0.2), SIZE, 30, seed=0, epoch=0)[:, 2]
-    beside = draw_transforms(Augment(width_shift=0.2, zoom=0.0, height_shift=0.1), SIZE, 30, seed=0, epoch=0)[:, 2]
+    alone = transforms(Augment(width_shift=0.2), 30)[:, 2]
+    beside = transforms(Augment(width_shift=0.2, zoom=0.0, height_shift=0.1), 30)[:, 2]
     np.testing.assert_allclose(alone, beside, atol=1e-5)
+
+
+def test_a_crop_keeps_its_share_of_the_area_within_the_photo():
+    rows = transforms(Augment(crop_area=0.35, crop_aspect=4 / 3), 2_000)
+    across, down = rows[:, 0], rows[:, 4]
+    area, ratio = across * down, across / down
+    assert area.min() == pytest.approx(0.35, abs=0.01)
+    assert 0.65 < area.mean() < 0.7
+    assert ratio.max() <= 4 / 3 + 1e-3
+    assert ratio.min() >= 3 / 4 - 1e-3
+    # The edges of the first and of the last pixel, in the photo's own pixels.
+    for scale, offset in ((across, rows[:, 2]), (down, rows[:, 5])):
+        assert (offset + scale * -0.5 >= -0.5 - 1e-3).all()
+        assert (offset + scale * (SIZE - 0.5) <= SIZE - 0.5 + 1e-3).all()
+
+
+def test_scaling_keeps_edges_where_they_are():
+    ramp = np.broadcast_to((np.arange(48, dtype=np.float32) + 0.5)[:, None] / 48, (1, 48, 48, 3))
+    half = warp(ramp, unchanged(48, 24, 1).transforms, 24).numpy()
+    assert half.shape == (1, 24, 24, 3)
+    np.testing.assert_allclose(half[0, 0, :, 0], (np.arange(24) + 0.5) / 24, atol=1e-5)
+
+
+def test_colours_are_those_of_the_formula(photo):
+    brightness, contrast, saturation = 0.1, 1.2, 0.7
+    grey = photo @ np.array([0.299, 0.587, 0.114], np.float32)
+    expected = grey[..., None] + saturation * (photo - grey[..., None])
+    expected = np.clip(contrast * (expected - 0.5) + 0.5 + brightness, 0, 1)
+    found = recolour(photo[None], np.array([[brightness, contrast, saturation]], np.float32)).numpy()[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert 0 < (expected == 1).mean() < 0.5
+
+
+def test_a_hole_hides_its_square_and_nothing_else(photo):
+    hole = np.array([[0.25, 0.5, 0.75, 1.2]], np.float32)
+    found = augment.cut(photo[None], hole).numpy()[0]
+    expected = photo.copy()
+    expected[12:, 6:18] = 0.5
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_off_changes_nothing(photo):
+    draws = draw(Augment(), SIZE, SIZE, 1, seed=3, epoch=1)
+    np.testing.assert_allclose(augment.apply(Augment(), photo[None], draws, SIZE).numpy()[0], photo, atol=1e-5)
+    strong = Draws(draws.transforms, np.array([[0.5, 2, 0]], np.float32), np.array([[0, 0, 1, 1]], np.float32))
+    np.testing.assert_allclose(augment.apply(Augment(), photo[None], strong, SIZE).numpy()[0], photo, atol=1e-5)
+    changed = augment.apply(Augment(brightness=0.1, cutout=0.5), photo[None], strong, SIZE).numpy()[0]
+    assert (changed == 0.5).all()
 
 
 def test_rescaling_is_one_over_255():

@@ -45,7 +45,7 @@ def ours(rotation=0.0, shift_x=0.0, shift_y=0.0, shear=0.0, zoom_x=1.0, zoom_y=1
         "rotation": np.deg2rad(rotation), "shift_x": shift_x, "shift_y": shift_y, "shear": np.deg2rad(shear),
         "zoom_x": zoom_x, "zoom_y": zoom_y, "flip": False,
     }  # fmt: skip
-    return compose(SIZE, **{key: np.array([value]) for key, value in values.items()})[0, :6]
+    return compose(SIZE, SIZE, **{key: np.array([value]) for key, value in values.items()})[0, :6]
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,10 @@ def ours(rotation=0.0, shift_x=0.0, shift_y=0.0, shear=0.0, zoom_x=1.0, zoom_y=1
         ({"rotation": 17}, {"theta": 17}),
         ({"shift_x": 3, "shift_y": -5}, {"tx": 3, "ty": -5}),
         ({"zoom_x": 1.2, "zoom_y": 0.8}, {"zx": 1.2, "zy": 0.8}),
+        ({"shear": 9}, {"shear": 9}),
         (
-            {"rotation": 17, "shift_x": 3, "shift_y": -5, "zoom_x": 1.2, "zoom_y": 0.8},
-            {"theta": 17, "tx": 3, "ty": -5, "zx": 1.2, "zy": 0.8},
+            {"rotation": 17, "shift_x": 3, "shift_y": -5, "shear": 9, "zoom_x": 1.2, "zoom_y": 0.8},
+            {"theta": 17, "tx": 3, "ty": -5, "shear": 9, "zx": 1.2, "zy": 0.8},
         ),
     ],
 )

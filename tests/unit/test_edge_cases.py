@@ -14,7 +14,7 @@ from pawcast import images, registry, sources
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset.manifest import Manifest
 from pawcast.errors import ImageError, IntegrityError, NotFoundError, PawcastError, StoreError, UsageError
-from pawcast.recipe import resolve
+from pawcast.recipes import resolve
 from pawcast.registry import Preprocessing
 from pawcast.store import Store, open_store
 from pawcast.store.folder import FolderStore

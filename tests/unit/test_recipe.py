@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from pawcast.errors import UsageError
-from pawcast.recipe import RECIPES, resolve
+from pawcast.recipes import RECIPES, resolve
 
 
 @pytest.mark.parametrize("name", RECIPES)

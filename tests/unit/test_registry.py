@@ -6,7 +6,7 @@ import pytest
 
 from pawcast import registry
 from pawcast.errors import IntegrityError, NotFoundError, UsageError
-from pawcast.recipe import resolve
+from pawcast.recipes import resolve
 from pawcast.registry import Preprocessing, Version
 from pawcast.store import Store, open_store
 

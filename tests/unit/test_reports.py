@@ -12,7 +12,8 @@ from PIL import Image
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import shards
 from pawcast.errors import ImageError, NotFoundError
-from pawcast.recipe import Augment, article
+from pawcast.recipe import Augment
+from pawcast.recipes import article
 from pawcast.reports.curves import draw_curves
 from pawcast.reports.gallery import Tile, draw_contact_sheet
 from pawcast.reports.metrics import draw_confusion

@@ -12,8 +12,8 @@ import pytest
 from pawcast import registry
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import scores
+from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
-from pawcast.training.checkpoint import WEIGHTS
 from pawcast_serve.service import Service
 from tests.conftest import encode
 from tests.unit.served import MODEL, client, publish

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 
 from pawcast.devices import configure_tensorflow
-from pawcast.errors import IntegrityError
-from pawcast.recipe import resolve
+from pawcast.recipes import resolve
+from pawcast.store import open_store
+from pawcast.training import checkpoint
+from pawcast.training.checkpoint import State
 from pawcast.training.feed import Feed, epoch_order
 from pawcast.training.schedule import learning_rate
+from pawcast.training.worker import best_epoch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tensorflow():
+    configure_tensorflow(1)
 
 
 def make_feed(photos: int, batch: int, rank: int, world: int) -> Feed:
@@ -39,26 +47,52 @@ def test_the_ranks_slices_make_up_the_batch_of_one_worker(photos, batch, world):
         slices = [rank[step] for rank in ranks]
         together = [index for part in slices for index in indices(part)]
         assert together == indices(whole) == order[step * batch : (step + 1) * batch].tolist()
-        assert len({part.pixels.shape for part in slices}) == 1
+        counts = [len(indices(part)) for part in slices]
+        assert max(counts) - min(counts) <= 1
         assert all(part.photos == len(together) for part in slices)
         for part in slices:
+            # A photo without weight is there only where there is no other.
+            assert len(part.pixels) == max(len(indices(part)), 1)
             own = part.weights > 0
             assert part.labels[own].tolist() == [index % 2 for index in indices(part)]
-            assert not part.pixels[~own].any()
     assert sorted(i for step in alone for i in indices(step)) == list(range(photos))
 
 
-def test_a_photo_keeps_its_warp_wherever_it_lands():
-    first = {i: t for b in make_feed(40, 8, 0, 1).shuffled(0) for i, t in zip(indices(b), b.transforms, strict=False)}
+def test_a_photo_keeps_its_draws_wherever_it_lands():
+    def rows(batch):
+        return zip(indices(batch), *batch.draws, strict=True)
+
+    first = {i: draws for batch in make_feed(40, 8, 0, 1).shuffled(0) for i, *draws in rows(batch)}
     for rank in (0, 1):
         for batch in make_feed(40, 8, rank, 2).shuffled(0):
-            for index, warp in zip(indices(batch), batch.transforms, strict=False):
-                np.testing.assert_array_equal(warp, first[index])
+            for index, *draws in rows(batch):
+                for mine, theirs in zip(draws, first[index], strict=True):
+                    np.testing.assert_array_equal(mine, theirs)
 
 
-def test_validation_comes_in_order_and_whole():
-    seen = [i for batch in make_feed(23, 5, 0, 1).in_order() for i in indices(batch)]
-    assert seen == list(range(23))
+def test_validation_comes_in_order_and_whole_in_the_size_asked_for():
+    feed = make_feed(23, 5, 0, 1)
+    assert [i for batch in feed.in_order(32) for i in indices(batch)] == list(range(23))
+    assert {batch.pixels.shape[1:] for batch in feed.in_order(40)} == {(40, 40, 3)}
+
+
+def test_photos_grow_with_the_epochs_and_shrink_no_further_than_crops_need():
+    recipe = resolve("article", ["image_size=64", "train_sizes=[[0.5, 32], [1, 48]]", "epochs=4"])
+    assert [recipe.size_at(epoch) for epoch in range(4)] == [32, 32, 48, 48]
+    assert recipe.decode_size == 64
+    blocks = [np.zeros((6, 64, 64, 3), np.uint8)]
+
+    def sides(*settings: str) -> list[int]:
+        again = resolve(
+            "article", [f"train_sizes={[list(pair) for pair in recipe.train_sizes]}", "epochs=4", *settings]
+        )
+        feed = Feed(blocks, np.arange(6) % 2, again, 0, 1)
+        return [next(iter(feed.shuffled(epoch))).pixels.shape[1] for epoch in (0, 3)]
+
+    assert sides("image_size=64") == [32, 48]
+    assert sides("image_size=64", "augment.crop_area=0.35") == [39, 58]
+    # Never more than there is.
+    assert sides("image_size=64", "augment.crop_area=0.01")[1] == 64
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
@@ -78,12 +112,8 @@ def test_the_rate_rises_then_falls_to_nothing():
     assert {learning_rate(constant, step, 20) for step in (0, 50, 199)} == {0.5}
 
 
-def test_networks_have_the_documented_shape(tmp_path):
-    configure_tensorflow(1)
-    import keras
-
+def test_networks_have_the_documented_shape():
     from pawcast import models
-    from pawcast.training import checkpoint
 
     article = models.build(resolve("article"))
     assert article.count_params() == 3_453_121
@@ -93,19 +123,88 @@ def test_networks_have_the_documented_shape(tmp_path):
     assert out.shape == (3, 1)
     assert ((out > 0) & (out < 1)).all()
 
-    def made() -> tuple[keras.Model, keras.Optimizer]:
-        network = models.build(resolve("smoke"))
-        optimizer = keras.optimizers.RMSprop(0.01, momentum=0.9)
-        optimizer.build(network.trainable_variables)
-        return network, optimizer
 
+def test_the_rate_of_a_frozen_backbone_is_its_own_and_the_rest_begins_after_it():
+    recipe = resolve(
+        "article",
+        ["schedule=linear", "learning_rate=1", "warmup_epochs=1", "epochs=6", "frozen_epochs=2", "momentum=0"],
+    )
+    rates = [learning_rate(recipe, step, 10) for step in range(60)]
+    assert set(rates[:20]) == {recipe.frozen_learning_rate}
+    assert rates[20] == pytest.approx(0.1)
+    assert max(rates) == rates[29] == rates[30] == 1
+    assert rates[45] == pytest.approx(0.5, abs=0.15)
+    assert 0 < rates[-1] < 0.05
+
+
+def made(recipe: str = "smoke", *settings: str):
+    from pawcast import models
+    from pawcast.training import optimizer
+
+    config = resolve(recipe, list(settings))
+    network = models.build(config)
+    return network, optimizer.make(config, network.trainable_variables)
+
+
+def state(epochs: int, **change) -> State:
+    return State(epochs_done=epochs, history={"val_acc": [0.5] * epochs}, best_epoch=0, **change)
+
+
+def leave(store, epochs: int, network, optimizer) -> None:
+    weights = checkpoint.weights_of(network)
+    checkpoint.save(store, "run", state(epochs), weights, weights, optimizer)
+
+
+def test_a_checkpoint_brings_back_network_and_optimizer(tmp_path):
+    store = open_store(str(tmp_path))
     network, optimizer = made()
     optimizer.apply([np.ones(v.shape, np.float32) for v in network.trainable_variables], network.trainable_variables)
-    checkpoint.save(tmp_path, network, optimizer, {"epochs_done": 3})
+    leave(store, 3, network, optimizer)
+    found, files = checkpoint.newest(store, "run")
+    assert found.epochs_done == 3
     other, fresh = made()
-    assert checkpoint.restore(tmp_path, other, fresh)["epochs_done"] == 3
+    checkpoint.put_into(other, fresh, files)
     for a, b in zip([*network.weights, *optimizer.variables], [*other.weights, *fresh.variables], strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-    (tmp_path / "optimizer.npz").write_bytes(b"cut")
-    with pytest.raises(IntegrityError, match="not whole"):
-        checkpoint.restore(tmp_path, other, fresh)
+
+
+@pytest.mark.parametrize("harm", ["cut", "lost", "no state", "no json"])
+def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, harm):
+    store = open_store(str(tmp_path))
+    assert checkpoint.newest(store, "run") is None
+    network, optimizer = made()
+    for epochs in (1, 2, 3):
+        leave(store, epochs, network, optimizer)
+    folder = "runs/run/checkpoints/"
+    assert sorted({key.split("/")[3] for key in store.list(folder)}) == ["000002", "000003"]
+    newest = f"{folder}000003/"
+    if harm == "cut":
+        store.put(newest + "optimizer.npz", store.get(newest + "optimizer.npz")[:-1])
+    elif harm == "lost":
+        store.delete(newest + "best.weights.h5")
+    elif harm == "no state":
+        store.delete(newest + "state.json")
+    else:
+        store.put(newest + "state.json", b"{")
+    assert checkpoint.newest(store, "run")[0].epochs_done == 2
+    # The epoch is done again, and whole this time.
+    leave(store, 3, network, optimizer)
+    assert checkpoint.newest(store, "run")[0].epochs_done == 3
+
+
+def test_the_best_epoch_is_the_first_best_one_of_the_latest_size():
+    recipe = resolve("article", ["train_sizes=[[0.5, 64], [1, 96]]", "epochs=4"])
+    assert best_epoch(recipe, [0.9]) == 0
+    assert best_epoch(recipe, [0.9, 0.8]) == 0
+    assert best_epoch(recipe, [0.9, 0.8, 0.7]) == 2
+    assert best_epoch(recipe, [0.9, 0.8, 0.7, 0.7]) == 2
+
+
+def test_weights_decay_only_where_they_multiply():
+    network, optimizer = made("article", "optimizer=sgd", "weight_decay=0.1", "model=residual", "image_size=32")
+    before = [np.asarray(v) for v in network.trainable_variables]
+    optimizer.learning_rate.assign(0.5)
+    optimizer.apply([np.zeros(v.shape, np.float32) for v in network.trainable_variables], network.trainable_variables)
+    for variable, old in zip(network.trainable_variables, before, strict=True):
+        factor = 0.95 if variable.name == "kernel" else 1.0
+        np.testing.assert_allclose(np.asarray(variable), old * factor, rtol=1e-6)

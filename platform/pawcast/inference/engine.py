@@ -9,9 +9,8 @@ import numpy as np
 
 from pawcast import registry
 from pawcast.devices import configure_tensorflow, usable_cpus
-from pawcast.registry import Version
+from pawcast.registry import WEIGHTS, Version
 from pawcast.store import Store
-from pawcast.training.checkpoint import WEIGHTS
 
 MAX_BATCH = 64
 """Photos in one call of the network: more gains nothing on a CPU and costs memory."""

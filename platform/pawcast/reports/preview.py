@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from pawcast.augment import compose, draw_transforms, to_unit, warp
+from pawcast.augment import Draws, apply, compose, draw, to_unit, unchanged
 from pawcast.devices import configure_tensorflow
 from pawcast.recipe import Augment
 from pawcast.reports.gallery import Tile, draw_contact_sheet
 
 _DRAWS = 16
+_NEUTRAL = {"rotation": 0.0, "shift_x": 0.0, "shift_y": 0.0, "shear": 0.0, "zoom_x": 1.0, "zoom_y": 1.0, "flip": 0.0}
 
 
 def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0) -> bytes:
@@ -26,8 +27,8 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
     """
     size = len(pixels)
     near, far = 1 - augment.zoom, 1 + augment.zoom
-    # Caption, range, and the end of that range as `compose` takes it.
-    alone: list[tuple[str, str, dict[str, float]]] = [
+    # Caption, range, and the one change at the end of that range.
+    warps: list[tuple[str, str, dict[str, float]]] = [
         ("rotation", f"±{augment.rotation:g}°", {"rotation": np.deg2rad(augment.rotation)}),
         ("width shift", f"±{augment.width_shift:g} of the width", {"shift_x": augment.width_shift * size}),
         ("height shift", f"±{augment.height_shift:g} of the height", {"shift_y": augment.height_shift * size}),
@@ -35,23 +36,40 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
         ("zoom in", f"shows {near:g} of each side", {"zoom_x": near, "zoom_y": near}),
         ("zoom out", f"shows {far:g} of each side", {"zoom_x": far, "zoom_y": far}),
         ("horizontal flip", "half of the photos", {"flip": augment.horizontal_flip}),
+        (
+            "crop",
+            f"keeps {augment.crop_area:g} of the area or more",
+            {"crop_x": augment.crop_area**0.5, "crop_y": augment.crop_area**0.5},
+        ),
     ]
-    neutral = {
-        "rotation": 0.0,
-        "shift_x": 0.0,
-        "shift_y": 0.0,
-        "shear": 0.0,
-        "zoom_x": 1.0,
-        "zoom_y": 1.0,
-        "flip": False,
-    }
-    rows = [{**neutral, **change} for *_, change in alone]
-    singles = compose(size, **{key: np.array([row[key] for row in rows]) for key in neutral})
-    draws = draw_transforms(augment, size, _DRAWS, seed, epoch=0)
+    colours: list[tuple[str, str, tuple[float, float, float]]] = [
+        ("brightness", f"±{augment.brightness:g}", (augment.brightness, 1, 1)),
+        ("contrast", f"± {augment.contrast:.0%}", (0, 1 + augment.contrast, 1)),
+        ("saturation", f"± {augment.saturation:.0%}", (0, 1, 1 + augment.saturation)),
+    ]
+    edge = (1 - augment.cutout) / 2
+    count = len(warps) + len(colours) + 1
+    singles = unchanged(size, size, count)
+    for row, (*_, change) in enumerate(warps):
+        whole = {**_NEUTRAL, **change}
+        singles.transforms[row] = compose(size, size, **{key: np.array([value]) for key, value in whole.items()})[0]
+    singles.colours[len(warps) : -1] = [values for *_, values in colours]
+    singles.holes[-1] = [edge, edge, 1 - edge, 1 - edge]
+    # A hole of no width hides nothing.
+    singles.holes[:-1] = 0
+    plain = unchanged(size, size, 1)
+    captions = [
+        *(
+            (caption, limits if (singles.transforms[i] != plain.transforms[0]).any() else "off")
+            for i, (caption, limits, _) in enumerate(warps)
+        ),
+        *((caption, limits if values != (0, 1, 1) else "off") for caption, limits, values in colours),
+        ("cutout", f"a square of {augment.cutout:g} of the side" if augment.cutout else "off"),
+    ]
+    draws = draw(augment, size, size, _DRAWS, seed, epoch=0)
+    everything = Draws(*(np.concatenate(parts) for parts in zip(singles, draws, strict=True)))
     configure_tensorflow()
-    warped = (
-        warp(to_unit(np.repeat(pixels[None], len(rows) + _DRAWS, 0)), np.concatenate([singles, draws])).numpy() * 255
-    )
+    warped = apply(augment, to_unit(np.repeat(pixels[None], count + _DRAWS, 0)), everything, size).numpy() * 255
     photos = np.rint(warped).astype(np.uint8)
     return draw_contact_sheet(
         [
@@ -59,15 +77,12 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
                 "Each transform alone, at the end of its range; nearest pixels fill what the photo doesn't cover",
                 [
                     Tile(pixels, "the photo", f"{size} × {size}"),
-                    *(
-                        Tile(photo, caption, limits if row != neutral else "off")
-                        for photo, (caption, limits, _), row in zip(photos[: len(rows)], alone, rows, strict=True)
-                    ),
+                    *(Tile(photo, *caption) for photo, caption in zip(photos[:count], captions, strict=True)),
                 ],
             ),
             (
                 f"All together, as training draws them with seed {seed}",
-                [Tile(photo, f"draw {i + 1}") for i, photo in enumerate(photos[len(rows) :])],
+                [Tile(photo, f"draw {i + 1}") for i, photo in enumerate(photos[count:])],
             ),
         ],
         f"Augmentation of {name}",

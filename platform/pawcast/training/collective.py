@@ -79,16 +79,22 @@ class Collective:
 
     def from_rank_zero(self, variables: Sequence[Any]) -> None:
         """Give every rank the values of rank 0: a sum in which the others take part with zeros."""
+        if self.world == 1:
+            return
         import tensorflow as tf
 
-        mine = 1.0 if self.rank == 0 else 0.0
+        mine = float(self.rank == 0)
+        # A message holds tensors of one type: an optimizer counts its steps in integers.
+        for dtype in sorted({v.dtype for v in variables}):
+            alike = [v for v in variables if v.dtype == dtype]
 
-        @tf.function
-        def summed() -> list[tf.Tensor]:
-            return self.run(lambda: self.sum([tf.convert_to_tensor(v) * tf.cast(mine, v.dtype) for v in variables]))
+            @tf.function
+            def summed(alike: list[Any] = alike) -> list[tf.Tensor]:
+                values = [tf.convert_to_tensor(v) for v in alike]
+                return self.run(lambda: self.sum([value * tf.cast(mine, value.dtype) for value in values]))
 
-        for variable, value in zip(variables, summed(), strict=True):
-            variable.assign(value)
+            for variable, value in zip(alike, summed(), strict=True):
+                variable.assign(value)
 
 
 def _free_address() -> str:

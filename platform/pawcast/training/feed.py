@@ -9,26 +9,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pawcast.augment import draw_transforms
+from pawcast import augment, images
+from pawcast.augment import Draws
 from pawcast.recipe import Recipe
 
 
 class Batch(NamedTuple):
-    """One rank's slice of a global batch, padded to the same size on every rank and in every step.
+    """One rank's slice of a global batch: m photos, where the ranks' m differ by one at most.
 
     Attributes:
         pixels: uint8 [m, S, S, 3].
-        transforms: float32 [m, 8], see `augment`.
+        transforms, colours, holes: float32 [m, …], see `augment.Draws`.
         labels: float32 [m], 0 or 1.
-        weights: float32 [m], 1 for a photo and 0 for padding.
+        weights: float32 [m], 1 for a photo; 0 for the one that fills a slice which has none.
         photos: Photos in the global batch, over all ranks: float32 [].
     """
 
     pixels: np.ndarray
     transforms: np.ndarray
+    colours: np.ndarray
+    holes: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
     photos: np.ndarray
+
+    @property
+    def draws(self) -> Draws:
+        """What chance decided for these photos."""
+        return Draws(self.transforms, self.colours, self.holes)
 
 
 class Feed:
@@ -37,7 +45,7 @@ class Feed:
     Args:
         blocks: uint8 [n_i, S, S, 3], mapped from the object store, never copied whole.
         labels: int64 [sum of n_i].
-        recipe: Gives batch size, seed, image size and augmentation.
+        recipe: Gives batch size, seed, sizes and augmentation.
         rank: This worker, from 0.
         world: How many workers.
     """
@@ -48,55 +56,52 @@ class Feed:
         self._labels = labels.astype(np.float32)
         self._recipe = recipe
         self._rank, self._world = rank, world
+        self._side = blocks[0].shape[1]
         self.photos = len(labels)
         self.steps = math.ceil(self.photos / recipe.batch_size)
-        self._share = math.ceil(min(recipe.batch_size, self.photos) / world)
 
     def shuffled(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's training batches in its order, each made while the last one is in use."""
-        order = epoch_order(self.photos, self._recipe.seed, epoch)
-        transforms = draw_transforms(
-            self._recipe.augment, self._recipe.image_size, self.photos, self._recipe.seed, epoch
-        )
-        return self._batches(order, transforms)
+        recipe = self._recipe
+        to_size = recipe.size_at(epoch)
+        # A crop of middling area is then sampled pixel by pixel: the warp looks at four pixels only, and would alias.
+        from_size = min(self._side, round(to_size / math.sqrt((1 + recipe.augment.crop_area) / 2)))
+        draws = augment.draw(recipe.augment, from_size, to_size, self.photos, recipe.seed, epoch)
+        return self._batches(epoch_order(self.photos, recipe.seed, epoch), draws, from_size)
 
-    def in_order(self) -> Iterator[Batch]:
-        """Yield all photos once, unchanged, as validation needs them."""
-        return self._batches(np.arange(self.photos), np.zeros((self.photos, 8), np.float32))
+    def in_order(self, size: int) -> Iterator[Batch]:
+        """Yield all photos once at a size, otherwise unchanged, as validation needs them."""
+        return self._batches(np.arange(self.photos), augment.unchanged(size, size, self.photos), size)
 
-    def _batches(self, order: np.ndarray, transforms: np.ndarray) -> Iterator[Batch]:
+    def _batches(self, order: np.ndarray, draws: Draws, size: int) -> Iterator[Batch]:
         with ThreadPoolExecutor(1, thread_name_prefix="feed") as ahead:
-            coming = ahead.submit(self._batch, order, transforms, 0)
+            coming = ahead.submit(self._batch, order, draws, size, 0)
             for step in range(self.steps):
                 batch = coming.result()
                 if step + 1 < self.steps:
-                    coming = ahead.submit(self._batch, order, transforms, step + 1)
+                    coming = ahead.submit(self._batch, order, draws, size, step + 1)
                 yield batch
 
-    def _batch(self, order: np.ndarray, transforms: np.ndarray, step: int) -> Batch:
-        size = self._recipe.batch_size
-        whole = order[step * size : (step + 1) * size]
-        # Contiguous slices. The last batch may leave a rank with fewer photos or none; it still takes part.
-        own = whole[self._rank * self._share : (self._rank + 1) * self._share]
-        side = self._recipe.image_size
-        batch = Batch(
-            pixels=np.zeros((self._share, side, side, 3), np.uint8),
-            transforms=np.zeros((self._share, 8), np.float32),
-            labels=np.zeros(self._share, np.float32),
-            weights=np.zeros(self._share, np.float32),
-            photos=np.array(len(whole), np.float32),
-        )
+    def _batch(self, order: np.ndarray, draws: Draws, size: int, step: int) -> Batch:
+        whole = order[step * self._recipe.batch_size : (step + 1) * self._recipe.batch_size]
+        first, last = (len(whole) * rank // self._world for rank in (self._rank, self._rank + 1))
+        # A last batch of fewer photos than ranks leaves some with none; they take part with one that counts nothing.
+        own = whole[first:last] if last > first else whole[:1]
+        pixels = np.empty((len(own), size, size, 3), np.uint8)
         where = np.searchsorted(self._starts, own, side="right") - 1
         for i, (photo, block) in enumerate(zip(own, where, strict=True)):
-            batch.pixels[i] = self._blocks[block][photo - self._starts[block]]
-        batch.transforms[: len(own)] = transforms[own]
-        batch.labels[: len(own)] = self._labels[own]
-        batch.weights[: len(own)] = 1
-        return batch
+            pixels[i] = images.resize(self._blocks[block][photo - self._starts[block]], size)
+        return Batch(
+            pixels,
+            *draws.of(own),
+            labels=self._labels[own],
+            weights=np.full(len(own), float(last > first), np.float32),
+            photos=np.array(len(whole), np.float32),
+        )
 
 
 def epoch_order(photos: int, seed: int, epoch: int) -> np.ndarray:
     """Return the epoch's permutation of the photos, int64 [photos]: the same on every rank and machine."""
-    # A spawn key apart from the transforms', which are drawn from (seed, epoch) as well.
+    # A spawn key apart from the draws', which come from (seed, epoch) as well.
     sequence = np.random.SeedSequence(seed, spawn_key=(1, epoch))
     return np.random.Generator(np.random.Philox(sequence)).permutation(photos)

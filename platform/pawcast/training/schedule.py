@@ -16,12 +16,19 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         steps_per_epoch: Steps in one epoch.
 
     Returns:
-        The rate: rising linearly over the warm-up, then constant, or along half a cosine to 0 at the end
-        (Loshchilov and Hutter, 2016, https://arxiv.org/abs/1608.03983, without restarts).
+        While the backbone is frozen, that phase's constant rate. Then the rate rises linearly over the warm-up, and is
+        constant, or falls to 0 at the end: along half a cosine (Loshchilov and Hutter, 2016,
+        https://arxiv.org/abs/1608.03983, without restarts), or on a line from the end of the warm-up (as in L. Smith's
+        one-cycle policy, 2017, https://arxiv.org/abs/1708.07120).
     """
+    step -= recipe.frozen_epochs * steps_per_epoch
+    if step < 0:
+        return recipe.frozen_learning_rate
     warmup = recipe.warmup_epochs * steps_per_epoch
+    steps = (recipe.epochs - recipe.frozen_epochs) * steps_per_epoch
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    if recipe.schedule == "constant":
-        return recipe.learning_rate * rise
-    progress = step / (recipe.epochs * steps_per_epoch)
-    return recipe.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * progress))
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+    if recipe.schedule == "linear" and step >= warmup:
+        return recipe.learning_rate * (steps - step) / max(steps - warmup, 1)
+    return recipe.learning_rate * rise

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,31 +16,37 @@ import ray.train
 import ray.train.collective
 from ray.util.queue import Queue
 
-from pawcast.augment import to_unit, warp
 from pawcast.dataset import scratch
 from pawcast.dataset.manifest import Split
 from pawcast.dataset.pixels import Pixels
-from pawcast.devices import configure_tensorflow, usable_cpus
+from pawcast.devices import compute_dtype, configure_tensorflow, usable_cpus
 from pawcast.errors import TrainingError
 from pawcast.recipe import Recipe
-from pawcast.store import open_store
+from pawcast.store import Store, open_store
 from pawcast.training import checkpoint
+from pawcast.training import optimizer as optimizers
+from pawcast.training.checkpoint import State
 from pawcast.training.collective import Collective
-from pawcast.training.feed import Batch, Feed
+from pawcast.training.feed import Feed
+from pawcast.training.progress import Teller
 from pawcast.training.schedule import learning_rate
+from pawcast.training.step import Steps, Sums
 
 if TYPE_CHECKING:
     import keras
 
-_PROGRESS_SECONDS = 0.5
-# `loss` and `acc` are those of the augmented training photos, with dropout; Keras's names.
-HISTORY_KEYS = ("acc", "val_acc", "loss", "val_loss", "learning_rate", "seconds", "validation_seconds")
+# `loss` and `acc` are those of the augmented training photos, with dropout; Keras's names. `cpu_seconds` are those of
+# all ranks' processes: what the epoch costs, whoever else used the machine.
+HISTORY_KEYS = ("acc", "val_acc", "loss", "val_loss", "learning_rate", "seconds", "validation_seconds", "cpu_seconds")
+_LOOK_EVERY = 50
+"""Steps between two looks at the loss over all ranks: seldom enough to cost nothing."""
 
 
 class Job(NamedTuple):
     """What a worker is told, besides its rank.
 
-    `train` and `val` are in Ray's object store or, if that is too small, still to be decoded on each node.
+    `train` and `val` are in Ray's object store or, if that is too small, still to be decoded on each node. `pretrained`
+    is the weights file that the recipe names.
     """
 
     recipe: Recipe
@@ -49,119 +54,178 @@ class Job(NamedTuple):
     run: str
     train: Pixels | Split
     val: Pixels | Split
+    pretrained: bytes | None = None
     progress: Queue | None = None
-
-
-class Progress(NamedTuple):
-    """Where the run is, sent by rank 0 twice a second and at the end of each epoch.
-
-    Before the first epoch, `decoded` counts photos that its node has just decoded, if the workers do that.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    loss: float = 0.0
-    acc: float = 0.0
-    photos_per_second: float = 0.0
-    decoded: int = 0
-    finished: dict[str, float] | None = None
-    summary: str | None = None
-
-
-class _Sums(NamedTuple):
-    """Totals over photos: summed loss, correct predictions, photos."""
-
-    loss: float
-    correct: float
-    photos: float
 
 
 def train_loop(config: dict[str, Any]) -> None:
     """Train on this rank until the recipe is done. Runs on every worker of the group.
 
+    A loss that is no number any more comes back with the same steps, on all ranks at once. So it is told, and the
+    loop returns: raised, it would make Ray start all workers again, for nothing.
+
     Args:
         config: `{"job": Job}`.
 
     Raises:
-        TrainingError: If the loss is no number any more, or the ranks' weights differ.
+        TrainingError: If the ranks' weights differ. Another attempt may mend that.
     """
     job: Job = config["job"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    configure_tensorflow(threads=max(1, usable_cpus() // context.get_local_world_size()))
-    collective = Collective(rank, world)
+    configure_tensorflow(max(1, usable_cpus() // context.get_local_world_size()), job.recipe.deterministic)
+    run = _Run(job, rank, world)
+    for epoch in range(run.state.epochs_done, job.recipe.epochs):
+        try:
+            row = run.epoch(epoch)
+        except TrainingError as error:
+            run.tell.failed(error)
+            return
+        _require_agreement(run.model, rank, epoch)
+        run.keep(row)
+        if run.out_of_patience():
+            break
+    run.validate_as_served()
 
-    import keras
 
-    from pawcast import models
+class _Run:
+    """One rank's part of a run: its network, its photos, and how far it is."""
 
-    recipe = job.recipe
-    keras.utils.set_random_seed(recipe.seed)
-    model = models.build(recipe)
-    optimizer = keras.optimizers.RMSprop(recipe.learning_rate, momentum=recipe.momentum)
-    optimizer.build(model.trainable_variables)
+    def __init__(self, job: Job, rank: int, world: int) -> None:
+        collective = Collective(rank, world)
 
-    # Where to start, in this order: a checkpoint of this run (Ray hands it over after a failure), else scratch.
-    history: dict[str, list[float]] = {key: [] for key in HISTORY_KEYS}
-    first = 0
-    if found := ray.train.get_checkpoint():
-        with found.as_directory() as folder:
-            state = checkpoint.restore(Path(folder), model, optimizer)
-        history, first = state["history"], state["epochs_done"]
-    else:
-        collective.from_rank_zero(model.weights)
+        import keras
 
-    tell = _Teller(job.progress if rank == 0 else None)
-    train = Feed(*_opened(job, "train", job.train, tell), recipe, rank, world)
-    val = Feed(*_opened(job, "val", job.val, tell), recipe, rank, world)
-    train_step, val_step, total = _compile(model, optimizer, collective)
-    tell.about(train)
-    if first == 0:
-        tell.summary(model)
+        from pawcast import models
+        from pawcast.models import pretrained
 
-    for epoch in range(first, recipe.epochs):
-        started = time.monotonic()
-        _seed_dropout(model, recipe.seed, epoch, rank)
-        tell.epoch(epoch)
-        sums = []
-        for step, batch in enumerate(train.shuffled(epoch)):
-            optimizer.learning_rate.assign(learning_rate(recipe, epoch * train.steps + step, train.steps))
-            sums.append(train_step(*batch))
-            tell.step(step, sums)
-        trained = total(sums)
-        if not math.isfinite(trained.loss):
-            raise TrainingError(
-                f"The loss stopped being a number in epoch {epoch + 1}",
-                received=trained.loss,
-                fix=f"lower learning_rate (now {recipe.learning_rate:g})",
-            )
+        self.recipe = recipe = job.recipe
+        self.job, self.rank, self.collective = job, rank, collective
+        self.store: Store = open_store(job.store_uri)
+        self.tell = Teller(job.progress if rank == 0 else None)
+        keras.utils.set_random_seed(recipe.seed)
+        self.model = models.build(recipe, compute_dtype(recipe.precision))
+        self.optimizer = optimizers.make(recipe, self.model.trainable_variables)
+        # Where to start: the newest checkpoint of this run, else somebody else's weights, else scratch. Rank 0 decides.
+        self.state = State(epochs_done=0, history={key: [] for key in HISTORY_KEYS}, best_epoch=-1)
+        self.best = b""
+        if rank == 0:
+            if found := checkpoint.newest(self.store, job.run):
+                self.state, files = found
+                self.best = files[checkpoint.BEST]
+                checkpoint.put_into(self.model, self.optimizer, files)
+            elif recipe.pretrained and job.pretrained:
+                pretrained.load(self.model, recipe.pretrained, job.pretrained)
+        self.state = ray.train.collective.broadcast_from_rank_zero(self.state)
+        collective.from_rank_zero([*self.model.weights, *self.optimizer.variables])
+        self.train = Feed(*_opened(job, "train", job.train, self.tell), recipe, rank, world)
+        self.val = Feed(*_opened(job, "val", job.val, self.tell), recipe, rank, world)
+        self.steps = Steps(recipe, self.model, self.optimizer, collective)
+        self.tell.about(self.train, self.model, self.state.epochs_done)
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Train and validate once; return the epoch's line of the history.
+
+        Raises:
+            TrainingError: If the loss is no number, or far from anything that learns. On all ranks at once.
+        """
+        started, cpu = time.monotonic(), time.process_time()
+        _seed_dropout(self.model, self.recipe.seed, epoch, self.rank)
+        self.tell.epoch(epoch)
+        parts, waiting, recent = [], [], None
+        for step, batch in enumerate(self.train.shuffled(epoch)):
+            rate = learning_rate(self.recipe, epoch * self.train.steps + step, self.train.steps)
+            self.optimizer.learning_rate.assign(rate)
+            waiting.append(self.steps.train(batch, epoch))
+            if (step + 1) % _LOOK_EVERY == 0 or step + 1 == self.train.steps:
+                recent = self._looked_at(waiting, epoch, step)
+                parts.append(recent)
+                waiting = []
+            self.tell.step(step, recent)
+        trained = Sums(*np.sum(parts, axis=0).tolist())
         middle = time.monotonic()
-        validated = total([val_step(*batch) for batch in val.in_order()])
+        size = self.recipe.size_at(epoch)
+        validated = self.steps.validate(self.val.in_order(size), size)
         now = time.monotonic()
-        row = {
-            "acc": trained.correct / trained.photos,
-            "val_acc": validated.correct / validated.photos,
-            "loss": trained.loss / trained.photos,
-            "val_loss": validated.loss / validated.photos,
-            "learning_rate": float(optimizer.learning_rate),
+        used = self.steps.total([np.array([time.process_time() - cpu, 0, 1])])
+        return {
+            "acc": trained.accuracy,
+            "val_acc": validated.accuracy,
+            "loss": trained.mean_loss,
+            "val_loss": validated.mean_loss,
+            "learning_rate": rate,
             "seconds": now - started,
             "validation_seconds": now - middle,
+            "cpu_seconds": used.loss,
         }
-        for key in HISTORY_KEYS:
-            history[key].append(row[key])
-        _require_agreement(model, rank, epoch)
-        _report(job, model, optimizer, history, row, rank)
-        tell.finished(row)
+
+    def _looked_at(self, sums: list[Any], epoch: int, step: int) -> Sums:
+        """Return the totals of the latest steps over all ranks, if they are what training may have."""
+        total = self.steps.total(sums)
+        if total.sane:
+            return total
+        first = next((i for i, own in enumerate(sums) if not np.isfinite(np.asarray(own)).all()), 0)
+        raise TrainingError(
+            f"The loss {'diverged' if np.isfinite(total.loss) else 'stopped being a number'} in epoch {epoch + 1}, "
+            f"step {step + 1 - len(sums) + first + 1}",
+            received=f"{total.mean_loss:.4g}",
+            fix=f"lower learning_rate (now {self.recipe.learning_rate:g}); the last good checkpoint is kept",
+        )
+
+    def keep(self, row: dict[str, float]) -> None:
+        """End an epoch: all ranks know the new state, rank 0 leaves a checkpoint and the history so far."""
+        history = {key: [*values, row[key]] for key, values in self.state.history.items()}
+        done = self.state.epochs_done + 1
+        best = best_epoch(self.recipe, history["val_acc"])
+        self.state = State(epochs_done=done, history=history, best_epoch=best)
+        if self.rank == 0:
+            weights = checkpoint.weights_of(self.model)
+            if best == done - 1:
+                self.best = weights
+            checkpoint.save(self.store, self.job.run, self.state, weights, self.best, self.optimizer)
+            self.store.put(f"runs/{self.job.run}/history.json", json.dumps(history, indent=1).encode())
+        self.tell.finished(row)
+
+    def out_of_patience(self) -> bool:
+        """Whether the best epoch is too long ago for going on; the same on all ranks, whose histories are the same."""
+        patience = self.recipe.patience
+        return bool(patience) and self.state.epochs_done - 1 - self.state.best_epoch >= patience
+
+    def validate_as_served(self) -> None:
+        """Validate the best weights in the way they will be served, once, and leave that in the last checkpoint."""
+        if self.state.served is not None:
+            return
+        state, recipe = self.state, self.recipe
+        weights = checkpoint.weights_of(self.model) if self.rank == 0 else b""
+        if recipe.mirror or recipe.size_at(state.best_epoch) != recipe.image_size:
+            if self.rank == 0:
+                checkpoint.load_weights(self.model, self.best)
+            self.collective.from_rank_zero(self.model.weights)
+            sums = self.steps.validate(self.val.in_order(recipe.image_size), recipe.image_size, recipe.mirror)
+            served = {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}
+        else:
+            served = {key: state.history[key][state.best_epoch] for key in ("val_acc", "val_loss")}
+        self.state = state.model_copy(update={"served": served})
+        if self.rank == 0:
+            checkpoint.save(self.store, self.job.run, self.state, weights, self.best, self.optimizer)
 
 
-def _opened(job: Job, name: str, split: Pixels | Split, tell: _Teller) -> tuple[Sequence[np.ndarray], np.ndarray]:
+def best_epoch(recipe: Recipe, val_acc: list[float]) -> int:
+    """Return the index of the epoch with the best validation accuracy, of those with photos of the latest size.
+
+    The first of equals. Smaller photos are another, harder test, and only come early.
+    """
+    latest = recipe.size_at(len(val_acc) - 1)
+    return max((i for i in range(len(val_acc)) if recipe.size_at(i) == latest), key=lambda i: (val_acc[i], -i))
+
+
+def _opened(job: Job, name: str, split: Pixels | Split, tell: Teller) -> tuple[Sequence[np.ndarray], np.ndarray]:
     """A split's blocks of pixels and its labels, shared with the other workers of this node."""
     if isinstance(split, Pixels):
         return ray.get(split.blocks), split.labels
     node = ray.get_runtime_context().get_node_id()[:12]
     pixels, labels = scratch.share(
-        open_store(job.store_uri), split, job.recipe.image_size,
+        open_store(job.store_uri), split, job.recipe.decode_size,
         Path(tempfile.gettempdir()) / f"pawcast-{job.run}-{name}-{node}",
         leader=ray.train.get_context().get_local_rank() == 0, barrier=ray.train.collective.barrier,
         threads=usable_cpus(), progress=tell.decoded,
@@ -169,59 +233,18 @@ def _opened(job: Job, name: str, split: Pixels | Split, tell: _Teller) -> tuple[
     return [pixels], labels
 
 
-def _compile(
-    model: keras.Model, optimizer: keras.Optimizer, collective: Collective
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[[list[Any]], _Sums]]:
-    """Build the three graph functions: a training step, a validation step, and the total over steps and ranks."""
-    import keras
-    import tensorflow as tf
-
-    def measure(batch: Batch, pixels: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        probability = model(pixels, training=training)[:, 0]
-        losses = keras.losses.binary_crossentropy(batch.labels[:, None], probability[:, None])
-        correct = tf.cast((probability > 0.5) == (batch.labels > 0.5), tf.float32)
-        loss = tf.reduce_sum(losses * batch.weights)
-        return loss, tf.stack([loss, tf.reduce_sum(correct * batch.weights), tf.reduce_sum(batch.weights)])
-
-    @tf.function
-    def train_step(*parts: tf.Tensor) -> tf.Tensor:
-        batch = Batch(*parts)
-
-        def on_this_rank() -> tuple[list[tf.Tensor], tf.Tensor]:
-            pixels = warp(to_unit(batch.pixels), batch.transforms)
-            with tf.GradientTape() as tape:
-                loss, sums = measure(batch, pixels, training=True)
-                # Over the global count, so that the sum over ranks is the gradient of the global mean.
-                loss = loss / batch.photos
-            return collective.sum(tape.gradient(loss, model.trainable_variables)), sums
-
-        gradients, sums = collective.run(on_this_rank)
-        # Outside of the strategy: Keras's optimizer refuses to be called in it.
-        optimizer.apply(gradients, model.trainable_variables)
-        return sums
-
-    @tf.function
-    def val_step(*parts: tf.Tensor) -> tf.Tensor:
-        batch = Batch(*parts)
-        return measure(batch, to_unit(batch.pixels), training=False)[1]
-
-    @tf.function
-    def over_ranks(sums: tf.Tensor) -> tf.Tensor:
-        return collective.run(lambda: collective.sum([sums]))[0]
-
-    def total(sums: list[tf.Tensor]) -> _Sums:
-        own = np.sum([np.asarray(s, np.float64) for s in sums], axis=0)
-        return _Sums(*np.asarray(over_ranks(tf.constant(own, tf.float64)), np.float64).tolist())
-
-    return train_step, val_step, total
-
-
 def _seed_dropout(model: keras.Model, seed: int, epoch: int, rank: int) -> None:
     """Make dropout a function of (seed, epoch, rank), so that there is no random state to checkpoint."""
-    for i, layer in enumerate(model.layers):
+    for i, layer in enumerate(_layers(model)):
         if generator := getattr(layer, "seed_generator", None):
             words = np.random.SeedSequence(seed, spawn_key=(2, epoch, rank, i)).generate_state(2)
             generator.state.assign(words.astype(generator.state.dtype))
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """All layers, also those of models within the model."""
+    for layer in model.layers:
+        yield from _layers(layer) if hasattr(layer, "layers") else [layer]
 
 
 def _require_agreement(model: keras.Model, rank: int, epoch: int) -> None:
@@ -234,65 +257,3 @@ def _require_agreement(model: keras.Model, rank: int, epoch: int) -> None:
             received=f"sha256 {digest[:12]}…",
             expected=f"{expected[:12]}…",
         )
-
-
-def _report(
-    job: Job,
-    model: keras.Model,
-    optimizer: keras.Optimizer,
-    history: dict[str, list[float]],
-    row: dict[str, float],
-    rank: int,
-) -> None:
-    """End the epoch: rank 0 leaves a checkpoint and the history so far; all ranks wait for each other."""
-    if rank != 0:
-        ray.train.report(row)
-        return
-    with tempfile.TemporaryDirectory(prefix="pawcast-checkpoint-") as folder:
-        state = {"epochs_done": len(history["acc"]), "history": history}
-        checkpoint.save(Path(folder), model, optimizer, state)
-        ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
-    open_store(job.store_uri).put(f"runs/{job.run}/history.json", json.dumps(history, indent=1).encode())
-
-
-class _Teller:
-    """Sends progress to the driver, seldom enough to cost nothing."""
-
-    def __init__(self, queue: Queue | None) -> None:
-        self._queue = queue
-        self._epoch, self._started, self._last = 0, 0.0, 0.0
-
-    def decoded(self, photos: int) -> None:
-        self._send(Progress(decoded=photos))
-
-    def about(self, train: Feed) -> None:
-        self._train = train
-
-    def summary(self, model: keras.Model) -> None:
-        lines: list[str] = []
-        model.summary(print_fn=lambda line, **_: lines.append(line), line_length=78)
-        self._send(Progress(summary="\n".join(lines)))
-
-    def epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-        self._started = self._last = time.monotonic()
-
-    def step(self, step: int, sums: list[Any]) -> None:
-        now = time.monotonic()
-        if self._queue is None or now - self._last < _PROGRESS_SECONDS:
-            return
-        self._last = now
-        # This rank's own photos are a fair sample; the totals over all ranks come with the epoch.
-        loss, correct, photos = np.sum([np.asarray(s) for s in sums[-20:]], axis=0)
-        done = min((step + 1) / self._train.steps, 1) * self._train.photos
-        rate = done / (now - self._started)
-        self._send(Progress(self._epoch, step + 1, self._train.steps, loss / photos, correct / photos, rate))
-
-    def finished(self, row: dict[str, float]) -> None:
-        rate = self._train.photos / (row["seconds"] - row["validation_seconds"])
-        steps = self._train.steps
-        self._send(Progress(self._epoch, steps, steps, row["loss"], row["acc"], rate, finished=row))
-
-    def _send(self, progress: Progress) -> None:
-        if self._queue is not None:
-            self._queue.put(progress)

@@ -1,0 +1,109 @@
+"""The networks: float32 pixels in [0, 1], shape [n, S, S, 3], to the probability of class 1, float32 [n, 1].
+
+Importing this module imports TensorFlow, through Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import keras
+from keras import layers
+
+from pawcast import plugins
+from pawcast.errors import UsageError, near
+from pawcast.models import efficientnet_lite, plain, residual
+from pawcast.recipe import Recipe
+
+HEAD = "head"
+"""What the name of every layer after a pretrained backbone begins with."""
+
+# A trunk turns pixels into what the last dense layer sees; the bool says whether it depends on the size of the photos.
+_TRUNKS: dict[str, tuple[Callable[[keras.KerasTensor, Recipe], keras.KerasTensor], bool]] = {
+    "article": (plain.article, True),
+    "small": (plain.small, True),
+    "residual": (residual.residual, False),
+    "efficientnet_lite0": (efficientnet_lite.lite0, False),
+    "efficientnet_lite1": (efficientnet_lite.lite1, False),
+    "efficientnet_lite2": (efficientnet_lite.lite2, False),
+}
+
+
+def build(recipe: Recipe, dtype: Literal["float32", "bfloat16"] = "float32") -> keras.Model:
+    """Return the recipe's untrained network, Pawcast's or a user's own.
+
+    A user's own is `package.module:function`, called with the recipe, that returns a Keras model of the shapes below.
+    Initial weights come from Keras's global seed; call `keras.utils.set_random_seed` first to fix them.
+
+    Args:
+        recipe: Names the network.
+        dtype: Of the arithmetic. Weights and the probability are float32 either way.
+
+    Returns:
+        A Keras model from float32 [n, S, S, 3] in [0, 1] to float32 [n, 1] in [0, 1].
+
+    Raises:
+        UsageError: For an unknown network, or a user's that isn't a Keras model of these shapes.
+        NotFoundError: If a user's module can't be found.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if dtype == "bfloat16" else "float32")
+    try:
+        return _own(recipe) if not plugins.is_reference(recipe.model) else _users(recipe)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _own(recipe: Recipe) -> keras.Model:
+    if recipe.model not in _TRUNKS:
+        raise UsageError(
+            "Unknown model", received=repr(recipe.model), expected=near(recipe.model, _TRUNKS) + ", or module:function"
+        )
+    trunk, fixed_size = _TRUNKS[recipe.model]
+    side = recipe.image_size if fixed_size else None
+    pixels = keras.Input((side, side, 3), name="pixels", dtype="float32")
+    features = trunk(pixels, recipe)
+    probability = layers.Dense(1, activation="sigmoid", dtype="float32", name=f"{HEAD}_probability")(features)
+    return keras.Model(pixels, probability, name=recipe.model)
+
+
+def _users(recipe: Recipe) -> keras.Model:
+    model = plugins.load(recipe.model)(recipe)
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"{recipe.model} made no Keras model", received=type(model).__name__, expected="keras.Model")
+    wanted = (None, recipe.image_size, recipe.image_size, 3)
+    taken = tuple(model.input_shape)
+    fits = len(taken) == 4 and all(a in (None, b) for a, b in zip(taken, wanted, strict=True))
+    if not fits or tuple(model.output_shape) != (None, 1):
+        raise UsageError(
+            f"{recipe.model} made a model of other shapes",
+            received=f"{taken} to {model.output_shape}",
+            expected=f"{wanted} to (None, 1), the probability of class 1",
+        )
+    return model
+
+
+def head_variables(model: keras.Model) -> list[keras.Variable]:
+    """Return the trainable variables after the backbone, which are all that is new in a pretrained network.
+
+    The backbone is the one Keras model within the model (as with Keras Applications), or, if there is none, every
+    layer whose name doesn't begin with `HEAD`.
+
+    Raises:
+        UsageError: If the network has no such part.
+    """
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    head = [layer for layer in model.layers if layer not in inner] if len(inner) == 1 else _named_head(model)
+    variables = [variable for layer in head for variable in layer.trainable_variables]
+    if not variables:
+        raise UsageError(
+            f"The network {model.name} has no head to train alone",
+            expected=f"one model within it as the backbone, or layers named {HEAD}_…",
+            fix="--set frozen_epochs=0",
+        )
+    return variables
+
+
+def _named_head(model: keras.Model) -> list[keras.layers.Layer]:
+    return [layer for layer in model.layers if layer.name.startswith(HEAD)]

@@ -1,0 +1,49 @@
+"""A small residual network, made for the most accuracy per second on a CPU."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from pawcast.models.normalization import BatchNorm
+from pawcast.recipe import Recipe
+
+_CHANNELS = (32, 64, 128, 256)
+_SQUEEZED = 4  # the squeeze has a fourth of the channels
+_MOMENTUM = 0.9  # of the moving statistics: a short run has few steps
+
+
+def residual(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
+    """A stem, then four stages, each halving the sides; pooled at the end, so any size goes in. 2.0 M parameters.
+
+    A stage is a convolution with pooling, then a residual pair (He et al., 2015, https://arxiv.org/abs/1512.03385).
+    The last two stages weigh their channels by squeeze and excitation (Hu et al., 2017,
+    https://arxiv.org/abs/1709.01507). `recipe.width` multiplies all channels.
+    """
+    channels = [round(count * recipe.width) for count in _CHANNELS]
+    x = _normalized(layers.Conv2D(channels[0], 3, strides=2, **_CONVOLUTION)(x))
+    for stage, count in enumerate(channels):
+        x = _normalized(layers.Conv2D(count, 3, **_CONVOLUTION)(x))
+        x = layers.MaxPooling2D(2)(x)
+        before = x
+        x = _normalized(layers.Conv2D(count, 3, **_CONVOLUTION)(x))
+        x = BatchNorm(momentum=_MOMENTUM)(layers.Conv2D(count, 3, **_CONVOLUTION)(x))
+        if stage >= 2:
+            x = _excited(x, count)
+        x = layers.ReLU()(layers.Add()([before, x]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return layers.Dropout(recipe.dropout)(x)
+
+
+_CONVOLUTION = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+
+
+def _normalized(x: keras.KerasTensor) -> keras.KerasTensor:
+    return layers.ReLU()(BatchNorm(momentum=_MOMENTUM)(x))
+
+
+def _excited(x: keras.KerasTensor, channels: int) -> keras.KerasTensor:
+    weight = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    weight = layers.Dense(channels // _SQUEEZED, activation="relu", kernel_initializer="he_normal")(weight)
+    weight = layers.Dense(channels, activation="sigmoid")(weight)
+    return layers.Multiply()([x, weight])

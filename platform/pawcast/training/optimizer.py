@@ -1,0 +1,39 @@
+"""A recipe's optimizer, Keras's own, and which variables it moves in which epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pawcast.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+# Scales and offsets have no reason to be near 0.
+_UNDECAYED = ["bias", "gamma", "beta"]
+
+
+def make(recipe: Recipe, variables: list[Any]) -> keras.Optimizer:
+    """Return the recipe's optimizer, built for these variables; its rate is set before every step."""
+    import keras
+
+    decay = recipe.weight_decay or None
+    optimizer: keras.Optimizer
+    if recipe.optimizer == "rmsprop":
+        optimizer = keras.optimizers.RMSprop(recipe.learning_rate, momentum=recipe.momentum, weight_decay=decay)
+    elif recipe.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(
+            recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=decay
+        )
+    else:
+        optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
+    optimizer.build(variables)
+    return optimizer
+
+
+def moved(recipe: Recipe, model: keras.Model, epoch: int) -> list[Any]:
+    """Return the variables that an epoch trains: all, or only the head while the backbone is frozen."""
+    from pawcast.models import head_variables
+
+    return head_variables(model) if epoch < recipe.frozen_epochs else list(model.trainable_variables)

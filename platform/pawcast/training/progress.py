@@ -1,0 +1,88 @@
+"""What a run says while it runs: from rank 0, through a queue, to whoever waits for it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from ray.util.queue import Queue
+
+from pawcast.errors import TrainingError
+from pawcast.training.feed import Feed
+from pawcast.training.step import Sums
+
+if TYPE_CHECKING:
+    import keras
+
+_SECONDS = 0.5
+
+
+class Progress(NamedTuple):
+    """Where the run is, sent by rank 0 twice a second and at the end of each epoch.
+
+    Before the first epoch, `decoded` counts photos that its node has just decoded, if the workers do that; `resumed`
+    is how many epochs an earlier attempt has done. At the very end, `failed` is why training can't go on.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+    loss: float = 0.0
+    acc: float = 0.0
+    photos_per_second: float = 0.0
+    decoded: int = 0
+    resumed: int = 0
+    finished: dict[str, float] | None = None
+    summary: str | None = None
+    failed: TrainingError | None = None
+
+
+class Teller:
+    """Sends progress to the driver, seldom enough to cost nothing. Without a queue it says nothing."""
+
+    def __init__(self, queue: Queue | None) -> None:
+        self._queue = queue
+        self._epoch, self._started, self._last = 0, 0.0, 0.0
+
+    def decoded(self, photos: int) -> None:
+        """So many photos more are decoded."""
+        self._send(Progress(decoded=photos))
+
+    def about(self, train: Feed, model: keras.Model, epochs_done: int) -> None:
+        """This is what will be trained, and how much of it is done."""
+        self._train = train
+        if epochs_done:
+            self._send(Progress(resumed=epochs_done))
+            return
+        lines: list[str] = []
+        model.summary(print_fn=lambda line, **_: lines.append(line), line_length=78)
+        self._send(Progress(summary="\n".join(lines)))
+
+    def epoch(self, epoch: int) -> None:
+        """An epoch begins."""
+        self._epoch = epoch
+        self._started = self._last = time.monotonic()
+
+    def step(self, step: int, recent: Sums | None) -> None:
+        """A step is over; `recent` are the latest totals that are known."""
+        now = time.monotonic()
+        if now - self._last < _SECONDS or recent is None:
+            return
+        self._last = now
+        done = min((step + 1) / self._train.steps, 1) * self._train.photos
+        rate = done / (now - self._started)
+        self._send(Progress(self._epoch, step + 1, self._train.steps, recent.mean_loss, recent.accuracy, rate))
+
+    def finished(self, row: dict[str, float]) -> None:
+        """An epoch is over; `row` is its line of the history."""
+        rate = self._train.photos / (row["seconds"] - row["validation_seconds"])
+        steps = self._train.steps
+        self._send(Progress(self._epoch, steps, steps, row["loss"], row["acc"], rate, finished=row))
+
+    def failed(self, error: TrainingError) -> None:
+        """Training can't go on, and trying again would not help."""
+        self._send(Progress(failed=error))
+
+    def _send(self, progress: Progress) -> None:
+        if self._queue is not None:
+            self._queue.put(progress)

@@ -1,0 +1,165 @@
+"""The graph functions of a run: a training step, a validation step, and totals over steps and ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pawcast import augment
+from pawcast.augment import to_unit
+from pawcast.recipe import Recipe
+from pawcast.training import optimizer as optimizers
+from pawcast.training.collective import Collective
+from pawcast.training.feed import Batch
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+
+# Binary cross-entropy a photo. Guessing costs 0.69; to be sure, and wrong half of the time, about 8.
+_DIVERGED = 5.0
+
+
+class Sums(NamedTuple):
+    """Totals over photos: summed loss, correct predictions, photos."""
+
+    loss: float
+    correct: float
+    photos: float
+
+    @property
+    def sane(self) -> bool:
+        """Whether this is what a classifier that learns can have: a number, and no worse than `_DIVERGED`."""
+        return math.isfinite(self.loss) and self.mean_loss < _DIVERGED
+
+    @property
+    def mean_loss(self) -> float:
+        """Binary cross-entropy a photo."""
+        return self.loss / self.photos
+
+    @property
+    def accuracy(self) -> float:
+        """The share of photos on the right side of one half."""
+        return self.correct / self.photos
+
+
+class Steps:
+    """What one rank does with a batch.
+
+    Args:
+        recipe: What to train.
+        model: The built network.
+        optimizer: Built for its trainable variables.
+        collective: Joins the ranks.
+    """
+
+    def __init__(self, recipe: Recipe, model: keras.Model, optimizer: keras.Optimizer, collective: Collective) -> None:
+        self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
+        self._compiled: dict[tuple[str, int, bool], Callable[..., tf.Tensor]] = {}
+
+    def train(self, batch: Batch, epoch: int) -> tf.Tensor:
+        """Move the weights by one global batch; return this rank's sums, float32 [3] in `Sums`'s order.
+
+        The loss is that of the smoothed labels, if the recipe has them smoothed.
+        """
+        size, frozen = self._recipe.size_at(epoch), epoch < self._recipe.frozen_epochs
+        return self._function("train", size, frozen, lambda: self._compile_training(size, epoch))(*batch)
+
+    def validate(self, batches: Iterable[Batch], size: int, mirror: bool = False) -> Sums:
+        """Return loss and accuracy over all ranks' photos; with `mirror`, of the mean with the mirror image's."""
+        function = self._function("validate", size, mirror, lambda: self._compile_validation(size, mirror))
+        return self.total([function(*batch) for batch in batches])
+
+    def total(self, sums: list[tf.Tensor]) -> Sums:
+        """Add up over steps and ranks; the same on all ranks."""
+        own = np.sum([np.asarray(s, np.float64) for s in sums], axis=0)
+        import tensorflow as tf
+
+        return Sums(*np.asarray(self._over_ranks()(tf.constant(own, tf.float64)), np.float64).tolist())
+
+    def _function(self, kind: str, size: int, flag: bool, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """One graph for each size and phase; the last, smaller batch uses it too."""
+        key = (kind, size, flag)
+        if key not in self._compiled:
+            self._compiled[key] = make()
+        return self._compiled[key]
+
+    def _compile_training(self, size: int, epoch: int) -> Callable[..., tf.Tensor]:
+        import tensorflow as tf
+
+        recipe, model, collective = self._recipe, self._model, self._collective
+        variables = optimizers.moved(recipe, model, epoch)
+        # A frozen backbone also stays as it is in its dropout and statistics.
+        frozen = epoch < recipe.frozen_epochs
+
+        @tf.function(input_signature=_signature())
+        def step(*parts: tf.Tensor) -> tf.Tensor:
+            batch = Batch(*parts)
+
+            def on_this_rank() -> tuple[list[tf.Tensor], tf.Tensor]:
+                pixels = augment.apply(recipe.augment, to_unit(batch.pixels), batch.draws, size)
+                with tf.GradientTape() as tape:
+                    probability = model(pixels, training=not frozen)[:, 0]
+                    loss, sums = _measure(batch, probability, recipe.label_smoothing)
+                    # Over the global count, so that the sum over ranks is the gradient of the global mean.
+                    loss = loss / batch.photos
+                return collective.sum(tape.gradient(loss, variables)), sums
+
+            gradients, sums = collective.run(on_this_rank)
+            # Outside of the strategy: Keras's optimizer refuses to be called in it.
+            self._optimizer.apply(gradients, variables)
+            return sums
+
+        return step
+
+    def _compile_validation(self, size: int, mirror: bool) -> Callable[..., tf.Tensor]:
+        import tensorflow as tf
+
+        model = self._model
+
+        @tf.function(input_signature=_signature())
+        def step(*parts: tf.Tensor) -> tf.Tensor:
+            batch = Batch(*parts)
+            pixels = to_unit(batch.pixels)
+            pixels.set_shape([None, size, size, 3])
+            probability = model(pixels, training=False)[:, 0]
+            if mirror:
+                probability = (probability + model(pixels[:, :, ::-1], training=False)[:, 0]) / 2
+            return _measure(batch, probability)[1]
+
+        return step
+
+    def _over_ranks(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        import tensorflow as tf
+
+        @tf.function
+        def summed(sums: tf.Tensor) -> tf.Tensor:
+            return self._collective.run(lambda: self._collective.sum([sums]))[0]
+
+        return self._function("total", 0, False, lambda: summed)
+
+
+def _measure(batch: Batch, probability: tf.Tensor, smoothing: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the summed loss, and the sums of `Sums`."""
+    import keras
+    import tensorflow as tf
+
+    target = batch.labels * (1 - smoothing) + smoothing / 2
+    losses = keras.losses.binary_crossentropy(target[:, None], probability[:, None])
+    correct = tf.cast((probability > 0.5) == (batch.labels > 0.5), tf.float32)
+    loss = tf.reduce_sum(losses * batch.weights)
+    return loss, tf.stack([loss, tf.reduce_sum(correct * batch.weights), tf.reduce_sum(batch.weights)])
+
+
+def _signature() -> list[tf.TensorSpec]:
+    """A batch of any number of photos."""
+    import tensorflow as tf
+
+    rows = {"transforms": [None, 8], "colours": [None, 3], "holes": [None, 4], "labels": [None], "weights": [None]}
+    shapes = {"pixels": [None, None, None, 3], **rows, "photos": []}
+    types = {"pixels": tf.uint8}
+    return [tf.TensorSpec(shapes[name], types.get(name, tf.float32), name) for name in Batch._fields]
