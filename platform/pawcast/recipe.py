@@ -51,7 +51,7 @@ class Recipe(_Config):
     augment: Augment = Augment()
     optimizer: Literal["rmsprop", "sgd", "adamw", "muon"] = "rmsprop"
     learning_rate: float = Field(default=1e-3, gt=0, description="its peak")
-    momentum: float = Field(default=0.0, ge=0, lt=1, description="of RMSprop's steps; Nesterov's of SGD's")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="of RMSprop's steps; Nesterov's of SGD and Muon")
     weight_decay: float = Field(default=0.0, ge=0, lt=1, description="decoupled; kernels only")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="training's targets, this much nearer to ½")
     schedule: Literal["constant", "cosine", "linear"] = Field(default="constant", description="cosine, linear: to 0")

@@ -208,3 +208,25 @@ def test_weights_decay_only_where_they_multiply():
     for variable, old in zip(network.trainable_variables, before, strict=True):
         factor = 0.95 if variable.name == "kernel" else 1.0
         np.testing.assert_allclose(np.asarray(variable), old * factor, rtol=1e-6)
+
+
+def test_muon_steps_are_orthogonal_and_the_rest_is_adamws():
+    network, optimizer = made("article", "optimizer=muon", "momentum=0.95", "model=residual", "image_size=32")
+    before = [np.asarray(v) for v in network.trainable_variables]
+    random = np.random.default_rng(0)
+    optimizer.learning_rate.assign(0.1)
+    gradients = [random.normal(size=v.shape).astype(np.float32) for v in network.trainable_variables]
+    optimizer.apply(gradients, network.trainable_variables)
+    orthogonal = 0
+    for variable, old, gradient in zip(network.trainable_variables, before, gradients, strict=True):
+        step = (old - np.asarray(variable)) / 0.1
+        if variable.ndim in (2, 4) and variable.shape[-2] != 3 and "head" not in variable.path:
+            matrix = step.reshape(-1, step.shape[-1])
+            values = np.linalg.svd(matrix / (0.2 * max(matrix.shape) ** 0.5), compute_uv=False)
+            # Five steps of the iteration bring them near one, not onto it.
+            assert 0.5 < values.min() <= values.max() < 1.3, variable.path
+            orthogonal += 1
+        else:
+            # AdamW's first step is the sign.
+            np.testing.assert_allclose(step, np.sign(gradient), atol=0.1)
+    assert orthogonal == 16

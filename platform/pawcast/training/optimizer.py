@@ -1,4 +1,4 @@
-"""A recipe's optimizer, Keras's own, and which variables it moves in which epoch."""
+"""A recipe's optimizer, and which variables it moves in which epoch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,17 @@ def make(recipe: Recipe, variables: list[Any]) -> keras.Optimizer:
         optimizer = keras.optimizers.SGD(
             recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=decay
         )
-    else:
+    elif recipe.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay)
+    else:
+        from pawcast.training.muon import ConvolutionMuon
+
+        optimizer = ConvolutionMuon(
+            recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            adam_weight_decay=recipe.weight_decay,
+        )
     optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
     optimizer.build(variables)
     return optimizer
