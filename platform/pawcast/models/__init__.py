@@ -69,7 +69,10 @@ def _own(recipe: Recipe) -> keras.Model:
 
 
 def _users(recipe: Recipe) -> keras.Model:
-    model = plugins.load(recipe.model)(recipe)
+    try:
+        model = plugins.load(recipe.model)(recipe)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{recipe.model} failed", received=str(error).splitlines()[0]) from error
     if not isinstance(model, keras.Model):
         raise UsageError(f"{recipe.model} made no Keras model", received=type(model).__name__, expected="keras.Model")
     wanted = (None, recipe.image_size, recipe.image_size, 3)

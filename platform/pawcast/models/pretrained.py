@@ -177,6 +177,7 @@ def state_dict(data: bytes) -> dict[str, np.ndarray]:
                 folder = index.removesuffix("data.pkl")
                 storages = {key: archive.read(f"{folder}data/{key}") for key in {t[0][1] for t in tensors.values()}}
         else:
+            file.seek(0)
             for _ in range(_LEGACY_HEADERS):
                 _Tensors(file).load()
             tensors = _Tensors(file).load()
