@@ -1,4 +1,4 @@
-"""TensorFlow's process-wide settings, which only count before its first operation."""
+"""What this process computes on: CPUs, precision, and TensorFlow's settings, which count before its first operation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, cast
 
-from pawcast.errors import PawcastError
+from pawcast.errors import PawcastError, UsageError
+
+Precision = Literal["float32", "bfloat16"]
+_CPUINFO = Path("/proc/cpuinfo")
+# Without one of these a CPU emulates bfloat16, more slowly than it computes in float32.
+_BFLOAT16_FLAGS = frozenset(("amx_bf16", "avx512_bf16"))
+# NVIDIA's Ampere, the first generation whose tensor cores know bfloat16.
+_BFLOAT16_CAPABILITY = (8, 0)
 
 
 def configure_tensorflow(threads: int | None = None) -> int:
@@ -65,3 +74,35 @@ def _native_log_silenced() -> Iterator[None]:
 def usable_cpus() -> int:
     """CPUs that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compute_dtype(precision: str = "auto") -> Precision:
+    """Return the data type to compute in: what is asked for, or what this machine is fastest at.
+
+    Weights, sums of gradients and the last layer are float32 in either case. Call `configure_tensorflow` first.
+
+    Args:
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 where the GPUs, or else the CPU, have it.
+
+    Raises:
+        UsageError: For anything else.
+    """
+    if precision in ("float32", "bfloat16"):
+        return cast(Precision, precision)
+    if precision != "auto":
+        raise UsageError("Unknown precision", received=repr(precision), expected="auto, float32 or bfloat16")
+    import tensorflow as tf
+
+    if gpus := tf.config.list_physical_devices("GPU"):
+        found = [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
+        return "bfloat16" if min(found) >= _BFLOAT16_CAPABILITY else "float32"
+    return "bfloat16" if _BFLOAT16_FLAGS & _cpu_flags() else "float32"
+
+
+def _cpu_flags() -> set[str]:
+    """What the first CPU can do, by Linux's names; nothing where there is no `/proc`."""
+    try:
+        lines = _CPUINFO.read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())

@@ -15,11 +15,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pawcast import names
+from pawcast.devices import Precision
 from pawcast.errors import ConflictError, IntegrityError, NotFoundError, UsageError, near
 from pawcast.recipe import Recipe
 from pawcast.store import Store
 
+WEIGHTS = "model.weights.h5"
+"""A version's weights among its files, in Keras's format."""
+
 _ATTEMPTS = 20
+_MIN_SAME_LABELS, _MAX_DIFFERENCE = 0.999, 0.01
 
 
 class _Record(BaseModel):
@@ -34,11 +39,31 @@ class File(_Record):
 
 
 class Preprocessing(_Record):
-    """What to do to a photo before the network sees it: `images.load` at this size, then times `scale`."""
+    """What to do to a photo before the network sees it: `images.load` at this size, then times `scale`.
+
+    With `mirror` the network sees the photo and its mirror image, and the probability is the mean of both.
+    """
 
     image_size: int
     resize: Literal["area or bilinear, aspect ratio not kept"] = "area or bilinear, aspect ratio not kept"
     scale: float = 1 / 255
+    mirror: bool = False
+
+
+class Agreement(_Record):
+    """How well what is served agrees with the same network as Keras computes it, in float32 and photo by photo."""
+
+    photos: int = Field(description="how many were compared")
+    same_labels: float = Field(description="share of them with the same label, in [0, 1]")
+    largest_difference: float = Field(description="of the two probabilities of class 1, over all photos")
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is good enough to be served."""
+        return self.same_labels >= _MIN_SAME_LABELS and self.largest_difference <= _MAX_DIFFERENCE
+
+    def __str__(self) -> str:
+        return f"{self.same_labels:.2%} of {self.photos:,} labels equal, within {self.largest_difference:.2g}"
 
 
 class Version(_Record):
@@ -56,6 +81,9 @@ class Version(_Record):
     classes: list[str]
     preprocessing: Preprocessing
     metrics: dict[str, float]
+    agreement: dict[Precision, Agreement] | None = Field(
+        default=None, description="measured at registration, by the precision that the network is served in"
+    )
     architecture: str = Field(description="the network's summary, for people")
     files: dict[str, File]
 

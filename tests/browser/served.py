@@ -14,8 +14,8 @@ import uvicorn
 import pawcast
 from pawcast import images, recipe, registry, sources
 from pawcast.devices import configure_tensorflow
+from pawcast.registry import WEIGHTS
 from pawcast.store import open_store
-from pawcast.training.checkpoint import WEIGHTS
 from pawcast_serve.api import create_api
 from pawcast_serve.service import Service
 

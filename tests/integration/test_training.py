@@ -19,8 +19,8 @@ from pawcast import registry
 from pawcast.dataset.ingest import ingest
 from pawcast.errors import ClusterError, ConflictError, NotFoundError, TrainingError, UsageError
 from pawcast.inference.engine import Engine
+from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
-from pawcast.training.checkpoint import WEIGHTS
 from pawcast.training.collective import TensorFlowClusterConfig
 from pawcast.training.trainer import Trained, Workers, train
 from pawcast.training.worker import Progress

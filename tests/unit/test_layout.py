@@ -30,16 +30,16 @@ LAYERS = {
     "augment": {"recipe"},
     "models": {"recipe"},
     "client": {"errors", "images", "sources"},
-    "registry": {"errors", "names", "recipe", "store"},
+    "registry": {"devices", "errors", "names", "recipe", "store"},
     "dataset": {"cluster", "errors", "files", "images", "names", "sources", "store"},
     "reports": {"augment", "devices", "recipe"},
     "training": {
-        "augment", "cluster", "dataset", "devices", "errors", "models", "names", "recipe", "registry", "reports",
-        "store",
+        "augment", "cluster", "dataset", "devices", "errors", "inference", "models", "names", "recipe", "registry",
+        "reports", "store",
     },
     "inference": {
-        "augment", "dataset", "devices", "errors", "evaluation", "images", "models", "registry", "sources", "store",
-        "training",
+        "augment", "dataset", "devices", "errors", "evaluation", "images", "models", "recipe", "registry", "sources",
+        "store",
     },
 }  # fmt: skip
 
