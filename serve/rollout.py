@@ -155,7 +155,6 @@ class Rollout:
 
 def _load(store: Store, version: Version) -> Engine:
     engine = Engine.from_version(store, version)
-    engine.warm_up()
     grey = np.full((1, engine.size, engine.size, 3), 128, np.uint8)
     if not np.isfinite(engine.predict(grey)).all():
         raise PawcastError(f"{version.name} answers no number", fix="train again, or promote another version")

@@ -13,7 +13,7 @@
     ├── ClusterError            exit  8   HTTP 503   Ray can't be reached or lacks the resources
     ├── ServiceError            exit  9   HTTP 502   no server, a server without a model, or a wrong answer
     │   └── BusyError           exit  9   HTTP 429   a server that has enough to do; try again
-    └── TrainingError           exit 10   HTTP 500   a loss that isn't finite, ranks that disagree
+    └── TrainingError           exit 10   HTTP 500   a loss that isn't finite, ranks that disagree, …
 
 An interrupted job exits with 130, as shells do.
 """
@@ -144,7 +144,7 @@ class BusyError(ServiceError):
 
 
 class TrainingError(PawcastError):
-    """A loss that isn't finite, or ranks that no longer hold the same weights."""
+    """A loss that isn't finite, ranks that no longer hold the same weights, a network that is served differently."""
 
     exit_code = 10
     http_status = 500

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pawcast import names
+from pawcast.devices import Precision
 from pawcast.errors import ConflictError, IntegrityError, NotFoundError, UsageError, near
 from pawcast.recipe import Recipe
 from pawcast.store import Store
@@ -23,6 +24,7 @@ WEIGHTS = "model.weights.h5"
 """A version's weights among its files, in Keras's format."""
 
 _ATTEMPTS = 20
+_MIN_SAME_LABELS, _MAX_DIFFERENCE = 0.999, 0.01
 
 
 class _Record(BaseModel):
@@ -48,6 +50,22 @@ class Preprocessing(_Record):
     mirror: bool = False
 
 
+class Agreement(_Record):
+    """How well what is served agrees with the same network as Keras computes it, in float32 and photo by photo."""
+
+    photos: int = Field(description="how many were compared")
+    same_labels: float = Field(description="share of them with the same label, in [0, 1]")
+    largest_difference: float = Field(description="of the two probabilities of class 1, over all photos")
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is good enough to be served."""
+        return self.same_labels >= _MIN_SAME_LABELS and self.largest_difference <= _MAX_DIFFERENCE
+
+    def __str__(self) -> str:
+        return f"{self.same_labels:.2%} of {self.photos:,} labels equal, within {self.largest_difference:.2g}"
+
+
 class Version(_Record):
     """A trained model: how it was made, how to feed it, how good it is, and its files."""
 
@@ -63,6 +81,9 @@ class Version(_Record):
     classes: list[str]
     preprocessing: Preprocessing
     metrics: dict[str, float]
+    agreement: dict[Precision, Agreement] | None = Field(
+        default=None, description="measured at registration, by the precision that the network is served in"
+    )
     architecture: str = Field(description="the network's summary, for people")
     files: dict[str, File]
 

@@ -12,8 +12,9 @@ import httpx
 from fastapi import FastAPI
 
 from pawcast import registry
+from pawcast.devices import Precision
 from pawcast.recipes import resolve
-from pawcast.registry import WEIGHTS, Preprocessing, Version
+from pawcast.registry import WEIGHTS, Agreement, Preprocessing, Version
 from pawcast.store import Store
 from pawcast_serve.api import create_api
 from pawcast_serve.service import Service
@@ -49,6 +50,15 @@ def publish(store: Store, seed: int = 1, data: bytes | None = None, model: str =
     )  # fmt: skip
     registry.point(store, model, "production", version.version)
     return version
+
+
+def version(image_size: int = 32, mirror: bool = False, agreement: dict[Precision, Agreement] | None = None) -> Version:
+    """The record of a version that no store has, for a network of the test's own."""
+    return Version(
+        model="pets", version=1, run="r", created="2026-01-01T00:00:00Z", code="0", recipe=_RECIPE, dataset="pets",
+        dataset_sha256="0" * 64, classes=["cat", "dog"], metrics={}, architecture="", files={}, agreement=agreement,
+        preprocessing=Preprocessing(image_size=image_size, mirror=mirror),
+    )  # fmt: skip
 
 
 @asynccontextmanager

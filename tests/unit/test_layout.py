@@ -36,12 +36,12 @@ LAYERS = {
     "dataset": {"cluster", "errors", "files", "images", "names", "sources", "store"},
     "reports": {"augment", "devices", "recipe"},
     "training": {
-        "augment", "cluster", "dataset", "devices", "errors", "images", "models", "names", "plugins", "recipe",
-        "registry", "reports", "store",
+        "augment", "cluster", "dataset", "devices", "errors", "images", "inference", "models", "names", "plugins",
+        "recipe", "registry", "reports", "store",
     },
     "inference": {
-        "augment", "dataset", "devices", "errors", "evaluation", "images", "models", "registry", "sources", "store",
-        "training",
+        "augment", "dataset", "devices", "errors", "evaluation", "images", "models", "recipe", "registry", "sources",
+        "store",
     },
 }  # fmt: skip
 

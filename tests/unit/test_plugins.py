@@ -64,7 +64,7 @@ def test_a_users_recipe_and_network_need_nothing_of_the_library():
     [
         ("own_code:", UsageError, "package.module:function"),
         ("own code:network", UsageError, "package.module:function"),
-        ("own_code:netwerk", UsageError, "one of network"),
+        ("own_code:netwerk", UsageError, "one of Recipe, network"),
         ("own_code:number", UsageError, "has no function 'number'"),
         ("no_such_code:network", NotFoundError, "No module 'no_such_code'"),
         ("broken_code:network", UsageError, "ZeroDivisionError"),

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import types
-
 import cv2
 import numpy as np
 import pytest
 
 from pawcast.devices import configure_tensorflow
 from pawcast.errors import ImageError
+from pawcast.inference import saliency
+from pawcast.inference.engine import Engine
 from pawcast.inference.saliency import Saliency, overlay, spread
 from tests.conftest import encode
+from tests.unit.served import version
 
 SIZE = 32
 
 
-def corner_engine(top: int, left: int, weight: float = 1.0):
-    """A network that sees brightness everywhere, and of which only one 8x8 corner has a say."""
+def corner_engine(top: int, left: int, weight: float = 1.0) -> Engine:
+    return engine(corner_network(top, left, weight), SIZE)
+
+
+def corner_network(top: int, left: int, weight: float, height: int = 8):
+    """A network that sees brightness everywhere, and of which only one corner, 8 cells wide, has a say."""
     configure_tensorflow(1)
     import keras
     from keras import layers
@@ -28,9 +33,13 @@ def corner_engine(top: int, left: int, weight: float = 1.0):
     x = layers.Conv2D(1, 1, activation="relu", kernel_initializer="ones")(x)
     network = keras.Model(pixels, layers.Dense(1, activation="sigmoid")(layers.Flatten()(x)))
     kernel = np.zeros((SIZE // 2, SIZE // 2), np.float32)
-    kernel[top : top + 8, left : left + 8] = weight
+    kernel[top : top + height, left : left + 8] = weight
     network.layers[-1].set_weights([kernel.reshape(-1, 1), np.zeros(1, np.float32)])
-    return types.SimpleNamespace(network=network, size=SIZE, version=types.SimpleNamespace(classes=["left", "right"]))
+    return network
+
+
+def engine(network, size: int, mirror: bool = False) -> Engine:
+    return Engine(version(size, mirror).model_copy(update={"classes": ["left", "right"]}), network)
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (0, 8), (8, 0), (8, 8)])
@@ -73,18 +82,58 @@ def test_large_photos_get_a_map_of_their_aspect_and_bad_ones_an_error():
 def test_our_networks_are_explained_where_they_look(builder):
     configure_tensorflow(1)
     from pawcast import models, recipe
-    from pawcast.inference import saliency
 
     config = recipe.smoke().model_copy(update={"model": builder, "image_size": 96})
     network = models.build(config)
-    convolution = saliency._last_convolution(network)
-    assert saliency._stride(convolution) == {"article": 8, "small": 4}[builder]
-    engine = types.SimpleNamespace(network=network, size=96, version=types.SimpleNamespace(classes=["a", "b"]))
+    assert saliency._stride(saliency._watched(network)) == {"article": 8, "small": 4}[builder]
+    served = engine(network, 96)
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
-    prediction, heat = Saliency(engine).explain(encode(noise))
-    expected = float(network(noise[None] / np.float32(255), training=False)[0, 0])
-    assert prediction.scores["b"] == pytest.approx(expected, abs=1e-5)
+    prediction, heat = Saliency(served).explain(encode(noise))
+    assert prediction.scores["right"] == served.predict(noise[None])[0]
     assert heat.shape == (96, 96)
+
+
+def pooling_network(kernel: tuple[float, float, float] = (1, -1, 0)):
+    """For photos of any size: averages over all cells how much redder than green they are."""
+    configure_tensorflow(1)
+    import keras
+    from keras import layers
+
+    pixels = keras.Input((None, None, 3))
+    x = layers.Conv2D(3, 2, strides=2, padding="same", use_bias=False)(pixels)
+    y = layers.Conv2D(3, 1, use_bias=False)(x)
+    x = layers.MaxPooling2D(2)(layers.Add()([x, y]))
+    network = keras.Model(pixels, layers.Dense(1, activation="sigmoid")(layers.GlobalAveragePooling2D()(x)))
+    each = np.eye(3, dtype=np.float32)
+    network.set_weights([np.tile(each / 8, (2, 2, 1, 1)), each[None, None], np.array([kernel]).T * 50, np.zeros(1)])
+    return network
+
+
+def test_a_network_of_open_size_that_pools_is_explained_by_what_it_pools():
+    """There the map is that of class activation: each cell's own part of the sum."""
+    network = pooling_network()
+    assert saliency._stride(saliency._watched(network)) == 4
+    for size in (64, 96):
+        photo = np.full((96, 192, 3), 60, np.uint8)
+        photo[24:48, 96:120] = (250, 0, 0)
+        photo[60:72, 24:60] = (0, 90, 0)
+        for colours, label in ((photo, "right"), (photo[..., [1, 0, 2]], "left")):
+            prediction, heat = Saliency(engine(network, size)).explain(encode(np.ascontiguousarray(colours)))
+            assert prediction.label == label
+            # Cells are 6 by 12 pixels of this photo at 64 px, and the map is smoothed over one or two of them.
+            assert heat[24:48, 96:120].min() > 0.3
+            assert heat[12:60, 72:144].sum() > 0.95 * heat.sum()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_with_mirror_images_both_have_a_say_where_they_are_in_the_photo(mirror):
+    """Of a network that sees the left half only, the mirror image shows it the right one."""
+    network = corner_network(0, 0, 1.0, height=SIZE // 2)
+    photo = encode(np.full((120, 120, 3), 200, np.uint8))
+    prediction, heat = Saliency(engine(network, SIZE, mirror)).explain(photo)
+    assert prediction.label == "right"
+    left, right = heat[:, :60].sum(), heat[:, 60:].sum()
+    assert left == pytest.approx(right, rel=0.05) if mirror else left > 5 * right
 
 
 def test_cells_lie_where_they_look():

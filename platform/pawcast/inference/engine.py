@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pawcast import registry
-from pawcast.devices import configure_tensorflow, usable_cpus
+from pawcast.devices import Precision, compute_dtype, configure_tensorflow, usable_cpus
+from pawcast.inference.forward import Forward
+from pawcast.recipe import Recipe
 from pawcast.registry import WEIGHTS, Version
 from pawcast.store import Store
 
+if TYPE_CHECKING:
+    import keras
+
 MAX_BATCH = 64
-"""Photos in one call of the network: more gains nothing on a CPU and costs memory."""
+"""Photos that go to the engine together: more gains nothing on a CPU and costs memory."""
+
+
+def restore(recipe: Recipe, weights: bytes) -> keras.Model:
+    """Return a recipe's network with its weights, in float32.
+
+    Args:
+        recipe: What it was trained by.
+        weights: The content of its weights file, verified.
+    """
+    from pawcast import models
+
+    network = models.build(recipe)
+    with tempfile.TemporaryDirectory(prefix="pawcast-model-") as folder:
+        path = Path(folder) / WEIGHTS
+        path.write_bytes(weights)
+        network.load_weights(path)
+    return network
 
 
 class Engine:
@@ -21,56 +44,54 @@ class Engine:
 
     Args:
         version: What to run.
-        weights: The content of its weights file, verified.
-        threads: CPU threads for one call; all that this process may use if None.
+        network: Its network, from `restore`.
+        precision: What to compute in: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the hardware has it
+            and the version was found to agree with Keras in it.
 
     Attributes:
         version: The version that it runs.
         size: Height and width in pixels that `predict` takes.
         network: The Keras model, float32 [n, S, S, 3] in [0, 1] to float32 [n, 1]; not to be changed.
+
+    Raises:
+        UsageError: For another precision.
     """
 
-    def __init__(self, version: Version, weights: bytes, threads: int | None = None) -> None:
-        configure_tensorflow(threads or usable_cpus())
-        import tensorflow as tf
-
-        from pawcast import models
-        from pawcast.augment import to_unit
-
+    def __init__(self, version: Version, network: keras.Model, precision: str = "auto") -> None:
         self.version = version
         self.size = version.preprocessing.image_size
-        network = models.build(version.recipe)
-        with tempfile.TemporaryDirectory(prefix="pawcast-model-") as folder:
-            path = Path(folder) / WEIGHTS
-            path.write_bytes(weights)
-            network.load_weights(path)
-
-        # One trace for every batch size.
-        @tf.function(input_signature=[tf.TensorSpec([None, self.size, self.size, 3], tf.uint8)])
-        def run(pixels: tf.Tensor) -> tf.Tensor:
-            return network(to_unit(pixels), training=False)[:, 0]
-
         self.network = network
-        self._run = run
+        self._forward = Forward(network, version.preprocessing, _chosen(version, precision))
 
     @classmethod
-    def load(cls, store: Store, name: str, threads: int | None = None) -> Engine:
+    def load(cls, store: Store, name: str, threads: int | None = None, precision: str = "auto") -> Engine:
         """Load `MODEL@REF` from a store.
+
+        Args:
+            store: Where the model is.
+            name: Which version.
+            threads: CPU threads for one call; all that this process may use if None.
+            precision: As for the class.
 
         Raises:
             NotFoundError: If there is no such version.
             IntegrityError: If its weights were changed.
+            UsageError: For a precision that is none.
         """
-        return cls.from_version(store, registry.resolve(store, name), threads)
+        return cls.from_version(store, registry.resolve(store, name), threads, precision)
 
     @classmethod
-    def from_version(cls, store: Store, version: Version, threads: int | None = None) -> Engine:
+    def from_version(
+        cls, store: Store, version: Version, threads: int | None = None, precision: str = "auto"
+    ) -> Engine:
         """Load a version that was looked up before. Raises as `load` does."""
-        return cls(version, registry.read_file(store, version, WEIGHTS), threads)
+        weights = registry.read_file(store, version, WEIGHTS)
+        configure_tensorflow(threads or usable_cpus())
+        return cls(version, restore(version.recipe, weights), precision)
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """What it runs on, for people: framework, device, threads, photos in a batch."""
+        """What it runs on, for people: framework, device, threads, precision, photos at once."""
         import keras
         import tensorflow as tf
 
@@ -78,11 +99,12 @@ class Engine:
             "framework": f"Keras {keras.__version__} on TensorFlow {tf.__version__}",
             "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
             "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+            "precision": self._forward.precision,
             "max_batch": MAX_BATCH,
         }
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the probability of class 1.
+        """Return the probability of class 1. A photo's is the same to the last bit in every batch.
 
         Args:
             pixels: uint8 [n, S, S, 3] from `images.load`.
@@ -90,10 +112,12 @@ class Engine:
         Returns:
             float32 [n] in [0, 1].
         """
-        parts = [self._run(pixels[i : i + MAX_BATCH]).numpy() for i in range(0, len(pixels), MAX_BATCH)]
-        return np.concatenate([*parts, np.zeros(0, np.float32)])
+        return self._forward(pixels)
 
-    def warm_up(self) -> None:
-        """Run once with one photo and once with a full batch, so that the first caller doesn't wait for that."""
-        for count in (1, MAX_BATCH):
-            self.predict(np.zeros((count, self.size, self.size, 3), np.uint8))
+
+def _chosen(version: Version, precision: str) -> Precision:
+    if precision == "auto":
+        agreement = (version.agreement or {}).get("bfloat16")
+        if agreement is None or not agreement.holds:
+            return "float32"
+    return compute_dtype(precision)

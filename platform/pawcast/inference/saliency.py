@@ -1,13 +1,15 @@
-"""Which region of a photo decided: a class activation map at the last convolution.
+"""Which region of a photo decided: a class activation map at the network's last cells.
 
 The map is HiResCAM (Draelos and Carin, 2020, https://arxiv.org/abs/2011.08891): gradient times activation, cell by
 cell. Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) first averages the gradient over all cells,
-which is the same where a network ends in global average pooling. Ours flatten, so each place has weights of its own,
+which is the same where a network ends in global average pooling. Where it flattens, each place has weights of its own,
 and an averaged gradient would light up places that the network ignores.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -41,7 +43,7 @@ class Saliency:
     """Explains one engine's answers, one photo at a time.
 
     Args:
-        engine: The model; its network ends in one sigmoid.
+        engine: The model; its network ends in one sigmoid. The map is computed in float32, whatever it computes in.
 
     Raises:
         ValueError: If the network has no convolution.
@@ -53,29 +55,28 @@ class Saliency:
 
         from pawcast.augment import to_unit
 
-        network = engine.network
-        convolution = _last_convolution(network)
+        network, mirror = engine.network, engine.version.preprocessing.mirror
         output = network.layers[-1]
-        trunk = keras.Model(network.inputs, [convolution.output, output.input])
+        watched = _watched(network)
+        trunk = keras.Model(network.inputs, [watched, output.input])
         self._engine = engine
-        self._stride = _stride(convolution)
+        self._stride = _stride(watched)
 
-        @tf.function(input_signature=[tf.TensorSpec([engine.size, engine.size, 3], tf.uint8)])
-        def run(photo: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            pixels = to_unit(photo[None])
+        @tf.function(input_signature=[tf.TensorSpec([engine.size, engine.size, 3], tf.uint8), tf.TensorSpec([])])
+        def run(photo: tf.Tensor, towards: tf.Tensor) -> tf.Tensor:
+            pixels = to_unit(tf.stack([photo, photo[:, ::-1]]) if mirror else photo[None])
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(pixels)
                 cells, features = trunk(pixels, training=False)
                 # Before the sigmoid, whose gradient vanishes just where the network is sure.
-                logit = keras.ops.matmul(features, output.kernel)[0, 0] + output.bias[0]
-            towards = tf.where(logit > 0, 1.0, -1.0)
-            heat = tf.nn.relu(towards * tf.reduce_sum(cells * tape.gradient(logit, cells), -1))
-            return tf.sigmoid(logit), heat[0]
+                logits = keras.ops.matmul(features, output.kernel) + output.bias
+            heat = tf.nn.relu(towards * tf.reduce_sum(cells * tape.gradient(logits, cells), -1))
+            return heat[0] + heat[1, :, ::-1] if mirror else heat[0]
 
         self._run = run
 
     def explain(self, data: bytes) -> Explanation:
-        """Return the prediction for a photo and what it rests on.
+        """Return the engine's own prediction for a photo and what it rests on.
 
         Args:
             data: The file's bytes, as for `images.decode`.
@@ -85,11 +86,13 @@ class Saliency:
         """
         pixels = images.decode(data)
         height, width = pixels.shape[:2]
-        score, cells = self._run(images.resize(pixels, self._engine.size))
+        seen = images.resize(pixels, self._engine.size)
+        score = float(self._engine.predict(seen[None])[0])
+        cells = self._run(seen, 1.0 if score > 0.5 else -1.0)
         scale = min(1, MAX_SIDE / max(height, width))
         shape = (max(1, round(height * scale)), max(1, round(width * scale)))
         heat = spread(cells.numpy(), self._engine.size, self._stride, shape)
-        return Explanation(describe(float(score), self._engine.version.classes), heat)
+        return Explanation(describe(score, self._engine.version.classes), heat)
 
 
 def spread(cells: np.ndarray, size: int, stride: int, shape: tuple[int, int]) -> np.ndarray:
@@ -137,24 +140,38 @@ def overlay(heat: np.ndarray) -> bytes:
     return encoded.tobytes()
 
 
-def _last_convolution(network: keras.Model) -> keras.Layer:
+def _watched(network: keras.Model) -> keras.KerasTensor:
+    """The cells whose say is shown: what a global pooling takes in, else what the last convolution gives out."""
     from keras import layers
 
+    for operation in _upstream(network.outputs[0]):
+        if isinstance(operation, (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)):
+            return operation.input
+        if operation.output.ndim == 4:
+            break
     kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
     found = [layer for layer in network.layers if isinstance(layer, kinds)]
     if not found:
         raise ValueError(f"The network {network.name} has no convolution, so no map can be drawn.")
-    return found[-1]
+    return found[-1].output
 
 
-def _stride(layer: keras.Layer) -> int:
-    """Pixels of the network's input from one of the layer's cells to the next; equal along every path to it."""
-    stride = 1
+def _stride(cells: keras.KerasTensor) -> int:
+    """Pixels of the network's input from one cell to the next; equal along every path to it."""
+    strides = (getattr(operation, "strides", 1) for operation in _upstream(cells))
+    return math.prod(step[0] if isinstance(step, tuple) else step for step in strides)
+
+
+def _upstream(tensor: keras.KerasTensor) -> Iterator[keras.Operation]:
+    """Yield the layers that a tensor comes from, the last first, along the first path where several meet."""
     while True:
-        strides = getattr(layer, "strides", 1)
-        stride *= strides[0] if isinstance(strides, tuple) else int(strides)
-        inputs = layer.input[0] if isinstance(layer.input, list) else layer.input
-        before = inputs._keras_history.operation
-        if before is layer or not getattr(before, "_inbound_nodes", None) or type(before).__name__ == "InputLayer":
-            return stride
-        layer = before
+        operation = tensor._keras_history.operation
+        yield operation
+        inputs = operation.input
+        if isinstance(inputs, list):
+            if not inputs:
+                return
+            inputs = inputs[0]
+        if inputs is tensor:
+            return
+        tensor = inputs

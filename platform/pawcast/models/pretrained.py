@@ -80,24 +80,23 @@ def load(model: keras.Model, source: str, data: bytes) -> int:
 
 
 def _load_keras(model: keras.Model, data: bytes) -> int:
+    import h5py
     import keras
 
     # A model within the model is the backbone (Keras Applications); without one, it's all that has a name in the file.
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     target = inner[0] if len(inner) == 1 else model
     before = [np.asarray(weight) for weight in target.weights]
-    with tempfile.TemporaryDirectory(prefix="pawcast-pretrained-") as folder:
-        for name, options in (("backbone.weights.h5", {}), ("backbone.h5", {"by_name": target is model})):
-            # Keras tells its two formats apart by the name alone.
-            file = Path(folder) / name
-            file.write_bytes(data)
-            try:
-                target.load_weights(file, **options)
-                break
-            except (ValueError, KeyError, OSError) as error:
-                reason = error
-        else:
-            raise DataError(f"The weights don't fit {target.name}", received=str(reason).splitlines()[0])
+    try:
+        with h5py.File(io.BytesIO(data)) as file:
+            first_format = "layer_names" in file.attrs
+        with tempfile.TemporaryDirectory(prefix="pawcast-pretrained-") as folder:
+            # Keras tells its two formats apart by the name alone. Only of the first it can leave out layers.
+            path = Path(folder) / ("backbone.h5" if first_format else "backbone.weights.h5")
+            path.write_bytes(data)
+            target.load_weights(path, **({"by_name": target is model} if first_format else {}))
+    except (ValueError, KeyError, OSError) as error:
+        raise DataError(f"The weights don't fit {target.name}", received=str(error).splitlines()[0]) from None
     return sum(not np.array_equal(a, np.asarray(b)) for a, b in zip(before, target.weights, strict=True))
 
 

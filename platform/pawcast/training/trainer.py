@@ -7,21 +7,24 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import ray
+
 import pawcast
 from pawcast import cluster, names, plugins, registry
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import pixels
 from pawcast.dataset.manifest import Manifest, Split
 from pawcast.dataset.pixels import Pixels
+from pawcast.devices import Precision
 from pawcast.errors import (
     DataError,
     IntegrityError,
     UsageError,
 )
 from pawcast.recipe import Recipe
-from pawcast.registry import WEIGHTS, Preprocessing, Version
+from pawcast.registry import WEIGHTS, Agreement, Preprocessing, Version
 from pawcast.reports.curves import draw_curves
-from pawcast.store import Store
+from pawcast.store import Store, shared_store
 from pawcast.training import checkpoint
 from pawcast.training import run as runs
 from pawcast.training.fit import fit
@@ -225,6 +228,9 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest) -> Trained:
     title = f"{run}: {recipe.name} on {manifest.dataset}, {state.epochs_done} epochs"
     store.put(f"runs/{run}/{WEIGHTS}", weights)
     store.put(f"runs/{run}/curves.png", draw_curves(history, title))
+    preprocessing = Preprocessing(image_size=recipe.image_size, mirror=recipe.mirror)
+    with cluster.unwrapped():
+        agreement = ray.get(_agreement.remote(store.uri, manifest.splits["val"], recipe, weights, preprocessing))
     version = registry.register(
         store,
         record.model,
@@ -236,7 +242,7 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest) -> Trained:
         dataset=manifest.dataset,
         dataset_sha256=manifest.digest,
         classes=manifest.classes,
-        preprocessing=Preprocessing(image_size=recipe.image_size, mirror=recipe.mirror),
+        preprocessing=preprocessing,
         metrics={
             "acc": history["acc"][best],
             "loss": history["loss"][best],
@@ -245,9 +251,20 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest) -> Trained:
             "train_seconds": sum(history["seconds"]),
             "train_cpu_seconds": sum(history["cpu_seconds"]),
         },
+        agreement=agreement,
         architecture=store.get(f"runs/{run}/summary.txt").decode(),
     )
     runs.finish(store, run, version.name)
     stepping = sum(history["seconds"]) - sum(history["validation_seconds"])
     rate = manifest.splits["train"].photos * len(history["seconds"]) / stepping
     return Trained(version, history, best + 1, rate)
+
+
+@ray.remote(num_cpus=1)
+def _agreement(
+    store_uri: str, split: Split, recipe: Recipe, weights: bytes, preprocessing: Preprocessing
+) -> dict[Precision, Agreement]:
+    """Measure on a node that has a CPU to spare, not here: this process never needs TensorFlow."""
+    from pawcast.inference.agreement import measure
+
+    return measure(shared_store(store_uri), split, recipe, weights, preprocessing)

@@ -1,0 +1,123 @@
+"""Whether a network answers the same where it is served as in Keras: measured before a version is registered.
+
+Served are whole batches in a compiled graph, where the hardware has it in bfloat16. What that is held against is plain
+Keras: float32, eagerly, on the CPU, from pixels that NumPy scaled and mirrored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pawcast import images
+from pawcast.dataset.manifest import Split
+from pawcast.devices import Precision, compute_dtype, configure_tensorflow, usable_cpus
+from pawcast.errors import TrainingError
+from pawcast.inference.engine import MAX_BATCH, restore
+from pawcast.inference.forward import Forward
+from pawcast.inference.judge import from_split
+from pawcast.recipe import Recipe
+from pawcast.registry import Agreement, Preprocessing
+from pawcast.store import Store
+
+if TYPE_CHECKING:
+    import keras
+
+PHOTOS = 4_096
+"""Most photos that are compared: enough to see that one label in a thousand differs."""
+_EMULATED = 1_024
+
+
+def measure(
+    store: Store,
+    split: Split,
+    recipe: Recipe,
+    weights: bytes,
+    preprocessing: Preprocessing,
+    photos: int = PHOTOS,
+) -> dict[Precision, Agreement]:
+    """Compare what would be served with Keras, in every precision that some machine may serve in.
+
+    That is both of them, on whatever machine. Where bfloat16 isn't in hardware it is emulated, with the same rounding
+    but slowly, so at most some thousand photos are compared in it.
+
+    Args:
+        store: Where the photos are.
+        split: Photos that weren't trained on.
+        recipe: What the network was trained by.
+        weights: The content of its weights file.
+        preprocessing: What it will be fed.
+        photos: Most photos to compare, spread over the split.
+
+    Returns:
+        For each precision, how far they agree; float32 holds. Where bfloat16 doesn't, it won't be served.
+
+    Raises:
+        TrainingError: If they don't agree in float32, or a score is no number.
+        IntegrityError: If a shard was changed.
+    """
+    configure_tensorflow(usable_cpus())
+    network = restore(recipe, weights)
+    wanted = min(photos, split.photos)
+    every: dict[Precision, int] = {
+        "float32": 1,
+        "bfloat16": 1 if compute_dtype() == "bfloat16" else math.ceil(wanted / _EMULATED),
+    }
+    forwards = {precision: Forward(network, preprocessing, precision) for precision in every}
+    pairs: dict[Precision, list[np.ndarray]] = {precision: [] for precision in every}
+    for number, batch in enumerate(_batches(store, split, preprocessing.image_size, wanted)):
+        expected = _by_keras(network, batch, preprocessing)
+        for precision, forward in forwards.items():
+            if number % every[precision] == 0:
+                pairs[precision].append(np.stack([expected, forward(batch)]))
+    agreements = {precision: compare(*np.concatenate(found, 1)) for precision, found in pairs.items()}
+    if not agreements["float32"].holds:
+        raise TrainingError(
+            "The network answers differently where it is served, so it was not registered",
+            received=agreements["float32"],
+            expected="99.9% equal, within 0.01",
+        )
+    return agreements
+
+
+def compare(expected: np.ndarray, found: np.ndarray) -> Agreement:
+    """Hold probabilities against those that are right.
+
+    Args:
+        expected, found: float32 [n], n at least 1, the probability of class 1 for each photo.
+
+    Raises:
+        TrainingError: If one of them is no number.
+    """
+    if not (np.isfinite(expected).all() and np.isfinite(found).all()):
+        raise TrainingError("The network answers no number to some photos, so it was not registered")
+    return Agreement(
+        photos=len(expected),
+        same_labels=float(np.mean((expected > 0.5) == (found > 0.5))),
+        largest_difference=float(np.abs(expected - found).max()),
+    )
+
+
+def _batches(store: Store, split: Split, size: int, wanted: int) -> Iterator[np.ndarray]:
+    """Yield as many photos as wanted, evenly spread over the split: uint8 [n, size, size, 3] at a time."""
+    # Shards may be in the order of classes or of sources, so the first photos alone wouldn't do.
+    chosen = (photo for i, photo in enumerate(from_split(store, split)) if i * wanted % split.photos < wanted)
+    while batch := list(islice(chosen, MAX_BATCH)):
+        yield np.stack([images.load(photo.data, size) for photo in batch if isinstance(photo.data, bytes)])
+
+
+def _by_keras(network: keras.Model, pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    import tensorflow as tf
+
+    unit = pixels.astype(np.float32) * np.float32(preprocessing.scale)
+    with tf.device("CPU"):
+        scores = [network(seen, training=False).numpy()[:, 0] for seen in _seen(unit, preprocessing.mirror)]
+    return np.mean(scores, axis=0)
+
+
+def _seen(unit: np.ndarray, mirror: bool) -> list[np.ndarray]:
+    return [unit, unit[:, :, ::-1]] if mirror else [unit]

@@ -1,0 +1,149 @@
+"""A network's forward pass as it is served: in float32 or bfloat16, with mirror images or not, each photo by itself.
+
+A photo's score must be the same to the last bit whichever photos it came with. Convolutions give that. A product of
+matrices doesn't: the kernels add up in an order that depends on how many rows there are, and on which row it is. So
+dense layers are computed as one product for each photo, all of one shape, and averages over a photo likewise. That is
+seen to on this machine's own kernels before the first answer: only batches of sizes that agree are ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pawcast.devices import Precision
+from pawcast.registry import Preprocessing
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+_CPU_SIZES = (1, 2, 4, 8, 16, 32)
+# A GPU is hardly busy with fewer, and takes the same time for one.
+_GPU_SIZES = (1, 8, 64)
+# Values in the longest vector of any CPU: 512 bits of bfloat16.
+_VECTOR = 32
+
+
+class Forward:
+    """Runs a network.
+
+    Args:
+        network: float32 [n, S, S, 3] in [0, 1] to float32 [n, 1]; S may be left open. Its weights are copied.
+        preprocessing: The photos' size, and whether their mirror images count as well.
+        precision: What to compute in. The last layer is computed in float32 in either case.
+
+    Attributes:
+        precision: As above.
+        sizes: How many photos a call of the network may have, ascending.
+    """
+
+    def __init__(self, network: keras.Model, preprocessing: Preprocessing, precision: Precision = "float32") -> None:
+        import keras
+        import tensorflow as tf
+
+        from pawcast.augment import to_unit
+
+        size, mirror = preprocessing.image_size, preprocessing.mirror
+        served = _served(network, precision)
+        cells = next(layer.output for layer in reversed(served.layers) if layer.output.ndim == 4)
+        model = keras.Model(served.inputs, [cells, served.layers[-1].input, served.outputs[0]])
+
+        @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
+        def run(pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            seen = tf.concat([pixels, tf.reverse(pixels, [2])], 0) if mirror else pixels
+            *inner, scores = model(to_unit(seen), training=False)
+            return tf.reduce_mean(tf.reshape(scores, [1 + mirror, -1]), 0), *inner
+
+        self.precision = precision
+        self._run = run
+        self._shape = (size, size, 3)
+        self.sizes = self._agreeing(_GPU_SIZES if tf.config.list_physical_devices("GPU") else _CPU_SIZES)
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the probability of class 1, the same bits for equal photos in whatever company.
+
+        Args:
+            pixels: uint8 [n, S, S, 3].
+
+        Returns:
+            float32 [n] in [0, 1].
+        """
+        scores = np.empty(len(pixels), np.float32)
+        start = 0
+        while start < len(pixels):
+            size = max((size for size in self.sizes if size <= len(pixels) - start), default=self.sizes[0])
+            part = pixels[start : start + size]
+            padded = np.concatenate([part, np.zeros((size - len(part), *self._shape), np.uint8)])
+            scores[start : start + size] = self._run(padded)[0].numpy()[: len(part)]
+            start += size
+        return scores
+
+    def _agreeing(self, sizes: tuple[int, ...]) -> list[int]:
+        """Of these sizes, those that give a photo the same bits as the largest one that does so at every place."""
+        photos = np.random.default_rng(0).integers(0, 256, (sizes[-1], *self._shape), np.uint8)
+        for largest in reversed(sizes):
+            expected = self._bits(photos, largest)
+            if np.array_equal(self._bits(np.roll(photos, 1, 0), largest), np.roll(expected, 1, 0)):
+                break
+        return [size for size in sizes if size <= largest and np.array_equal(self._bits(photos, size), expected)]
+
+    def _bits(self, pixels: np.ndarray, size: int) -> np.ndarray:
+        """All that is known of each photo, as bytes [n, m]: few differences in the sums reach as far as the score."""
+        return np.concatenate([_rows(self._run(pixels[i : i + size]), size) for i in range(0, len(pixels), size)])
+
+
+def _rows(values: Sequence[tf.Tensor], photos: int) -> np.ndarray:
+    """Gather each photo's bytes from several tensors; mirror images come behind all of the photos."""
+    found = [value.numpy() for value in values]
+    parts = [part for value in found for part in np.split(value, len(value) // photos)]
+    return np.concatenate([part.reshape(photos, -1).view(np.uint8) for part in parts], 1)
+
+
+def _served(network: keras.Model, precision: Precision) -> keras.Model:
+    """Return a copy that computes each photo by itself and in this precision, all but its last layer."""
+    import keras
+    from keras import layers, ops
+
+    class OneByOne(layers.Dense):
+        """A product of a row and a matrix for each photo."""
+
+        def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+            rows = _longer(ops.expand_dims(inputs, -2), 1)
+            found = ops.squeeze(ops.matmul(rows, ops.expand_dims(self.kernel, 0))[:-1], -2)
+            found = found if self.bias is None else found + self.bias
+            # The last few of many values are no full vector of the CPU, and their sigmoid is another function.
+            return self.activation(_longer(found, _VECTOR))[:-_VECTOR]
+
+    class AverageOneByOne(layers.GlobalAveragePooling2D):
+        """An average over the cells of each photo."""
+
+        def call(self, inputs: tf.Tensor) -> tf.Tensor:
+            return super().call(_longer(inputs, 1))[:-1]
+
+    kinds: dict[Any, Any] = {layers.Dense: OneByOne, layers.GlobalAveragePooling2D: AverageOneByOne}
+    last = network.layers[-1]
+
+    def copied(layer: keras.Layer) -> keras.Layer:
+        if precision == "float32" or layer is last:
+            dtype = "float32"
+        elif isinstance(layer, layers.BatchNormalization):
+            # Means and variances keep all their digits; Keras computes with them in float32.
+            dtype = "mixed_bfloat16"
+        else:
+            # Not mixed, which would round all weights anew in each call.
+            dtype = "bfloat16"
+        return kinds.get(type(layer), type(layer)).from_config({**layer.get_config(), "dtype": dtype})
+
+    copy = keras.models.clone_model(network, clone_function=copied)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def _longer(photos: tf.Tensor, count: int) -> tf.Tensor:
+    """Append empty photos. A batch of one would otherwise be taken for no batch, and computed in another order."""
+    from keras import ops
+
+    return ops.pad(photos, [[0, count], *[[0, 0]] * (len(photos.shape) - 1)])

@@ -1,0 +1,133 @@
+"""Agreement of what is served with Keras: measured on a dataset's photos, kept with the version, or refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+
+from pawcast import registry
+from pawcast.dataset import shards
+from pawcast.dataset.manifest import Split
+from pawcast.dataset.shards import Row
+from pawcast.errors import TrainingError
+from pawcast.inference import agreement
+from pawcast.inference.engine import Engine, restore
+from pawcast.recipes import resolve
+from pawcast.registry import WEIGHTS, Agreement, Preprocessing
+from pawcast.store import Store, open_store
+from tests.conftest import encode
+from tests.unit.served import weights
+
+PHOTOS = 70
+RECIPE = resolve("smoke", ["image_size=32"])
+FED = Preprocessing(image_size=32)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return open_store(str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def split(store: Store) -> Split:
+    """Noise in two shards, one a class."""
+    rng = np.random.default_rng(1)
+    written = []
+    for label in (0, 1):
+        photos = [encode(rng.integers(0, 128 + 127 * label, (40, 30, 3), np.uint8)) for _ in range(PHOTOS // 2)]
+        rows = [Row(f"{label}.{i}", f"{i}.png", label, "0" * 64, 30, 40, photo) for i, photo in enumerate(photos)]
+        written.append(shards.write(store, "pets", "val", rows, ["cat", "dog"]))
+    return Split(photos=PHOTOS, per_class={"cat": PHOTOS // 2, "dog": PHOTOS // 2}, shards=written)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_both_precisions_are_measured(store, split, mirror):
+    found = agreement.measure(store, split, RECIPE, weights(1), Preprocessing(image_size=32, mirror=mirror))
+    assert list(found) == ["float32", "bfloat16"]
+    for one in found.values():
+        assert one.photos == PHOTOS
+        assert one.holds
+    assert found["float32"].same_labels == 1
+    assert found["float32"].largest_difference < 1e-6
+    assert found["bfloat16"].largest_difference > 1e-6
+
+
+def test_fewer_photos_are_spread_over_the_split(store, split):
+    assert agreement.measure(store, split, RECIPE, weights(1), FED, photos=11)["float32"].photos == 11
+    (batch,) = agreement._batches(store, split, 32, 10)
+    assert (batch.max(axis=(1, 2, 3)) < 128).sum() == 5
+
+
+def test_the_measured_agreement_is_kept_with_the_version(store, split):
+    measured = agreement.measure(store, split, RECIPE, weights(1), FED)
+    version = registry.register(
+        store, "pets", {WEIGHTS: weights(1)}, run="r", created="2026-01-01T00:00:00Z", code="0", recipe=RECIPE,
+        dataset="pets", dataset_sha256="0" * 64, classes=["cat", "dog"], preprocessing=FED, metrics={},
+        architecture="", agreement=measured,
+    )  # fmt: skip
+    assert registry.resolve(store, "pets").agreement == measured == version.agreement
+    assert Engine.load(store, "pets", precision="bfloat16").facts["precision"] == "bfloat16"
+
+
+def test_a_network_that_answers_no_number_is_refused(store, split):
+    spoilt = changed(lambda values: [*values[:-1], values[-1] * np.nan])
+    with pytest.raises(TrainingError, match="no number"):
+        agreement.measure(store, split, RECIPE, spoilt, FED)
+
+
+def test_a_network_that_bfloat16_is_too_coarse_for_is_served_in_float32(store, split):
+    # Small differences between photos decide, and those are what bfloat16 rounds away.
+    coarse = changed(lambda values: [*values[:-2], values[-2] * 20, values[-1] - 16])
+    found = agreement.measure(store, split, RECIPE, coarse, FED)
+    assert found["float32"].holds
+    assert not found["bfloat16"].holds
+
+
+def test_what_differs_in_float32_is_refused_and_nothing_is_registered(store, split, monkeypatch):
+    """As if this machine's kernels were wrong: what is served sees the photos upside down."""
+    right = agreement.Forward.__call__
+    monkeypatch.setattr(agreement.Forward, "__call__", lambda self, pixels: right(self, pixels[:, ::-1]))
+    with pytest.raises(TrainingError, match=r"was not registered. Received: .* Expected: 99.9% equal, within 0.01"):
+        agreement.measure(store, split, RECIPE, weights(1), FED)
+
+
+@pytest.mark.parametrize(
+    ("same", "difference", "holds"),
+    [(1.0, 0.0, True), (0.999, 0.01, True), (0.9989, 0.0, False), (1.0, 0.0101, False)],
+)
+def test_the_gate(same, difference, holds):
+    assert Agreement(photos=1_000, same_labels=same, largest_difference=difference).holds is holds
+
+
+def test_probabilities_are_compared_photo_by_photo():
+    found = agreement.compare(np.array([0.2, 0.51, 0.9], np.float32), np.array([0.2, 0.495, 0.9], np.float32))
+    assert found.same_labels == pytest.approx(2 / 3)
+    assert found.largest_difference == pytest.approx(0.015, abs=1e-6)
+
+
+def test_versions_from_before_are_read(store):
+    version = registry.register(
+        store, "old", {WEIGHTS: b""}, run="r", created="2026-01-01T00:00:00Z", code="0", recipe=RECIPE, dataset="pets",
+        dataset_sha256="0" * 64, classes=["cat", "dog"], preprocessing=FED, metrics={}, architecture="",
+    )  # fmt: skip
+    key = "models/old/versions/1.json"
+    record = json.loads(store.get(key))
+    del record["agreement"], record["preprocessing"]["mirror"]
+    store.put(key, json.dumps(record).encode())
+    assert registry.resolve(store, "old") == version
+    assert version.agreement is None
+    assert not version.preprocessing.mirror
+
+
+def changed(change: Callable[[list[np.ndarray]], list[np.ndarray]]) -> bytes:
+    """A network's weights, changed; the last are kernel and bias of its last layer."""
+    network = restore(RECIPE, weights(1))
+    network.set_weights(change(network.get_weights()))
+    with TemporaryDirectory() as folder:
+        network.save_weights(Path(folder) / WEIGHTS)
+        return (Path(folder) / WEIGHTS).read_bytes()

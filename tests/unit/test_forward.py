@@ -1,0 +1,131 @@
+"""Scores: the same bits in every batch, mirror images averaged, bfloat16 close by, networks of open size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pawcast import devices
+from pawcast.devices import configure_tensorflow
+from pawcast.errors import UsageError
+from pawcast.inference.engine import MAX_BATCH, Engine
+from pawcast.inference.forward import Forward
+from pawcast.recipes import resolve
+from pawcast.registry import Agreement, Preprocessing
+from tests.unit.served import version
+
+GOOD = Agreement(photos=1_000, same_labels=1.0, largest_difference=0.001)
+MISSED = Agreement(photos=1_000, same_labels=0.99, largest_difference=0.001)
+
+
+def flat(size: int = 48):
+    """Our own kind: convolutions, then dense layers, whose sums are long."""
+    configure_tensorflow(2)
+    import keras
+
+    from pawcast import models
+
+    keras.utils.set_random_seed(3)
+    return models.build(resolve("article" if size == 150 else "smoke", [f"image_size={size}"]))
+
+
+def pooled():
+    """Residual, with batch normalization and squeeze-and-excitation, for photos of any size."""
+    configure_tensorflow(2)
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(3)
+    pixels = keras.Input((None, None, 3))
+    x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(pixels)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    y = layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
+    y = layers.BatchNormalization()(y)
+    share = layers.Dense(16, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(y))
+    x = layers.ReLU()(layers.Add()([x, layers.Multiply()([y, share])]))
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    network = keras.Model(pixels, layers.Dense(1, activation="sigmoid")(x))
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            rng = np.random.default_rng(4)
+            layer.set_weights([rng.uniform(0.5, 1.5, 16).astype(np.float32) for _ in range(4)])
+    return network
+
+
+def noise(photos: int, size: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (photos, size, size, 3), np.uint8)
+
+
+def by_keras(network, pixels: np.ndarray) -> np.ndarray:
+    return network(pixels.astype(np.float32) / 255, training=False).numpy()[:, 0]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50)])
+def test_a_photo_has_the_same_score_in_every_batch(network, size, precision):
+    forward = Forward(network(), Preprocessing(image_size=size), precision)
+    photos = noise(MAX_BATCH, size)
+    alone = np.concatenate([forward(photo[None]) for photo in photos])
+    assert len(set(alone)) > MAX_BATCH // 4
+    rng = np.random.default_rng(6)
+    for count in range(1, MAX_BATCH + 1):
+        chosen = rng.permutation(MAX_BATCH)[:count]
+        assert forward(photos[chosen]).tobytes() == alone[chosen].tobytes(), count
+    assert forward(photos[:0]).shape == (0,)
+
+
+def test_the_article_has_the_same_scores_in_every_batch():
+    """At its full size, where sums are longest."""
+    forward = Forward(flat(150), Preprocessing(image_size=150))
+    photos = noise(20, 150)
+    whole = forward(photos)
+    for count in (1, 3, 8, 13):
+        assert forward(photos[-count:]).tobytes() == whole[-count:].tobytes(), count
+
+
+@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50), (pooled, 64)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.01)])
+def test_scores_are_those_of_keras(network, size, precision, tolerance):
+    model, photos = network(), noise(20, size)
+    found = Forward(model, Preprocessing(image_size=size), precision)(photos)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, by_keras(model, photos), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50)])
+def test_with_mirror_images_the_probability_is_the_mean_of_both(network, size):
+    model, photos = network(), noise(20, size)
+    forward = Forward(model, Preprocessing(image_size=size, mirror=True))
+    both = by_keras(model, photos), by_keras(model, photos[:, :, ::-1])
+    assert np.abs(both[0] - both[1]).max() > 1e-3
+    found = forward(photos)
+    np.testing.assert_allclose(found, np.mean(both, axis=0), atol=1e-6, rtol=0)
+    assert forward(photos[7:9]).tobytes() == found[7:9].tobytes()
+    np.testing.assert_allclose(forward(photos[:, :, ::-1]), found, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "asked", "agreement", "precision"),
+    [
+        ("amx_bf16", "auto", {"float32": GOOD, "bfloat16": GOOD}, "bfloat16"),
+        ("amx_bf16", "auto", {"float32": GOOD, "bfloat16": MISSED}, "float32"),
+        ("amx_bf16", "auto", None, "float32"),
+        ("avx2", "auto", {"float32": GOOD, "bfloat16": GOOD}, "float32"),
+        ("avx2", "bfloat16", None, "bfloat16"),
+        ("amx_bf16", "float32", {"float32": GOOD, "bfloat16": GOOD}, "float32"),
+    ],
+)
+def test_bfloat16_is_served_where_it_is_fast_and_was_found_to_agree(
+    tmp_path, monkeypatch, flags, asked, agreement, precision
+):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(devices, "_CPUINFO", cpuinfo)
+    engine = Engine(version(48, agreement=agreement), flat(), asked)
+    assert engine.facts["precision"] == precision
+    assert engine.predict(noise(3, 48)).shape == (3,)
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(UsageError, match="float16"):
+        Engine(version(48), flat(), "float16")
