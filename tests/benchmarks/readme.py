@@ -15,17 +15,19 @@ RESULTS = Path(__file__).parent / "results"
 def recipes() -> list[str]:
     """What was trained, from the records of `record.py`."""
     lines = [
-        "| recipe | validation | held out (95% interval) | minutes | photos/s over HTTP | weights | hardware, date |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| recipe | validation | held out (95% interval) | minutes | CPU minutes | photos/s over HTTP | weights | "
+        "hardware, date |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         low, high = record["holdout"]["interval"]
         bulk = f"{record['bulk']['photos_per_second']:,.0f}" if record.get("bulk") else "–"
+        cpu = f"{record['cpu_minutes']:,.0f}" if record.get("cpu_minutes") else "–"
         lines.append(
             f"| `{record['recipe']}` | {record['metrics']['val_acc']:.4f} | **{record['holdout']['accuracy']:.3f}** "
-            f"({low:.3f} to {high:.3f}) | {record['minutes']:,.0f} | {bulk} | {record['weights_bytes'] / 1e6:.1f} MB | "
-            f"{record['hardware']}; {record['trained'][:10]} |"
+            f"({low:.3f} to {high:.3f}) | {record['minutes']:,.0f} | {cpu} | {bulk} | "
+            f"{record['weights_bytes'] / 1e6:.1f} MB | {record['hardware']}; {record['trained'][:10]} |"
         )
     return lines
 

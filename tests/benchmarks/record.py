@@ -39,6 +39,7 @@ def main() -> None:
         "hardware": hardware(),
         "workers": run["workers"],
         "minutes": round(sum(history["seconds"]) / 60, 1),
+        "cpu_minutes": round(sum(history["cpu_seconds"]) / 60, 1),
         "dataset_sha256": version.dataset_sha256,
         "weights_bytes": sum(file.bytes for file in version.files.values()),
         "metrics": version.metrics,
