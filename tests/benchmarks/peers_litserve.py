@@ -9,6 +9,7 @@ import litserve
 import numpy as np
 from peers_serve import MAX_BATCH, compiled, decode, load
 
+# How long a request of one photo waits for others.
 BATCH_SECONDS = 0.005
 
 

@@ -3,7 +3,7 @@
 Each runs in the peers' own environment (peers_serve.lock), with the network's file in PAWCAST_BENCH_NETWORK, until it
 is killed: `python peers_litserve.py 8100`. It answers the probability of class 1 of the photo in a form, or of each.
 FastAPI stands for what anyone writes first. LitServe and BentoML have the network compiled as one function, as
-Pawcast has, and of the settings in their documentation those that were fastest.
+Pawcast has, and batch up to as many photos as it does, as their documentation advises for throughput.
 """
 
 from __future__ import annotations
