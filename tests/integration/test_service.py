@@ -40,7 +40,6 @@ def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     cluster = Cluster(folder, folder / "store", RAY_SERVE_ENABLE_HA_PROXY=request.param)
     try:
         yield cluster
-        assert cluster.haproxy == (request.param == "1")
     finally:
         cluster.stop()
 
@@ -56,6 +55,7 @@ def store(head: Cluster) -> Store:
 def url(head: Cluster, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     head.deploy(tmp_path_factory.mktemp("serve"), ARGUMENTS)
     wait_for(lambda: head.serves(MODEL), 120)
+    assert head.haproxy == (head.environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1")
     yield head.url
     # Replicas that are being tried in vain would hold a CPU that other tests need.
     assert head.run("serve", "shutdown", "--yes").returncode == 0
