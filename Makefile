@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup demo run test test-all test-unit test-integration test-long test-chaos test-browser check bench-ingest screenshot results lock clean
+.PHONY: help setup demo run test test-all test-unit test-integration test-long test-chaos test-browser check bench-ingest bench-serve screenshot results lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -77,15 +77,21 @@ check: .venv/.dev ## Lint, types and format
 	@$(BIN)/mypy
 	@$(BIN)/python tests/benchmarks/readme.py --check
 
-var/bench/.peers: tests/benchmarks/peers.lock
-	@echo "Installing the peers into var/bench/venv (some gigabytes, once)"
-	@$(PYTHON) -m venv var/bench/venv
-	@var/bench/venv/bin/python -m pip --disable-pip-version-check -q install --no-deps --require-hashes -r $<
+# The peers' environments, one for each benchmark: tests/benchmarks/peers_NAME.lock goes to var/bench/NAME.
+var/bench/%/.installed: tests/benchmarks/peers_%.lock
+	@echo "Installing the peers into $(@D) (some gigabytes, once)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check -q install --no-deps --require-hashes -r $<
 	@touch $@
 
-bench-ingest: .venv/.dev var/bench/.peers ## Ingest beside its peers: make bench-ingest TRAIN=train.zip
+bench-ingest: .venv/.dev var/bench/ingest/.installed ## Ingest beside its peers: make bench-ingest TRAIN=train.zip
 	@test -n "$(TRAIN)" || { echo "error: make bench-ingest needs TRAIN. Expected: Kaggle's train.zip. Fix: make bench-ingest TRAIN=train.zip" >&2; exit 2; }
-	@PYTHONPATH=infra $(BIN)/python tests/benchmarks/ingest.py --labelled "$(TRAIN)" --peers var/bench/venv/bin/python
+	@PYTHONPATH=infra $(BIN)/python tests/benchmarks/ingest.py --labelled "$(TRAIN)" --peers var/bench/ingest/bin/python
+	@$(MAKE) results
+
+bench-serve: .venv/.dev var/bench/serve/.installed ## The service beside its peers: make bench-serve TEST=test1.zip
+	@test -n "$(TEST)" || { echo "error: make bench-serve needs TEST. Expected: Kaggle's test1.zip. Fix: make bench-serve TEST=test1.zip" >&2; exit 2; }
+	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.serve --images "$(TEST)" --peers var/bench/serve/bin/python $(ARGS)
 	@$(MAKE) results
 
 screenshot: .venv/.dev

@@ -13,12 +13,11 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +26,7 @@ from rich.markup import escape
 
 from pawcast.console import console
 from pawcast.errors import INTERRUPTED, NotFoundError, PawcastError, StoreError
+from pawcast.serving import free_ports
 
 BUCKET = "pawcast"
 _PARTS = ("master", "volume", "filer", "s3", "admin")
@@ -81,15 +81,6 @@ def serve(folder: Path) -> Iterator[dict[str, str]]:
 def without_aws() -> dict[str, str]:
     """This process's environment without the user's own AWS settings, which could lead elsewhere."""
     return {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports of 127.0.0.1 that nobody uses; all are held until the last is found, so that none comes twice."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _credentials(path: Path) -> dict[str, str]:

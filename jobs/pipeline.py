@@ -1,30 +1,26 @@
 """The main job, whole: ingest, train, evaluate, promote, deploy, predict in bulk, predict one, clean up."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
-import yaml
 from rich.table import Table
 
 from pawcast import console, files
 from pawcast.console import Result, StoreOption
 from pawcast.errors import INTERRUPTED, ConflictError, PawcastError, ServiceError
+from pawcast.serving import deploy, private_ray
 from pawcast.settings import store_uri
 
 _JOBS = Path(__file__).resolve().parent
 _CONFIG = _JOBS.parent / "serve" / "config.yaml"
-_READY_SECONDS = 180
 
 
 class StepFailedError(PawcastError):
@@ -55,7 +51,7 @@ def main(
     started = time.monotonic()
     uri = store_uri(store)
     url = f"http://127.0.0.1:{port}"
-    with local_ray(uri, workers) as environment:
+    with private_ray(uri, workers) as environment:
 
         def step(job: str, *options: str) -> Result:
             return run_step(environment, job, *options)
@@ -69,7 +65,10 @@ def main(
         evaluated = step("evaluate", "--model", trained["model"], "--out", str(out / "report"))
         name, _, version = trained["model"].partition("@")
         step("promote", name, version, "production")
-        deploy(environment, out, port)
+        config = out / "serve.yaml"
+        announce(f"serve deploy {config}")
+        served = deploy(_CONFIG, environment, port, config)
+        console.console.print(f"{url} serves {served}")
         # The model is new, so whatever an interrupted run left there belongs to another one.
         predicted = step(
             "bulk_predict", "--images", unlabelled, "--url", url, "--out", str(out / "predictions"), "--fresh"
@@ -109,34 +108,9 @@ def require_free(port: int) -> None:
             ) from None  # fmt: skip
 
 
-@contextmanager
-def local_ray(store: str, workers: int) -> Iterator[dict[str, str]]:
-    """Hold a private Ray with a dashboard, which `serve deploy` talks to; yield the environment to reach it."""
-    # The service's processes inherit what Ray is started with.
-    os.environ["PAWCAST_STORE"] = store
-    os.environ["RAY_AUTH_MODE"] = "token"
-    # Ray reads the mode when it is imported.
-    import ray
-
-    from pawcast.devices import usable_cpus
-
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        dashboard = probe.getsockname()[1]
-    # Ray's own processes would otherwise look for a dashboard, and find that of another cluster on this machine.
-    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
-    context = ray.init(
-        address="local", num_cpus=max(workers, usable_cpus()), include_dashboard=True, dashboard_port=dashboard,
-        log_to_driver=False, logging_level="ERROR",
-    )  # fmt: skip
-    try:
-        yield {
-            **os.environ,
-            "RAY_ADDRESS": context.address_info["address"],
-            "RAY_DASHBOARD_ADDRESS": f"http://{context.address_info['webui_url']}",
-        }
-    finally:
-        ray.shutdown()
+def announce(command: str) -> None:
+    """Print the command that a user would run."""
+    console.console.print(f"\n[bold cyan]$ {command}[/]", soft_wrap=True)
 
 
 def run_step(environment: dict[str, str], job: str, *options: str) -> Result:
@@ -145,7 +119,7 @@ def run_step(environment: dict[str, str], job: str, *options: str) -> Result:
     Raises:
         StepFailedError: If it fails; it has said why by then.
     """
-    console.console.print(f"\n[bold cyan]$ python jobs/{job}.py {' '.join(options)}[/]", soft_wrap=True)
+    announce(f"python jobs/{job}.py {' '.join(options)}")
     command = [sys.executable, str(_JOBS / f"{job}.py"), *options, "--json"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -161,36 +135,6 @@ def run_step(environment: dict[str, str], job: str, *options: str) -> Result:
         raise StepFailedError(job, process.returncode)
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
-
-
-def deploy(environment: dict[str, str], out: Path, port: int) -> None:
-    """Deploy the service with `serve deploy` and wait until it is ready.
-
-    Raises:
-        ServiceError: If it isn't in time, with what it says.
-    """
-    config = yaml.safe_load(_CONFIG.read_text())
-    config["http_options"]["port"] = port
-    path = out / "serve.yaml"
-    files.write(path, yaml.safe_dump(config, sort_keys=False).encode())
-    console.console.print(f"\n[bold cyan]$ serve deploy {path}[/]", soft_wrap=True)
-    serve = Path(sys.executable).with_name("serve")
-    done = subprocess.run([serve, "deploy", path], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ServiceError("`serve deploy` failed", received=(done.stderr.strip().splitlines() or ["nothing"])[-1])
-    deadline = time.monotonic() + _READY_SECONDS
-    said = "nothing answered"
-    while time.monotonic() < deadline:
-        try:
-            response = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=_READY_SECONDS)
-            if response.is_success:
-                console.console.print(f"http://127.0.0.1:{port} serves {response.json()['model']}")
-                return
-            said = response.text
-        except httpx.TransportError as error:
-            said = str(error)
-        time.sleep(0.5)
-    raise ServiceError("The service did not become ready", received=said, expected=f"within {_READY_SECONDS} s")
 
 
 def first_photo(source: str, out: Path) -> str:

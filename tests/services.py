@@ -17,6 +17,7 @@ import pytest
 import seaweedfs
 
 from pawcast.dataset.synthetic import write_zips
+from pawcast.serving import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -59,7 +60,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def free_port() -> int:
-    return seaweedfs.free_ports(1)[0]
+    return free_ports(1)[0]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[], str] = lambda: "") -> None:

@@ -1,6 +1,6 @@
 """Ingest beside its peers, on the same photos and disk, in one run; then what lies between a dataset and a first step.
 
-    python tests/benchmarks/ingest.py --labelled train.zip --peers var/bench/venv/bin/python
+    python tests/benchmarks/ingest.py --labelled train.zip --peers var/bench/ingest/bin/python
 
 Everything runs once in each round, in an order that turns from round to round, after one round to warm up. Imports
 are counted for nobody, and Ray is up, as it is on a cluster. Writes results/benchmarks/ingest.json with every time

@@ -1,6 +1,6 @@
 """One peer writes the photos of a zip as its shards; prints seconds, imports not counted, as JSON.
 
-Runs in the peers' own environment (peers.lock): `python peers_ingest.py mds train.zip out/`.
+Runs in the peers' own environment (peers_ingest.lock): `python peers_ingest.py mds train.zip out/`.
 Each is used as its documentation shows, with shards of 32 MB like ours and the zip read by `zipfile`.
 """
 

@@ -10,6 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
+IN_PROCESS = "decoding and the network in one process, no HTTP"
 
 
 def recipes() -> list[str]:
@@ -56,7 +57,37 @@ def ingest() -> list[str]:
     ]  # fmt: skip
 
 
-TABLES = {"results": recipes, "ingest": ingest}
+def serve() -> list[str]:
+    """The service beside its peers, from `make bench-serve`."""
+    path = RESULTS / "benchmarks" / "serve.json"
+    if not path.exists():
+        return ["Not measured yet."]
+    record = json.loads(path.read_text())
+    bulk: dict[str, Any] = record["bulk"]
+    best = bulk[IN_PROCESS]["photos_per_second"]
+    lines = [f"| {record['photos']:,} photos | photos/s | beside no HTTP |", "| --- | ---: | ---: |"]
+    for name, rate in bulk.items():
+        lines.append(f"| {name} | {rate['photos_per_second']:,.0f} | {rate['photos_per_second'] / best:.2f} |")
+    many = record["many"]
+    lines += [
+        "",
+        f"| photos/s (p50, p95, p99 in ms) | {many['photos']} a request, {many['connections']} connections "
+        "| one a request, 1 connection | 16 | 64 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, loads in record["servers"].items():
+        version = record["versions"].get(name)
+        cells = " | ".join(_load(loads[key]) for key in ("many", "1", "16", "64"))
+        lines.append(f"| {name}{f' ({version})' if version else ''} | {cells} |")
+    return [*lines, "", f"The network: {record['network']}. {record['hardware']}; {record['measured']}."]
+
+
+def _load(rate: dict[str, Any]) -> str:
+    times = ", ".join(f"{rate[key]:,.0f}" for key in ("p50", "p95", "p99"))
+    return f"{rate['photos_per_second']:,.0f} ({times})"
+
+
+TABLES = {"results": recipes, "ingest": ingest, "serve": serve}
 
 
 def renewed(text: str) -> str:

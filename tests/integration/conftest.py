@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from pawcast.serving import proxy_settings
 from tests.services import BIN, ROOT, Photos, free_port, job, result_of, started_job, started_process, wait_for
 
 __all__ = ["ROOT", "Photos", "free_port", "job", "result_of", "started_job", "started_process", "wait_for"]
@@ -25,15 +27,21 @@ FOR_EVER = ("--set", "epochs=10000")
 
 
 class Cluster:
-    """A Ray head of its own, started as README says, with two CPUs and two GPUs that exist for Ray only."""
+    """A Ray head of its own, started as README says, with two CPUs and two GPUs that exist for Ray only.
+
+    HAProxy stands before its replicas, or Serve's own proxy with `RAY_SERVE_ENABLE_HA_PROXY="0"`.
+    """
 
     def __init__(self, folder: Path, store: Path, object_store: int = 400_000_000, **environment: str) -> None:
         self.store = store
         # Serve listens at one port as long as a head lives, whatever is deployed later.
         self.port, self.dashboard, self.http = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http}"
+        # Short, as sockets are in there.
+        self._sockets = tempfile.TemporaryDirectory(prefix="pawcast-", dir="/tmp")
         self.environment = {
             **os.environ,
+            **proxy_settings(Path(self._sockets.name)),
             # As after `source .venv/bin/activate`: a submitted job runs `python` as the head finds it.
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
@@ -125,6 +133,12 @@ class Cluster:
             self._head.kill()
             self._head.wait()
         self._output.close()
+        self._sockets.cleanup()
+
+    @property
+    def haproxy(self) -> bool:
+        """Whether HAProxy has been configured."""
+        return any(Path(self._sockets.name).glob("*/haproxy.cfg"))
 
     def _answers(self) -> bool:
         if self._head.poll() is not None:

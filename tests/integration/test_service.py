@@ -1,4 +1,7 @@
-"""The service over real HTTP: slow clients, roll-outs under load, the Open Inference Protocol, Ray's metrics."""
+"""The service over real HTTP: slow clients, roll-outs under load, the Open Inference Protocol, Ray's metrics.
+
+All of it behind HAProxy, and again behind Serve's own proxy.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,24 @@ from tests.unit.served import ACCEPTED, publish
 
 pytestmark = pytest.mark.long
 
+LARGEST = 4 * 2**20
 KEY = "a key for the tests only"
 MODEL = "tiny"
 ARGUMENTS = {
     "model": f"{MODEL}@production",
     "check_seconds": 0.5,
-    "limits": {"receive_seconds": 2, "waiting_photos": 128},
+    "limits": {"receive_seconds": 2, "waiting_photos": 128, "body_bytes": LARGEST},
 }
+
+
+@pytest.fixture(scope="module", params=["1", "0"], ids=["haproxy", "proxy"])
+def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("head")
+    cluster = Cluster(folder, folder / "store", RAY_SERVE_ENABLE_HA_PROXY=request.param)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +55,7 @@ def store(head: Cluster) -> Store:
 def url(head: Cluster, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     head.deploy(tmp_path_factory.mktemp("serve"), ARGUMENTS)
     wait_for(lambda: head.serves(MODEL), 120)
+    assert head.haproxy == (head.environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1")
     yield head.url
     # Replicas that are being tried in vain would hold a CPU that other tests need.
     assert head.run("serve", "shutdown", "--yes").returncode == 0
@@ -87,6 +102,32 @@ def test_a_slow_client_gets_a_408_and_the_connection_is_closed(head, url):
         received = b"".join(iter(lambda: line.recv(4_096), b""))
     assert received.startswith(b"HTTP/1.1 408")
     assert b'{"error":' in received
+
+
+def test_a_body_may_come_in_chunks_but_not_without_end(url, photo):
+    def chunks(size: int) -> Iterator[bytes]:
+        for start in range(0, size, 2**16):
+            yield photo[start : start + 2**16].ljust(min(2**16, size - start), b"\0")
+
+    with httpx.Client(base_url=url, timeout=60) as http:
+        response = http.post("/v1/classify", content=chunks(len(photo)), headers=ACCEPTED)
+        assert (response.status_code, response.request.headers["transfer-encoding"]) == (200, "chunked")
+        # A client that doesn't read before it has sent everything may find the connection closed instead.
+        try:
+            response = http.post("/v1/classify", content=chunks(LARGEST + 2**20), headers=ACCEPTED)
+            assert (response.status_code, list(response.json())) == (413, ["error"])
+        except (httpx.WriteError, httpx.ReadError):
+            pass
+        assert http.post("/v1/classify", content=photo, headers=ACCEPTED).status_code == 200
+
+
+def test_too_large_a_body_is_refused_by_its_length_alone(head, url):
+    with socket.create_connection(("127.0.0.1", head.http), timeout=30) as line:
+        line.sendall(
+            b"POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\n"
+            + f"content-length: {LARGEST + 1}\r\n\r\n".encode()
+        )
+        assert line.recv(4_096).startswith(b"HTTP/1.1 413")
 
 
 def test_headers_and_statuses_pass_the_proxy(url, photo):

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from pawcast import registry
 from pawcast.devices import Precision
+from pawcast.recipe import Recipe
 from pawcast.recipes import resolve
 from pawcast.registry import WEIGHTS, Agreement, Preprocessing, Version
 from pawcast.store import Store
@@ -25,7 +26,7 @@ ACCEPTED = {"content-type": "image/jpeg"}
 
 
 @cache
-def weights(seed: int) -> bytes:
+def weights(seed: int, recipe: Recipe = _RECIPE) -> bytes:
     """Weights that another seed's predictions differ from."""
     from pawcast.devices import configure_tensorflow
 
@@ -35,18 +36,21 @@ def weights(seed: int) -> bytes:
     from pawcast import models
 
     keras.utils.set_random_seed(seed)
-    network = models.build(_RECIPE)
+    network = models.build(recipe)
     with TemporaryDirectory() as folder:
         network.save_weights(Path(folder) / WEIGHTS)
         return (Path(folder) / WEIGHTS).read_bytes()
 
 
-def publish(store: Store, seed: int = 1, data: bytes | None = None, model: str = "pets") -> Version:
+def publish(
+    store: Store, seed: int = 1, data: bytes | None = None, model: str = "pets", recipe: Recipe = _RECIPE
+) -> Version:
     """Register a version and point `production` at it."""
+    content = weights(seed, recipe) if data is None else data
     version = registry.register(
-        store, model, {WEIGHTS: weights(seed) if data is None else data}, run="r", created="2026-01-01T00:00:00Z",
-        code="0", recipe=_RECIPE, dataset="pets", dataset_sha256="0" * 64, classes=["cat", "dog"],
-        preprocessing=Preprocessing(image_size=32), metrics={"val_acc": 0.5}, architecture="",
+        store, model, {WEIGHTS: content}, run="r", created="2026-01-01T00:00:00Z",
+        code="0", recipe=recipe, dataset="pets", dataset_sha256="0" * 64, classes=["cat", "dog"],
+        preprocessing=Preprocessing(image_size=recipe.image_size), metrics={"val_acc": 0.5}, architecture="",
     )  # fmt: skip
     registry.point(store, model, "production", version.version)
     return version

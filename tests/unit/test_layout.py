@@ -25,6 +25,7 @@ LAYERS = {
     "images": {"errors"},
     "console": {"errors"},
     "cluster": {"errors"},
+    "serving": {"devices", "errors", "files"},
     "doctor": {"cluster", "devices", "errors", "store"},
     "evaluation": set(),
     "sources": {"errors", "images"},

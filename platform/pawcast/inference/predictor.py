@@ -35,7 +35,7 @@ def describe(score: float, classes: list[str]) -> Prediction:
 
 
 def scores(engine: Engine, photos: Iterable[bytes | ImageError], threads: int = 2) -> Iterator[float | ImageError]:
-    """Yield the probability of class 1 for each photo, or why there is none; in order, one batch in memory.
+    """Yield the probability of class 1 for each photo, or why there is none; in order, two batches in memory.
 
     Args:
         engine: The model.
@@ -53,9 +53,15 @@ def scores(engine: Engine, photos: Iterable[bytes | ImageError], threads: int = 
 
     source = iter(photos)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        while batch := list(islice(source, MAX_BATCH)):
-            loaded = list(pool.map(load, batch))
-            good = [pixels for pixels in loaded if not isinstance(pixels, ImageError)]
+
+        def decoding() -> Iterator[np.ndarray | ImageError]:
+            return pool.map(load, list(islice(source, MAX_BATCH)))
+
+        following = decoding()
+        # The next batch is decoded while the network is at this one.
+        while batch := list(following):
+            following = decoding()
+            good = [pixels for pixels in batch if not isinstance(pixels, ImageError)]
             found = iter(engine.predict(np.stack(good)).tolist() if good else ())
-            for item in loaded:
+            for item in batch:
                 yield item if isinstance(item, ImageError) else next(found)

@@ -1,0 +1,73 @@
+"""What `serve.py` measures of Pawcast, each in a process of its own: `python -m tests.benchmarks.ours_serve …`.
+
+network STORE FILE        publish the article's network with fresh weights, and save it for the peers
+serve STORE PORT FOLDER   the service as `make run` deploys it, until standard input ends
+bulk ZIP PORT FOLDER      photos a second of the bulk client
+in-process STORE ZIP      photos a second of decoding and the network alone, without HTTP
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from pawcast.client import bulk
+from pawcast.client.photos import Files, Photos
+from pawcast.errors import ImageError
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "catdog"
+
+
+def network(store_uri: str, file: str) -> None:
+    from pawcast.inference.engine import Engine
+    from pawcast.store import open_store
+    from tests.unit import served
+
+    store = open_store(store_uri)
+    version = served.publish(store, model=MODEL, recipe=served.resolve("article"))
+    Engine.from_version(store, version).network.save(file)
+
+
+def serve(store_uri: str, port: str, folder: str) -> None:
+    from pawcast.serving import deploy, private_ray
+
+    with private_ray(store_uri, cpus=1) as environment:
+        deploy(ROOT / "serve" / "config.yaml", environment, int(port), Path(folder) / "serve.yaml")
+        tell({"ready": True})
+        sys.stdin.read()
+
+
+def bulk_client(source: str, port: str, folder: str) -> None:
+    photos = Files(source)
+    started = time.perf_counter()
+    with bulk.predicting(photos, f"http://127.0.0.1:{port}", Path(folder), fresh=True) as found:
+        seconds = time.perf_counter() - started
+    tell({"seconds": seconds, "scores": [row.score for row in found.rows]})
+
+
+def in_process(store_uri: str, source: str) -> None:
+    from pawcast.inference.engine import Engine
+    from pawcast.inference.predictor import scores
+    from pawcast.store import open_store
+
+    engine = Engine.load(open_store(store_uri), f"{MODEL}@production")
+    engine.warm_up()
+    photos: Photos = Files(source)
+    started = time.perf_counter()
+    found = list(scores(engine, (data for _, data in photos.read(0, len(photos)))))
+    seconds = time.perf_counter() - started
+    tell({"seconds": seconds, "scores": [None if isinstance(item, ImageError) else item for item in found]})
+
+
+def tell(value: object) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+COMMANDS = {"network": network, "serve": serve, "bulk": bulk_client, "in-process": in_process}
+
+if __name__ == "__main__":
+    COMMANDS[sys.argv[1]](*sys.argv[2:])
