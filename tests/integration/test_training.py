@@ -15,8 +15,9 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from pawcast import recipes, registry
+from pawcast.dataset import manifest as manifests
 from pawcast.dataset.ingest import ingest
-from pawcast.errors import ClusterError, ConflictError, NotFoundError, TrainingError, UsageError
+from pawcast.errors import ClusterError, ConflictError, DataError, NotFoundError, TrainingError, UsageError
 from pawcast.inference.engine import Engine
 from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
@@ -24,6 +25,7 @@ from pawcast.training.collective import TensorFlowClusterConfig
 from pawcast.training.progress import Progress
 from pawcast.training.run import Workers
 from pawcast.training.trainer import Trained, Watch, train
+from tests.services import job, plain_environment, result_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 HALF = 0.5
@@ -49,7 +51,7 @@ NORMALIZED = ("model=residual", "width=0.25", "learning_rate=2e-4")
 @pytest.mark.parametrize(
     ("name", "settings", "counts", "tolerance"),
     [
-        ("plain", ("dropout=0", "batch_size=50"), (2, 3), 2e-3),
+        pytest.param("plain", ("dropout=0", "batch_size=50"), (2, 3), 2e-3),
         (
             "normalized",
             ("dropout=0", "batch_size=50", "model=residual", "width=0.25", "learning_rate=2e-4"),
@@ -144,6 +146,72 @@ def test_ranks_that_disagree_stop_the_run(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(store):
     with pytest.raises(TrainingError, match=r"stopped being a number in epoch 1, step \d"):
         run(store, 2, "diverged", "learning_rate=3e38", "warmup_epochs=0")
+
+
+OWN = """
+import keras
+from pawcast.recipe import Recipe
+
+def network(recipe):
+    pixels = keras.Input((recipe.image_size, recipe.image_size, 3))
+    features = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(pixels)
+    features = keras.layers.Dropout(0.1)(keras.layers.GlobalAveragePooling2D()(features))
+    return keras.Model(pixels, keras.layers.Dense(1, activation="sigmoid")(features))
+
+def recipe():
+    return Recipe(name="own", image_size=32, epochs=2, batch_size=40, label_smoothing=0.1, optimizer="adamw")
+"""
+
+
+@pytest.mark.long
+def test_a_users_own_recipe_and_network_go_all_the_way(store, photos, tmp_path):
+    (tmp_path / "own_code.py").write_text(OWN)
+    environment = {**plain_environment(), "PYTHONPATH": str(tmp_path)}
+    code, output, errors = job(
+        "train.py", "--dataset", "pets", "--recipe", "own_code:recipe", "--model", "own_code:network", "--json",
+        "--cpus-per-worker", "0.5", "--store", store.uri, environment=environment,
+    )  # fmt: skip
+    assert code == 0, errors
+    model = result_of(output)["model"]
+    assert registry.resolve(store, model).recipe.model == "own_code:network"
+    photo = next(photos.labelled_folder.iterdir())
+    code, output, errors = job(
+        "predict_one.py", str(photo), "--model", model, "--json", "--store", store.uri, environment=environment
+    )
+    assert code == 0, errors
+    assert 0.5 <= result_of(output)["probability"] <= 1
+    # Where the code isn't, that is what is said.
+    code, _, errors = job("predict_one.py", str(photo), "--model", model, "--store", store.uri)
+    assert code == 3
+    assert "No module 'own_code'" in errors
+
+
+@pytest.mark.long
+def test_a_mistake_in_a_network_is_not_tried_again(store, tmp_path):
+    (tmp_path / "own_code.py").write_text(OWN.replace("keras.Model(pixels, ", "keras.Model(pixels, 1 / 0 * "))
+    code, _, errors = job(
+        "train.py", "--dataset", "pets", "--recipe", "own_code:recipe", "--model", "own_code:network",
+        "--cpus-per-worker", "0.5", "--store", store.uri,
+        environment={**plain_environment(), "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert code != 0
+    assert "division by zero" in errors
+    assert "Going on from the last checkpoint" not in errors
+
+
+def test_one_class_alone_is_refused(store):
+    manifest = manifests.load(store, "pets")
+    train_split = manifest.splits["train"].model_copy(update={"per_class": {"cat": 180, "dog": 0}})
+    lopsided = manifest.model_copy(update={"dataset": "cats", "splits": {**manifest.splits, "train": train_split}})
+    manifests.publish(store, lopsided)
+    with pytest.raises(DataError, match="one class only"):
+        train(store, "cats", recipes.resolve("smoke"), Workers(number=1))
+
+
+def test_patience_ends_a_run_that_gets_no_better(store):
+    trained = run(store, 2, "impatient", "epochs=30", "learning_rate=1e-8", "patience=2", "batch_size=180")
+    assert len(trained.history["acc"]) < 30
+    assert len(trained.history["acc"]) - trained.best_epoch == 2
 
 
 def test_wrong_use_is_refused_before_any_worker_starts(store):
