@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup demo run test test-all test-unit test-integration test-long test-chaos test-browser check bench-ingest bench-serve screenshot results lock clean
+.PHONY: help setup demo run test test-all test-unit test-integration test-long test-chaos test-browser check bench-ingest bench-serve bench-endurance screenshot results lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found; Pawcast needs 3.11 to 3.13. Fix: make setup PYTHON=python3.12")'
@@ -92,6 +92,11 @@ bench-ingest: .venv/.dev var/bench/ingest/.installed ## Ingest beside its peers:
 bench-serve: .venv/.dev var/bench/serve/.installed ## The service beside its peers: make bench-serve TEST=test1.zip
 	@test -n "$(TEST)" || { echo "error: make bench-serve needs TEST. Expected: Kaggle's test1.zip. Fix: make bench-serve TEST=test1.zip" >&2; exit 2; }
 	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.serve --images "$(TEST)" --peers var/bench/serve/bin/python $(ARGS)
+	@$(MAKE) results
+
+bench-endurance: .venv/.dev ## The service's bad hours, 200,000 photos among them: make bench-endurance TEST=test1.zip
+	@test -n "$(TEST)" || { echo "error: make bench-endurance needs TEST. Expected: a zip of photos. Fix: make demo, then make bench-endurance TEST=test1.zip" >&2; exit 2; }
+	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.endurance --images "$(TEST)" --store "$(or $(STORE),var/demo/store)"
 	@$(MAKE) results
 
 screenshot: .venv/.dev

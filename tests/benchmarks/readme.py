@@ -87,13 +87,44 @@ def _load(rate: dict[str, Any]) -> str:
     return f"{rate['photos_per_second']:,.0f} ({times})"
 
 
-TABLES = {"results": recipes, "ingest": ingest, "serve": serve}
+def endurance() -> list[str]:
+    """The service's bad hours, from `make bench-endurance`."""
+    path = RESULTS / "benchmarks" / "endurance.json"
+    if not path.exists():
+        return ["Not measured yet."]
+    record = json.loads(path.read_text())
+    over, kill, roll, soak, bad = (record[name] for name in ("overload", "kill", "roll", "soak", "malformed"))
+    statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(over["statuses"].items()))
+    return [
+        "| what happens to the service | what comes of it |",
+        "| --- | --- |",
+        f"| for a minute {over['offered']:,.0f} photos/s, when it can do {over['before']:,.0f} "
+        f"| {statuses}, each refusal with `Retry-After`; 99% of answers within {over['p99']:.1f} s; "
+        f"memory {over['growth']:+.1%}; afterwards {over['after']:,.0f} photos/s |",
+        f"| one of two replicas killed under load | of {kill['requests']:,} requests {kill['lost']} in flight lost, "
+        f"{kill['failed']} others; answers paused for {kill['pause']:.1f} s, and after {kill['recovery']:.0f} s there "
+        f"were two replicas again |",
+        f"| another version promoted under load | {roll['failed']} failed and {roll['mixed']} mixed among "
+        f"{sum(roll['models'].values()):,} answers, every score compared bit by bit; it answered after "
+        f"{roll['seconds']:.0f} s |",
+        f"| {soak['photos']:,} photos | memory {soak['growth']:+.1%} from the first tenth to the end; "
+        f"{soak['photos'] / soak['seconds']:,.0f} photos/s |",
+        f"| {bad['photos']:,} malformed photos of every format | {bad['odd']} requests without a score or an error for "
+        f"each photo within two seconds, the slowest {bad['slowest']:.1f} s; {'a' if bad['crashed'] else 'no'} crash |",
+        "",
+        f"The client on the same machine. {record['hardware']}; {record['measured']}.",
+    ]  # fmt: skip
+
+
+TABLES = {"results": recipes, "ingest": ingest, "serve": serve, "endurance": endurance}
 
 
 def renewed(text: str) -> str:
     """Return README with its tables made anew, each between its two markers."""
     for name, lines in TABLES.items():
         begin, end = f"<!-- {name}: made by `make results` -->", f"<!-- end of {name} -->"
+        if begin not in text:
+            continue
         table = "\n".join([begin, *lines(), end])
         text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, table=table: table, text, flags=re.DOTALL)
     return text

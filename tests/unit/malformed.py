@@ -128,6 +128,23 @@ def samples() -> dict[str, bytes]:
     return found
 
 
+def bombs() -> dict[str, bytes]:
+    """One small file of each format that claims to be a picture of 60,000 by 60,000."""
+    side = struct.pack("<HH", 60_000, 60_000)
+    tags = {256: (4, 1, 60_000), 257: (4, 1, 60_000), 258: (3, 1, 8), 259: (3, 1, 1)}
+    tags |= {262: (3, 1, 1), 273: (4, 1, 99), 277: (3, 1, 1), 279: (4, 1, 9)}
+    canvas = b"WEBPVP8X" + struct.pack("<I", 10) + b"\x10\0\0\0" + b"\xff\xff\0" * 2
+    frame = b"\xff\xc0\0\x11\x08" + struct.pack(">HH", 60_000, 60_000) + b"\3\1\x11\0\2\x11\0\3\x11\0"
+    return {
+        "png": png(60_000, 60_000, 8, 6, zeros(2**24)),
+        "bmp": bmp(60_000, 60_000, 24, 0, bytes(100)),
+        "gif": b"GIF89a" + side + bytes(3) + b",\0\0\0\0" + side + b"\0\x08\2\0\0\0;",
+        "tiff": tiff(tags, bytes(99)),
+        "webp": b"RIFF" + struct.pack("<I", 50) + canvas + bytes(30),
+        "jpeg": b"\xff\xd8" + frame + b"\xff\xda\0\x0c\3\1\0\2\0\3\0\0\x3f\0" + bytes(50),
+    }
+
+
 def damaged(data: bytes, others: list[bytes], rng: random.Random) -> Iterator[bytes]:
     """Yield damaged copies without end."""
     while True:
