@@ -41,12 +41,17 @@ def article() -> Recipe:
 
 
 def fast() -> Recipe:
-    """From scratch, the most accuracy in about 40 minutes on 2 cores.
+    """From scratch, the most accuracy in about an hour on 2 cores.
 
     Command: python jobs/train.py --dataset dogs-vs-cats --recipe fast --workers 1 --cpus-per-worker 2
-    Hardware: 2 cores of an AMD EPYC without AVX-512 or AMX, no GPU
-    Minutes:
-    Score:
+    Hardware: 2 cores of an AMD EPYC without AVX-512 or AMX, no GPU, shared with other work
+    Minutes: 64, in which it had 109 CPU minutes: 54 of both cores
+    Score: 0.9664 on 5,500 validation photos (one seed); the held-out photos wait until the recipe is final
+
+    Validation at 128 px without mirror images stood at 0.9644, so the larger size and the mirror gave 0.2 points, less
+    than elsewhere. Training's accuracy ended at 0.969, on cropped and coloured photos: more epochs would still help.
+    Muon was chosen on 64 px photos: after three epochs of an eight-epoch run the loss stood at 0.481, with SGD
+    (Nesterov, peak 0.4, weight decay 5e-4) at 0.589.
     """
     return Recipe(
         name="fast",

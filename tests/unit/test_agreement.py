@@ -81,8 +81,11 @@ def test_a_network_that_answers_no_number_is_refused(store, split):
 
 
 def test_a_network_that_bfloat16_is_too_coarse_for_is_served_in_float32(store, split):
-    # Small differences between photos decide, and those are what bfloat16 rounds away.
-    coarse = changed(lambda values: [*values[:-2], values[-2] * 20, values[-1] - 16])
+    # Small differences between the bright photos decide, and those are what bfloat16 rounds away.
+    (batch,) = agreement._batches(store, split, 32, 60)
+    score = np.median(restore(RECIPE, weights(1))(batch[-20:] / np.float32(255)))
+    middle = np.log(score / (1 - score))
+    coarse = changed(lambda values: [*values[:-2], values[-2] * 300, values[-1] - middle * 300])
     found = agreement.measure(store, split, RECIPE, coarse, FED)
     assert found["float32"].holds
     assert not found["bfloat16"].holds

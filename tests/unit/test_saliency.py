@@ -81,9 +81,9 @@ def test_large_photos_get_a_map_of_their_aspect_and_bad_ones_an_error():
 @pytest.mark.parametrize("builder", ["article", "small"])
 def test_our_networks_are_explained_where_they_look(builder):
     configure_tensorflow(1)
-    from pawcast import models, recipe
+    from pawcast import models, recipes
 
-    config = recipe.smoke().model_copy(update={"model": builder, "image_size": 96})
+    config = recipes.smoke().model_copy(update={"model": builder, "image_size": 96})
     network = models.build(config)
     assert saliency._stride(saliency._watched(network)) == {"article": 8, "small": 4}[builder]
     served = engine(network, 96)
