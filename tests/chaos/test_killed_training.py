@@ -25,7 +25,7 @@ EPOCHS = 4
 TRAIN = (
     "--dataset", "pets", "--recipe", "smoke", "--cpus-per-worker", "0.5", "--set", "image_size=48", "--set",
     f"epochs={EPOCHS}", "--set", "model=residual", "--set", "train_sizes=[[0.5,32],[1,48]]", "--set", "width=0.25",
-    "--set", "batch_size=10", "--set", "deterministic=true", "--set", "mirror=true",
+    "--set", "batch_size=30", "--set", "deterministic=true", "--set", "mirror=true",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ def test_after_the_end(ready):
     released(ready)
 
 
+@pytest.mark.long
 def test_after_a_failure(ready):
     done = ready.run("python", "jobs/train.py", *TRAIN, "--set", "learning_rate=3e38", "--set", "warmup_epochs=0")
     assert done.returncode == 10, done.stderr

@@ -43,34 +43,29 @@ def run(store: Store, workers: int, name: str, *settings: str, **options) -> Tra
     return train(store, "pets", config, Workers(number=workers, cpus=HALF), run=name, **options)
 
 
-NORMALIZED = ("model=residual", "width=0.25", "learning_rate=2e-4")
+NORMALIZED = ("model=residual", "width=0.25", "learning_rate=5e-4")
 
 
 # Dropout is off, since its masks belong to ranks; augmentation is on. 180 photos in batches of 50 over 3 workers:
 # neither the last batch nor the shares divide. Batch normalization takes its statistics from all ranks.
 @pytest.mark.parametrize(
-    ("name", "settings", "counts", "tolerance"),
+    ("name", "count", "settings", "tolerance"),
     [
-        pytest.param("plain", ("dropout=0", "batch_size=50"), (2, 3), 2e-3),
-        (
-            "normalized",
-            ("dropout=0", "batch_size=50", "model=residual", "width=0.25", "learning_rate=2e-4"),
-            (3,),
-            5e-3,
-        ),
+        pytest.param("plain", 2, (), 2e-3),
+        pytest.param("plain", 3, (), 2e-3, marks=pytest.mark.long),
+        pytest.param("normalized", 3, NORMALIZED, 5e-3, marks=pytest.mark.long),
     ],
 )
-def test_two_and_three_workers_give_the_loss_curve_of_one(store, name, settings, counts, tolerance):
-    one = run(store, 1, f"{name}-1", *settings)
-    weights = weights_of(store, one)
-    for count in counts:
-        many = run(store, count, f"{name}-{count}", *settings)
-        for key in ("loss", "val_loss", "acc", "val_acc"):
-            np.testing.assert_allclose(many.history[key], one.history[key], rtol=1e-3, atol=1e-4, err_msg=key)
-        for a, b in zip(weights_of(store, many), weights, strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+def test_several_workers_give_the_loss_curve_of_one(store, name, count, settings, tolerance):
+    exact = ("dropout=0", "batch_size=50", *settings)
+    one = run(store, 1, f"{name}-{count}-alone", *exact)
+    many = run(store, count, f"{name}-{count}", *exact)
+    for key in ("loss", "val_loss", "acc", "val_acc"):
+        np.testing.assert_allclose(many.history[key], one.history[key], rtol=1e-3, atol=1e-4, err_msg=key)
+    for a, b in zip(weights_of(store, many), weights_of(store, one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
     # The comparison would be empty if training did nothing.
-    assert abs(one.history["loss"][0] - one.history["loss"][1]) > 1e-2
+    assert abs(one.history["loss"][0] - one.history["loss"][1]) > 4 * 1e-3 * one.history["loss"][0]
 
 
 @pytest.mark.long
@@ -91,7 +86,7 @@ def weights_of(store: Store, trained: Trained) -> list[np.ndarray]:
     return [np.asarray(weight) for weight in network.weights]
 
 
-def test_a_run_leaves_all_that_it_promises_and_a_second_one_equals_it(store):
+def test_a_run_leaves_all_that_it_promises(store):
     seen: list[Progress] = []
     trained = run(store, 2, "whole", watch=Watch(progress=seen.append))
     files = set(store.list("runs/whole/"))
@@ -110,12 +105,14 @@ def test_a_run_leaves_all_that_it_promises_and_a_second_one_equals_it(store):
     assert [p.epoch for p in seen if p.finished] == [0, 1]
     assert Engine.load(store, version.name).predict(np.zeros((3, 48, 48, 3), np.uint8)).shape == (3,)
 
+
+@pytest.mark.long
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(store):
     # Dropout is on here: its masks come from the seed as well.
-    again = run(store, 2, "again", "deterministic=true")
-    np.testing.assert_allclose(again.history["loss"], trained.history["loss"], rtol=1e-4)
-    once_more = run(store, 2, "once-more", "deterministic=true")
-    assert registry.read_file(store, once_more.version, WEIGHTS) == registry.read_file(store, again.version, WEIGHTS)
-    records = [json.loads(store.get(f"runs/{name}/run.json")) for name in ("again", "once-more")]
+    one, other = (run(store, 2, f"seed-{i}", "deterministic=true") for i in (1, 2))
+    assert other.history["loss"] == one.history["loss"]
+    assert registry.read_file(store, other.version, WEIGHTS) == registry.read_file(store, one.version, WEIGHTS)
+    records = [json.loads(store.get(f"runs/seed-{i}/run.json")) for i in (1, 2)]
     for key in ("recipe", "dataset_sha256", "code_sha256"):
         assert records[0][key] == records[1][key]
 
@@ -208,6 +205,7 @@ def test_one_class_alone_is_refused(store):
         train(store, "cats", recipes.resolve("smoke"), Workers(number=1))
 
 
+@pytest.mark.long
 def test_patience_ends_a_run_that_gets_no_better(store):
     trained = run(store, 2, "impatient", "epochs=30", "learning_rate=1e-8", "patience=2", "batch_size=180")
     assert len(trained.history["acc"]) < 30

@@ -38,7 +38,7 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
         ("horizontal flip", "half of the photos", {"flip": augment.horizontal_flip}),
         (
             "crop",
-            f"keeps {augment.crop_area:g} of the area or more",
+            f"{augment.crop_area:g} of the area or more",
             {"crop_x": augment.crop_area**0.5, "crop_y": augment.crop_area**0.5},
         ),
     ]
