@@ -28,6 +28,7 @@ from tests.services import wait_for
 _BUSY = 8
 # Never the limit on how much is offered: those that wait for an answer are a few dozen.
 _MANY = 160
+_NOTICED_SECONDS = 0.5
 _READY_SECONDS = 120
 
 
@@ -97,8 +98,8 @@ class Killed(NamedTuple):
     Attributes:
         requests: How many were sent.
         in_flight: How many of them were with either replica at that moment.
-        lost: Those that failed and were in flight.
-        failed: Those that failed and were not, which should be none.
+        lost: Those that failed and were in flight, or came before the proxy noticed, within half a second.
+        failed: Those that failed later, which should be none.
         pause: Longest time, in seconds, that nothing was answered.
         recovery: Seconds until a new replica was ready in the place of the old one.
     """
@@ -128,8 +129,8 @@ def kill(cluster: Cluster, forms: Sequence[Form], connections: int, settled: flo
     return Killed(
         requests=len(answers),
         in_flight=len(in_flight),
-        lost=[answer for answer in failed if answer in in_flight],
-        failed=[answer for answer in failed if answer not in in_flight],
+        lost=[answer for answer in failed if answer.began <= killed + _NOTICED_SECONDS],
+        failed=[answer for answer in failed if answer.began > killed + _NOTICED_SECONDS],
         pause=max(later - earlier for earlier, later in pairwise(ends)),
         recovery=recovery,
     )
@@ -164,9 +165,8 @@ def roll(cluster: Cluster, store: Store, name: str, forms: Sequence[Form], conne
         connections: Requests at once.
         settled: Seconds of load before and after.
     """
-    client = Client(cluster.url)
     old = registry.resolve(store, name)
-    expected = {(old.name, i): client.ask(form).scores for i, form in enumerate(forms)}
+    expected = {(old.name, i): _alone(cluster, form) for i, form in enumerate(forms)}
     new = another(store, old)
     with flood(cluster.url, forms, connections) as answers:
         time.sleep(settled)
@@ -174,7 +174,7 @@ def roll(cluster: Cluster, store: Store, name: str, forms: Sequence[Form], conne
         registry.point(store, old.model, name.partition("@")[2], new.version)
         wait_for(lambda: all(answer.model == new.name for answer in answers[-20:]), _READY_SECONDS)
         time.sleep(settled)
-    expected |= {(new.name, i): client.ask(form).scores for i, form in enumerate(forms)}
+    expected |= {(new.name, i): _alone(cluster, form) for i, form in enumerate(forms)}
     good = [answer for answer in answers if answer.status == 200]
     first = min(answer.ended for answer in good if answer.model == new.name)
     return Rolled(
@@ -261,8 +261,7 @@ def malformed(
     cluster: Cluster, photos: Sequence[bytes], good: bytes, together: int, connections: int, seconds: float
 ) -> Malformed:
     """Send malformed photos, some in a form, at most so many seconds for each request."""
-    replicas, client = cluster.replicas(), Client(cluster.url)
-    before = client.ask(Form.of([good])).scores
+    replicas, before = cluster.replicas(), _alone(cluster, Form.of([good]))
     forms = [Form.of(photos[start : start + together]) for start in range(0, len(photos), together)]
     with flood(cluster.url, forms, connections, requests=len(forms)) as answers:
         pass
@@ -273,8 +272,14 @@ def malformed(
         slowest=max(answer.seconds for answer in answers),
         odd=[answer for answer in answers if answer.seconds > seconds or not _whole(answer, forms[answer.form])],
         crashed=cluster.replicas() != replicas,
-        unchanged=client.ask(Form.of([good])).scores == before,
+        unchanged=_alone(cluster, Form.of([good])) == before,
     )
+
+
+def _alone(cluster: Cluster, form: Form) -> tuple[float | None, ...]:
+    """The scores of a form that nothing else disturbs."""
+    with Client(cluster.url) as client:
+        return client.ask(form).scores
 
 
 def _statuses(answers: Sequence[Answer]) -> dict[int, int]:

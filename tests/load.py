@@ -71,6 +71,12 @@ class Client:
         self._http = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout)
         self._used = 0.0
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
     def ask(self, form: Form, number: int = 0) -> Answer:
         """Send a form; never raises for what the service does."""
         began = time.monotonic()
@@ -125,12 +131,12 @@ def flood(
             return sent - 1
 
     def work() -> None:
-        client = Client(url)
-        while not over.is_set() and (number := ticket()) is not None:
-            if rate and over.wait(max(0.0, began + number / rate - time.monotonic())):
-                return
-            index = number % len(forms)
-            answers.append(client.ask(forms[index], index))
+        with Client(url) as client:
+            while not over.is_set() and (number := ticket()) is not None:
+                if rate and over.wait(max(0.0, began + number / rate - time.monotonic())):
+                    return
+                index = number % len(forms)
+                answers.append(client.ask(forms[index], index))
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(connections)]
     for thread in threads:
