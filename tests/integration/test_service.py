@@ -93,13 +93,16 @@ def load(url: str, photo: bytes) -> Iterator[list[tuple[int, str]]]:
             thread.join()
 
 
-def test_a_slow_client_gets_a_408_and_the_connection_is_closed(head, url):
+def test_a_slow_client_gets_a_408(head, url):
     with socket.create_connection(("127.0.0.1", head.http), timeout=30) as line:
         line.sendall(
             b"POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: 999\r\n\r\n"
         )
         line.sendall(b"a few bytes")
-        received = b"".join(iter(lambda: line.recv(4_096), b""))
+        received = b""
+        # Serve's own proxy closes the connection then; HAProxy keeps it, by time limits of its own.
+        while not received.endswith(b"}") and (more := line.recv(4_096)):
+            received += more
     assert received.startswith(b"HTTP/1.1 408")
     assert b'{"error":' in received
 

@@ -32,9 +32,14 @@ class Sums(NamedTuple):
     photos: float
 
     @property
-    def sane(self) -> bool:
-        """Whether this is what a classifier that learns can have: a number, and no worse than `_DIVERGED`."""
-        return math.isfinite(self.loss) and self.mean_loss < _DIVERGED
+    def finite(self) -> bool:
+        """Whether the loss is a number."""
+        return math.isfinite(self.loss)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss is what no network has that has learnt anything; a fresh one may well begin there."""
+        return self.mean_loss > _DIVERGED
 
     @property
     def mean_loss(self) -> float:

@@ -162,11 +162,11 @@ class _Run:
     def _looked_at(self, sums: list[Any], epoch: int, step: int) -> Sums:
         """Return the totals of the latest steps over all ranks, if they are what training may have."""
         total = self.steps.total(sums)
-        if total.sane:
+        if total.finite and (epoch == 0 or not total.diverged):
             return total
         first = next((i for i, own in enumerate(sums) if not np.isfinite(np.asarray(own)).all()), 0)
         raise TrainingError(
-            f"The loss {'diverged' if np.isfinite(total.loss) else 'stopped being a number'} in epoch {epoch + 1}, "
+            f"The loss {'diverged' if total.finite else 'stopped being a number'} in epoch {epoch + 1}, "
             f"step {step + 1 - len(sums) + first + 1}",
             received=f"{total.mean_loss:.4g}",
             fix=f"lower learning_rate (now {self.recipe.learning_rate:g}); the last good checkpoint is kept",
