@@ -90,6 +90,7 @@ def test_bad_requests_get_a_clear_4xx(url, content, kind, status):
     assert response.json()["error"]
 
 
+@pytest.mark.long
 def test_a_stopped_job_frees_its_gpus(ready, url):
     submitted = ready.run(
         *SUBMIT, "--no-wait", "--submission-id", "to-be-stopped", "--",

@@ -27,7 +27,7 @@ def test_after_a_failure(ready):
     released(ready)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_after_an_interrupt(ready, number):
     with started_job("train.py", *TRAIN, *FOR_EVER, environment=ready.environment) as process:
         wait_for(lambda: training(ready), 120)
@@ -38,6 +38,7 @@ def test_after_an_interrupt(ready, number):
     released(ready)
 
 
+@pytest.mark.long
 def test_after_the_driver_is_killed(ready):
     with started_job("train.py", *TRAIN, *FOR_EVER, environment=ready.environment) as process:
         wait_for(lambda: training(ready), 120)
