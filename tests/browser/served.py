@@ -12,7 +12,7 @@ import numpy as np
 import uvicorn
 
 import pawcast
-from pawcast import images, recipe, registry, sources
+from pawcast import images, recipes, registry, sources
 from pawcast.devices import configure_tensorflow
 from pawcast.registry import WEIGHTS
 from pawcast.store import open_store
@@ -29,7 +29,7 @@ def train(store_uri: str, labelled: str, epochs: int = 8) -> None:
 
     from pawcast import models
 
-    config = recipe.resolve("smoke", ["image_size=64", "dropout=0.2", f"epochs={epochs}"])
+    config = recipes.resolve("smoke", ["image_size=64", "dropout=0.2", f"epochs={epochs}"])
     keras.utils.set_random_seed(1)
     network = models.build(config)
     listed = sources.scan(labelled, ["cat", "dog"])
