@@ -101,9 +101,9 @@ def endurance() -> list[str]:
         f"| for a minute {over['offered']:,.0f} photos/s, when it can do {over['before']:,.0f} "
         f"| {statuses}, each refusal with `Retry-After`; 99% of answers within {over['p99']:.1f} s; "
         f"memory {over['growth']:+.1%}; afterwards {over['after']:,.0f} photos/s |",
-        f"| one of two replicas killed under load | of {kill['requests']:,} requests {kill['lost']} in flight lost, "
-        f"{kill['failed']} others; answers paused for {kill['pause']:.1f} s, and after {kill['recovery']:.0f} s there "
-        f"were two replicas again |",
+        f"| one of two replicas killed under load | of {kill['requests']:,} requests {kill['lost']} lost within half a "
+        f"second, {kill['failed']} later; answers paused for {kill['pause']:.1f} s, and after {kill['recovery']:.0f} s "
+        f"there were two replicas again |",
         f"| another version promoted under load | {roll['failed']} failed and {roll['mixed']} mixed among "
         f"{sum(roll['models'].values()):,} answers, every score compared bit by bit; it answered after "
         f"{roll['seconds']:.0f} s |",

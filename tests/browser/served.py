@@ -28,6 +28,7 @@ def train(store_uri: str, labelled: str, epochs: int = 8) -> None:
     import keras
 
     from pawcast import models
+    from pawcast.models import weights as files
 
     config = recipes.resolve("smoke", ["image_size=64", "dropout=0.2", f"epochs={epochs}"])
     keras.utils.set_random_seed(1)
@@ -44,14 +45,10 @@ def train(store_uri: str, labelled: str, epochs: int = 8) -> None:
         pixels[kept:], labels[kept:], validation_data=(pixels[:kept], labels[:kept]), epochs=epochs, batch_size=32,
         verbose=0,
     ).history  # fmt: skip
-    weights = f"{store_uri}/{WEIGHTS}"
-    network.save_weights(weights)
-    with open(weights, "rb") as file:
-        content = file.read()
     store = open_store(store_uri)
     registry.register(
-        store, MODEL, {WEIGHTS: content}, run="drawn", created=datetime.now(UTC).isoformat(), code=pawcast.__version__,
-        recipe=config, dataset="drawn", dataset_sha256="0" * 64, classes=["cat", "dog"],
+        store, MODEL, {WEIGHTS: files.dump(network)}, run="drawn", created=datetime.now(UTC).isoformat(),
+        code=pawcast.__version__, recipe=config, dataset="drawn", dataset_sha256="0" * 64, classes=["cat", "dog"],
         preprocessing=registry.Preprocessing(image_size=config.image_size),
         metrics={"val_acc": float(history["val_accuracy"][-1])}, architecture="",
     )  # fmt: skip

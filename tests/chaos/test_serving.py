@@ -99,7 +99,7 @@ def test_a_promotion_under_load_fails_nothing_and_mixes_nothing(served, store, f
     assert not found.mixed
 
 
-def test_of_a_killed_replica_only_what_it_had_in_hand_is_lost(served, forms):
+def test_a_killed_replica_takes_only_what_came_before_the_proxy_noticed(served, forms):
     found = endurance.kill(served, forms, connections=6, settled=2)
     assert not found.failed, found.failed
     assert len(found.lost) <= 2 * found.in_flight <= 2 * 6

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from pawcast import recipes, registry
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset.ingest import ingest
 from pawcast.errors import ClusterError, ConflictError, DataError, NotFoundError, TrainingError, UsageError
-from pawcast.inference.engine import Engine
+from pawcast.inference.engine import Engine, restore
 from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
 from pawcast.training.collective import TensorFlowClusterConfig
@@ -76,13 +74,7 @@ def test_a_private_ray_is_left_alone_by_another_cluster_of_the_machine(store, he
 
 
 def weights_of(store: Store, trained: Trained) -> list[np.ndarray]:
-    from pawcast import models
-
-    network = models.build(trained.version.recipe)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / WEIGHTS
-        file.write_bytes(registry.read_file(store, trained.version, WEIGHTS))
-        network.load_weights(file)
+    network = restore(trained.version.recipe, registry.read_file(store, trained.version, WEIGHTS))
     return [np.asarray(weight) for weight in network.weights]
 
 

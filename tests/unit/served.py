@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 from fastapi import FastAPI
@@ -34,12 +32,10 @@ def weights(seed: int, recipe: Recipe = _RECIPE) -> bytes:
     import keras
 
     from pawcast import models
+    from pawcast.models import weights as files
 
     keras.utils.set_random_seed(seed)
-    network = models.build(recipe)
-    with TemporaryDirectory() as folder:
-        network.save_weights(Path(folder) / WEIGHTS)
-        return (Path(folder) / WEIGHTS).read_bytes()
+    return files.dump(models.build(recipe))
 
 
 def publish(

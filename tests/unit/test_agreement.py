@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -129,8 +127,8 @@ def test_versions_from_before_are_read(store):
 
 def changed(change: Callable[[list[np.ndarray]], list[np.ndarray]]) -> bytes:
     """A network's weights, changed; the last are kernel and bias of its last layer."""
+    from pawcast.models import weights as files
+
     network = restore(RECIPE, weights(1))
     network.set_weights(change(network.get_weights()))
-    with TemporaryDirectory() as folder:
-        network.save_weights(Path(folder) / WEIGHTS)
-        return (Path(folder) / WEIGHTS).read_bytes()
+    return files.dump(network)

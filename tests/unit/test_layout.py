@@ -31,14 +31,15 @@ LAYERS = {
     "sources": {"errors", "images"},
     "store": {"errors"},
     "augment": {"recipe"},
-    "models": {"errors", "plugins", "recipe", "store"},
+    "models": {"errors", "plugins", "recipe"},
+    "pretrained": {"errors", "models", "store"},
     "client": {"errors", "images", "sources"},
     "registry": {"devices", "errors", "names", "recipe", "store"},
     "dataset": {"cluster", "errors", "files", "images", "names", "sources", "store"},
     "reports": {"augment", "devices", "recipe"},
     "training": {
         "augment", "cluster", "dataset", "devices", "errors", "images", "inference", "models", "names", "plugins",
-        "recipe", "registry", "reports", "store",
+        "pretrained", "recipe", "registry", "reports", "store",
     },
     "inference": {
         "augment", "dataset", "devices", "errors", "evaluation", "images", "models", "recipe", "registry", "sources",

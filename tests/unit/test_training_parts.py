@@ -151,7 +151,9 @@ def state(epochs: int, **change) -> State:
 
 
 def leave(store, epochs: int, network, optimizer) -> None:
-    weights = checkpoint.weights_of(network)
+    from pawcast.models import weights as files
+
+    weights = files.dump(network)
     checkpoint.save(store, "run", state(epochs), weights, weights, optimizer)
 
 

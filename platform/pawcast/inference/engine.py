@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,12 +28,10 @@ def restore(recipe: Recipe, weights: bytes) -> keras.Model:
         weights: The content of its weights file, verified.
     """
     from pawcast import models
+    from pawcast.models import weights as files
 
     network = models.build(recipe)
-    with tempfile.TemporaryDirectory(prefix="pawcast-model-") as folder:
-        path = Path(folder) / WEIGHTS
-        path.write_bytes(weights)
-        network.load_weights(path)
+    files.load(network, weights)
     return network
 
 

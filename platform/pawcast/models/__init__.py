@@ -87,17 +87,25 @@ def _users(recipe: Recipe) -> keras.Model:
     return model
 
 
+def inner_backbone(model: keras.Model) -> keras.Model | None:
+    """Return the one Keras model within a model, as with Keras Applications; None if there is none, or several."""
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    return inner[0] if len(inner) == 1 else None
+
+
 def head_variables(model: keras.Model) -> list[keras.Variable]:
     """Return the trainable variables after the backbone, which are all that is new in a pretrained network.
 
-    The backbone is the one Keras model within the model (as with Keras Applications), or, if there is none, every
-    layer whose name doesn't begin with `HEAD`.
+    Without a model within it (`inner_backbone`) they are those of the layers whose names begin with `HEAD`.
 
     Raises:
         UsageError: If the network has no such part.
     """
-    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    head = [layer for layer in model.layers if layer not in inner] if len(inner) == 1 else _named_head(model)
+    inner = inner_backbone(model)
+    if inner is None:
+        head = [layer for layer in model.layers if layer.name.startswith(HEAD)]
+    else:
+        head = [layer for layer in model.layers if layer is not inner]
     variables = [variable for layer in head for variable in layer.trainable_variables]
     if not variables:
         raise UsageError(
@@ -106,7 +114,3 @@ def head_variables(model: keras.Model) -> list[keras.Variable]:
             fix="--set frozen_epochs=0",
         )
     return variables
-
-
-def _named_head(model: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in model.layers if layer.name.startswith(HEAD)]

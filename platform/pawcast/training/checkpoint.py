@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,26 +83,12 @@ def newest(store: Store, run: str) -> tuple[State, dict[str, bytes]] | None:
 
 def put_into(model: keras.Model, optimizer: keras.Optimizer, files: dict[str, bytes]) -> None:
     """Set a built model and optimizer to what a checkpoint holds."""
-    load_weights(model, files[WEIGHTS])
+    from pawcast.models import weights as weights
+
+    weights.load(model, files[WEIGHTS])
     with np.load(io.BytesIO(files[_OPTIMIZER]), allow_pickle=False) as values:
         for variable, name in zip(optimizer.variables, sorted(values.files), strict=True):
             variable.assign(values[name])
-
-
-def weights_of(model: keras.Model) -> bytes:
-    """Return a model's weights as a file of Keras's format."""
-    with tempfile.TemporaryDirectory(prefix="pawcast-weights-") as folder:
-        path = Path(folder) / WEIGHTS
-        model.save_weights(path)
-        return path.read_bytes()
-
-
-def load_weights(model: keras.Model, data: bytes) -> None:
-    """Set a built model's weights from a file of Keras's format."""
-    with tempfile.TemporaryDirectory(prefix="pawcast-weights-") as folder:
-        path = Path(folder) / WEIGHTS
-        path.write_bytes(data)
-        model.load_weights(path)
 
 
 def _folder(run: str) -> str:

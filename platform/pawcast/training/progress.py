@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from ray.util.queue import Queue
 
 from pawcast.errors import TrainingError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import keras
 
 _SECONDS = 0.5
+_RECENT = 20
 
 
 class Progress(NamedTuple):
@@ -63,12 +65,13 @@ class Teller:
         self._epoch = epoch
         self._started = self._last = time.monotonic()
 
-    def step(self, step: int, recent: Sums | None) -> None:
-        """A step is over; `recent` are the latest totals that are known."""
+    def step(self, step: int, sums: list[Any]) -> None:
+        """A step is over; `sums` are this rank's own of the latest steps, a fair sample of what all ranks have."""
         now = time.monotonic()
-        if now - self._last < _SECONDS or recent is None:
+        if self._queue is None or now - self._last < _SECONDS:
             return
         self._last = now
+        recent = Sums(*np.sum([np.asarray(own) for own in sums[-_RECENT:]], axis=0).tolist())
         done = min((step + 1) / self._train.steps, 1) * self._train.photos
         rate = done / (now - self._started)
         self._send(Progress(self._epoch, step + 1, self._train.steps, recent.mean_loss, recent.accuracy, rate))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,9 @@ class Steps:
 
     def __init__(self, recipe: Recipe, model: keras.Model, optimizer: keras.Optimizer, collective: Collective) -> None:
         self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
+        import tensorflow as tf
+
+        self._sum = tf.function(lambda values: collective.run(lambda: collective.sum([values]))[0])
         self._compiled: dict[tuple[str, int, bool], Callable[..., tf.Tensor]] = {}
 
     def train(self, batch: Batch, epoch: int) -> tf.Tensor:
@@ -81,10 +84,12 @@ class Steps:
 
     def total(self, sums: list[tf.Tensor]) -> Sums:
         """Add up over steps and ranks; the same on all ranks."""
-        own = np.sum([np.asarray(s, np.float64) for s in sums], axis=0)
-        import tensorflow as tf
+        return Sums(*self.over_ranks(np.sum([np.asarray(s, np.float64) for s in sums], axis=0)))
 
-        return Sums(*np.asarray(self._over_ranks()(tf.constant(own, tf.float64)), np.float64).tolist())
+    def over_ranks(self, values: Sequence[float] | np.ndarray) -> list[float]:
+        """Add up numbers over ranks, in float64; the same on all ranks."""
+        found: list[float] = self._sum(np.asarray(values, np.float64)).numpy().tolist()
+        return found
 
     def _function(self, kind: str, size: int, flag: bool, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         """One graph for each size and phase; the last, smaller batch uses it too."""
@@ -137,15 +142,6 @@ class Steps:
             return _measure(batch, probability)[1]
 
         return step
-
-    def _over_ranks(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        import tensorflow as tf
-
-        @tf.function
-        def summed(sums: tf.Tensor) -> tf.Tensor:
-            return self._collective.run(lambda: self._collective.sum([sums]))[0]
-
-        return self._function("total", 0, False, lambda: summed)
 
 
 def _measure(batch: Batch, probability: tf.Tensor, smoothing: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:

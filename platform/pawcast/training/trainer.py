@@ -10,17 +10,13 @@ from typing import NamedTuple
 import ray
 
 import pawcast
-from pawcast import cluster, names, plugins, registry
+from pawcast import cluster, names, plugins, pretrained, registry
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset import pixels
 from pawcast.dataset.manifest import Manifest, Split
 from pawcast.dataset.pixels import Pixels
 from pawcast.devices import Precision
-from pawcast.errors import (
-    DataError,
-    IntegrityError,
-    UsageError,
-)
+from pawcast.errors import DataError, IntegrityError, UsageError
 from pawcast.recipe import Recipe
 from pawcast.registry import WEIGHTS, Agreement, Preprocessing, Version
 from pawcast.reports.curves import draw_curves
@@ -32,8 +28,6 @@ from pawcast.training.progress import Progress
 from pawcast.training.run import RunRecord, Workers
 from pawcast.training.worker import Job
 
-_CONTROLLER_FAILURES = 2
-_POLL_SECONDS = 0.2
 # TensorFlow, a small network, and a batch on its way: less would end in a kill by the system.
 _WORKER_BYTES = 2**30
 _TOO_LARGE = (
@@ -209,11 +203,7 @@ def _require(workers: Workers) -> None:
 
 def _pretrained(recipe: Recipe) -> bytes | None:
     """Read the weights to begin with here, so that only this machine needs them."""
-    if recipe.pretrained is None:
-        return None
-    from pawcast.models import pretrained
-
-    return pretrained.read(recipe.pretrained)
+    return pretrained.read(recipe.pretrained) if recipe.pretrained else None
 
 
 def _keep(store: Store, record: RunRecord, manifest: Manifest) -> Trained:

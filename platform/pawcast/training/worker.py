@@ -16,6 +16,7 @@ import ray.train
 import ray.train.collective
 from ray.util.queue import Queue
 
+from pawcast import pretrained
 from pawcast.dataset import scratch
 from pawcast.dataset.manifest import Split
 from pawcast.dataset.pixels import Pixels
@@ -76,6 +77,9 @@ def train_loop(config: dict[str, Any]) -> None:
     configure_tensorflow(max(1, usable_cpus() // context.get_local_world_size()), job.recipe.deterministic)
     run = _Run(job, rank, world)
     for epoch in range(run.state.epochs_done, job.recipe.epochs):
+        # Before the epoch: a run that is resumed may have been out of patience already.
+        if run.out_of_patience():
+            break
         try:
             row = run.epoch(epoch)
         except TrainingError as error:
@@ -83,8 +87,6 @@ def train_loop(config: dict[str, Any]) -> None:
             return
         _require_agreement(run.model, rank, epoch)
         run.keep(row)
-        if run.out_of_patience():
-            break
     run.validate_as_served()
 
 
@@ -97,7 +99,6 @@ class _Run:
         import keras
 
         from pawcast import models
-        from pawcast.models import pretrained
 
         self.recipe = recipe = job.recipe
         self.job, self.rank, self.collective = job, rank, collective
@@ -132,22 +133,21 @@ class _Run:
         started, cpu = time.monotonic(), time.process_time()
         _seed_dropout(self.model, self.recipe.seed, epoch, self.rank)
         self.tell.epoch(epoch)
-        parts, waiting, recent = [], [], None
+        parts, waiting = [], []
         for step, batch in enumerate(self.train.shuffled(epoch)):
             rate = learning_rate(self.recipe, epoch * self.train.steps + step, self.train.steps)
             self.optimizer.learning_rate.assign(rate)
             waiting.append(self.steps.train(batch, epoch))
+            self.tell.step(step, waiting)
             if (step + 1) % _LOOK_EVERY == 0 or step + 1 == self.train.steps:
-                recent = self._looked_at(waiting, epoch, step)
-                parts.append(recent)
+                parts.append(self._looked_at(waiting, epoch, step))
                 waiting = []
-            self.tell.step(step, recent)
         trained = Sums(*np.sum(parts, axis=0).tolist())
         middle = time.monotonic()
         size = self.recipe.size_at(epoch)
         validated = self.steps.validate(self.val.in_order(size), size)
         now = time.monotonic()
-        used = self.steps.total([np.array([time.process_time() - cpu, 0, 1])])
+        (used,) = self.steps.over_ranks([time.process_time() - cpu])
         return {
             "acc": trained.accuracy,
             "val_acc": validated.accuracy,
@@ -156,7 +156,7 @@ class _Run:
             "learning_rate": rate,
             "seconds": now - started,
             "validation_seconds": now - middle,
-            "cpu_seconds": used.loss,
+            "cpu_seconds": used,
         }
 
     def _looked_at(self, sums: list[Any], epoch: int, step: int) -> Sums:
@@ -179,7 +179,9 @@ class _Run:
         best = best_epoch(self.recipe, history["val_acc"])
         self.state = State(epochs_done=done, history=history, best_epoch=best)
         if self.rank == 0:
-            weights = checkpoint.weights_of(self.model)
+            from pawcast.models import weights as files
+
+            weights = files.dump(self.model)
             if best == done - 1:
                 self.best = weights
             checkpoint.save(self.store, self.job.run, self.state, weights, self.best, self.optimizer)
@@ -195,11 +197,13 @@ class _Run:
         """Validate the best weights in the way they will be served, once, and leave that in the last checkpoint."""
         if self.state.served is not None:
             return
+        from pawcast.models import weights as files
+
         state, recipe = self.state, self.recipe
-        weights = checkpoint.weights_of(self.model) if self.rank == 0 else b""
+        weights = files.dump(self.model) if self.rank == 0 else b""
         if recipe.mirror or recipe.size_at(state.best_epoch) != recipe.image_size:
             if self.rank == 0:
-                checkpoint.load_weights(self.model, self.best)
+                files.load(self.model, self.best)
             self.collective.from_rank_zero(self.model.weights)
             sums = self.steps.validate(self.val.in_order(recipe.image_size), recipe.image_size, recipe.mirror)
             served = {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}

@@ -81,11 +81,11 @@ def load(model: keras.Model, source: str, data: bytes) -> int:
 
 def _load_keras(model: keras.Model, data: bytes) -> int:
     import h5py
-    import keras
 
-    # A model within the model is the backbone (Keras Applications); without one, it's all that has a name in the file.
-    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    target = inner[0] if len(inner) == 1 else model
+    from pawcast.models import inner_backbone
+
+    # Without a model within the model, the backbone is all that has a name in the file.
+    target = inner_backbone(model) or model
     before = [np.asarray(weight) for weight in target.weights]
     try:
         with h5py.File(io.BytesIO(data)) as file:
@@ -155,8 +155,8 @@ class _Tensors(pickle.Unpickler):
         raise DataError("The weights file would run code", received=f"{module}.{name}", expected="tensors only")
 
     def persistent_load(self, pid: Any) -> Any:
-        _, kind, key, _, size, *_ = pid
-        return kind, key, size
+        _, kind, key, *_ = pid
+        return kind, key
 
 
 def state_dict(data: bytes) -> dict[str, np.ndarray]:
@@ -180,11 +180,11 @@ def state_dict(data: bytes) -> dict[str, np.ndarray]:
             for _ in range(_LEGACY_HEADERS):
                 _Tensors(file).load()
             tensors = _Tensors(file).load()
-            kinds = {t[0][1]: t[0] for t in tensors.values()}
+            kinds = {t[0][1]: t[0][0] for t in tensors.values()}
             storages = {}
             for key in _Tensors(file).load():
                 count = int.from_bytes(file.read(8), "little")
-                storages[key] = file.read(count * np.dtype(_STORAGES[kinds[key][0]]).itemsize)
+                storages[key] = file.read(count * np.dtype(_STORAGES[kinds[key]]).itemsize)
         return {name: _tensor(tensor, storages) for name, tensor in tensors.items()}
     except DataError:
         raise
@@ -195,10 +195,12 @@ def state_dict(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _tensor(tensor: Any, storages: dict[str, bytes]) -> np.ndarray:
-    (kind, key, _), offset, shape, strides = tensor
-    flat = np.frombuffer(storages[key], _STORAGES[kind])[offset:]
-    item = flat.itemsize
-    # Bounds first: `as_strided` would read whatever lies behind.
-    if min([0, *strides]) < 0 or sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) >= max(len(flat), 1):
+    (kind, key), offset, shape, strides = tensor
+    flat = np.frombuffer(storages[key], _STORAGES[kind])
+    if 0 in shape:
+        return np.zeros(shape, flat.dtype)
+    # Bounds first: `as_strided` would read whatever lies around.
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if min([offset, *strides, *shape]) < 0 or last >= len(flat):
         raise ValueError("a tensor reaches beyond its storage")
-    return np.lib.stride_tricks.as_strided(flat, shape, [stride * item for stride in strides]).copy()
+    return np.lib.stride_tricks.as_strided(flat[offset:], shape, [s * flat.itemsize for s in strides]).copy()
