@@ -15,7 +15,7 @@ from pawcast import images
 from pawcast.devices import usable_cpus
 from pawcast.errors import BusyError, ImageError, ImageSizeError, ServiceError
 from pawcast.inference.batcher import Batcher
-from pawcast.inference.engine import MAX_BATCH, Engine
+from pawcast.inference.engine import LANES, MAX_BATCH, Engine
 from pawcast.inference.predictor import Prediction, describe
 from pawcast.registry import Version
 from pawcast.store import Store
@@ -26,6 +26,8 @@ from .rollout import CHECK_SECONDS, Loaded, Rollout
 
 # The largest photo takes some 1 GB to decode; more threads would gain nothing that the engine could use.
 _MAX_DECODERS = 8
+# A thread decodes so many before it hands them back: each time costs about as much as a small photo.
+_TOGETHER = 8
 # No batch takes so long, on any machine that could be of use.
 _STUCK_SECONDS = 120.0
 
@@ -139,7 +141,9 @@ class Service:
 
     async def _decoded(self, photos: Sequence[Photo], size: int) -> list[np.ndarray | ImageError]:
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(*(loop.run_in_executor(self._decoders, _pixels, item, size) for item in photos))
+        parts = [photos[start : start + _TOGETHER] for start in range(0, len(photos), _TOGETHER)]
+        found = await asyncio.gather(*(loop.run_in_executor(self._decoders, _decode_all, part, size) for part in parts))
+        return [item for part in found for item in part]
 
     def _take(self, photos: int) -> None:
         if self._taken + photos > self.limits.waiting_photos:
@@ -159,10 +163,14 @@ class Service:
 
     def _batches(self, engine: Engine) -> Batcher:
         # One limit is enough, and `_take` is the one that comes first.
-        return Batcher(engine.predict, MAX_BATCH, self.limits.waiting_photos, self.metrics.batch)
+        return Batcher(engine.predict, MAX_BATCH, self.limits.waiting_photos, self.metrics.batch, LANES)
 
 
-def _pixels(photo: Photo, size: int) -> np.ndarray | ImageError:
+def _decode_all(photos: Sequence[Photo], size: int) -> list[np.ndarray | ImageError]:
+    return [_decode(photo, size) for photo in photos]
+
+
+def _decode(photo: Photo, size: int) -> np.ndarray | ImageError:
     if isinstance(photo, ImageError):
         return photo
     try:

@@ -54,7 +54,6 @@ def in_process(store_uri: str, source: str) -> None:
     from pawcast.store import open_store
 
     engine = Engine.load(open_store(store_uri), f"{MODEL}@production")
-    engine.warm_up()
     photos: Photos = Files(source)
     started = time.perf_counter()
     found = list(scores(engine, (data for _, data in photos.read(0, len(photos)))))

@@ -123,3 +123,41 @@ def test_a_caller_learns_how_long_it_waited_and_ran():
         assert one.waited < one.ran
 
     asyncio.run(scenario())
+
+
+def test_lanes_share_what_waits_and_work_at_once():
+    both = threading.Barrier(2)
+    batches: list[int] = []
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        batches.append(len(pixels))
+        # Passed only by two at once.
+        both.wait(10)
+        return pixels[:, 0, 0, 0].astype(np.float32)
+
+    async def scenario() -> list[float]:
+        return (await Batcher(predict, lanes=2).predict([photo(i) for i in range(10)])).scores
+
+    assert asyncio.run(scenario()) == list(range(10))
+    assert batches == [5, 5]
+
+
+def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        if (pixels == 99).any():
+            raise ValueError("broken")
+        return pixels[:, 0, 0, 0].astype(np.float32)
+
+    async def ask(batcher: Batcher, value: int) -> float:
+        return (await batcher.predict([photo(value)])).scores[0]
+
+    async def scenario() -> None:
+        batcher = Batcher(predict, max_batch=1, lanes=3)
+        values = [99 if i % 7 == 0 else i % 90 for i in range(500)]
+        found = await asyncio.gather(*(ask(batcher, value) for value in values), return_exceptions=True)
+        for value, answer in zip(values, found, strict=True):
+            assert isinstance(answer, ValueError) if value == 99 else answer == value
+        assert await ask(batcher, 5) == 5
+        assert batcher.busy_seconds == 0
+
+    asyncio.run(scenario())

@@ -157,8 +157,11 @@ class Service:
         return {"model": found["model"], **prediction}
 
     async def _post(self, **options: Any) -> httpx.Response:
+        request = self._http.build_request("POST", "/v1/classify", **options)
+        # A form in one piece: sent part by part it takes three times as long.
+        await request.aread()
         try:
-            response = await self._http.post("/v1/classify", **options)
+            response = await self._http.send(request)
         except httpx.RequestError as error:
             raise PassingError(f"{type(error).__name__} {error}".strip()) from None
         self._refuse_stranger(response)

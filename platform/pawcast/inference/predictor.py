@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -11,7 +12,7 @@ import numpy as np
 
 from pawcast import images
 from pawcast.errors import ImageError
-from pawcast.inference.engine import MAX_BATCH, Engine
+from pawcast.inference.engine import LANES, MAX_BATCH, Engine
 
 
 class Prediction(NamedTuple):
@@ -34,13 +35,12 @@ def describe(score: float, classes: list[str]) -> Prediction:
     return Prediction(classes[index], score if index else 1 - score, {classes[0]: 1 - score, classes[1]: score})
 
 
-def scores(engine: Engine, photos: Iterable[bytes | ImageError], threads: int = 2) -> Iterator[float | ImageError]:
-    """Yield the probability of class 1 for each photo, or why there is none; in order, two batches in memory.
+def scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iterator[float | ImageError]:
+    """Yield the probability of class 1 for each photo, or why there is none; in order, a few batches in memory.
 
     Args:
         engine: The model.
         photos: Files' bytes; an `ImageError` passes through.
-        threads: Decoding threads.
     """
 
     def load(data: bytes | ImageError) -> np.ndarray | ImageError:
@@ -51,17 +51,17 @@ def scores(engine: Engine, photos: Iterable[bytes | ImageError], threads: int = 
         except ImageError as error:
             return error
 
+    def predict(batch: list[bytes | ImageError]) -> list[float | ImageError]:
+        pixels = [load(data) for data in batch]
+        good = [item for item in pixels if not isinstance(item, ImageError)]
+        found = iter(engine.predict(np.stack(good)).tolist() if good else ())
+        return [item if isinstance(item, ImageError) else next(found) for item in pixels]
+
     source = iter(photos)
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-
-        def decoding() -> Iterator[np.ndarray | ImageError]:
-            return pool.map(load, list(islice(source, MAX_BATCH)))
-
-        following = decoding()
-        # The next batch is decoded while the network is at this one.
-        while batch := list(following):
-            following = decoding()
-            good = [pixels for pixels in batch if not isinstance(pixels, ImageError)]
-            found = iter(engine.predict(np.stack(good)).tolist() if good else ())
-            for item in batch:
-                yield item if isinstance(item, ImageError) else next(found)
+    batches = iter(lambda: list(islice(source, MAX_BATCH)), [])
+    with ThreadPoolExecutor(LANES, thread_name_prefix="predict") as pool:
+        # One decodes while another is in the network; a batch more is read by then.
+        begun = deque(pool.submit(predict, batch) for batch in islice(batches, LANES + 1))
+        while begun:
+            yield from begun.popleft().result()
+            begun.extend(pool.submit(predict, batch) for batch in islice(batches, 1))
