@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup demo run test test-all test-unit test-integration test-long test-chaos test-browser check bench-ingest bench-serve bench-endurance screenshot results lock clean
+.PHONY: help setup demo run test test-all test-unit test-integration test-long test-chaos test-browser check bench-ingest bench-train bench-serve bench-endurance screenshot results lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -87,6 +87,11 @@ var/bench/%/.installed: tests/benchmarks/peers_%.lock
 bench-ingest: .venv/.dev var/bench/ingest/.installed ## Ingest beside its peers: make bench-ingest TRAIN=train.zip
 	@test -n "$(TRAIN)" || { echo "error: make bench-ingest needs TRAIN. Expected: Kaggle's train.zip. Fix: make bench-ingest TRAIN=train.zip" >&2; exit 2; }
 	@PYTHONPATH=infra $(BIN)/python tests/benchmarks/ingest.py --labelled "$(TRAIN)" --peers var/bench/ingest/bin/python
+	@$(MAKE) results
+
+bench-train: .venv/.dev var/bench/train/.installed ## Training beside its peers: make bench-train TRAIN=train.zip
+	@test -n "$(TRAIN)" || { echo "error: make bench-train needs TRAIN. Expected: Kaggle's train.zip. Fix: make bench-train TRAIN=train.zip" >&2; exit 2; }
+	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.train --labelled "$(TRAIN)" --peers var/bench/train/bin/python $(ARGS)
 	@$(MAKE) results
 
 bench-serve: .venv/.dev var/bench/serve/.installed ## The service beside its peers: make bench-serve TEST=test1.zip

@@ -96,6 +96,9 @@ def show(progress: Progress, epochs: int, stages: console.Stages) -> None:
     if progress.resumed:
         console.console.print(f"going on after epoch {progress.resumed} of {epochs}, from its checkpoint")
         return
+    if progress.parts:
+        console.console.print(f"[bold]timing[/] {progress.parts}", soft_wrap=True)
+        return
     epoch = f"epoch {progress.epoch + 1:>2}/{epochs}"
     if row := progress.finished:
         console.console.print(

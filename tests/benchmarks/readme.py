@@ -11,6 +11,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 IN_PROCESS = "decoding and the network in one process, no HTTP"
+TRAIN_ALONE, TRAIN_TOGETHER = "Pawcast, 1 worker with all CPUs", "Pawcast, a worker for each CPU"
 
 
 def recipes() -> list[str]:
@@ -54,6 +55,28 @@ def ingest() -> list[str]:
         f"From `train.py --recipe article` to its first step: {start['first step']:.0f} s. Decoding the photos, "
         f"part of it, begins after {start['decoding begins']:.0f} s and ends after {start['decoding ends']:.0f} s. "
         f"{record['hardware']}; {record['measured']}.",
+    ]  # fmt: skip
+
+
+def train() -> list[str]:
+    """Training beside its peers, from `make bench-train`."""
+    path = RESULTS / "benchmarks" / "train.json"
+    if not path.exists():
+        return ["Not measured yet."]
+    record = json.loads(path.read_text())
+    contenders: dict[str, Any] = record["contenders"]
+    ours = contenders[TRAIN_ALONE]["photos_per_second"]
+    lines = ["| | photos/s | beside ours | loss after so many epochs |", "| --- | ---: | ---: | ---: |"]
+    for name, found in contenders.items():
+        version = record["versions"].get(name)
+        rate = found["photos_per_second"]
+        lines.append(
+            f"| {name}{f' ({version})' if version else ''} | {rate:,.0f} | {rate / ours:.2f} | {found['loss']:.3f} |"
+        )
+    return [
+        *lines, "",
+        f"{record['epochs']} epochs of {record['photos']:,} photos, the first not timed. {record['hardware']}; "
+        f"{record['measured']}.",
     ]  # fmt: skip
 
 
@@ -116,7 +139,7 @@ def endurance() -> list[str]:
     ]  # fmt: skip
 
 
-TABLES = {"results": recipes, "ingest": ingest, "serve": serve, "endurance": endurance}
+TABLES = {"results": recipes, "ingest": ingest, "train": train, "serve": serve, "endurance": endurance}
 
 
 def renewed(text: str) -> str:

@@ -232,3 +232,22 @@ def test_muon_steps_are_orthogonal_and_the_rest_is_adamws():
             # AdamW's first step is the sign.
             np.testing.assert_allclose(step, np.sign(gradient), atol=0.1)
     assert orthogonal == 16
+
+
+def test_a_step_is_taken_apart_without_changing_anything():
+    from pawcast.training import timing
+    from pawcast.training.collective import Collective
+    from pawcast.training.step import Steps
+
+    network, optimizer = made("smoke", "image_size=32", "batch_size=16")
+    steps = Steps(resolve("smoke", ["image_size=32", "batch_size=16"]), network, optimizer, Collective(0, 1))
+    before = [weight.numpy() for weight in [*network.weights, *optimizer.variables]]
+    batch = next(make_feed(40, 16, 0, 1).shuffled(epoch=0))
+    parts = timing.measure(steps, batch, 0, seconds=5.0, waiting=0.5)
+    assert parts.photos == 16
+    assert parts.seconds == pytest.approx(5)
+    assert (parts.waiting, parts.gradients) == (0.5, 0)
+    assert 0 < parts.augmentation < parts.network
+    assert str(parts).startswith("a step of 16 photos takes 5.000 s: network ")
+    for old, new in zip(before, [*network.weights, *optimizer.variables], strict=True):
+        assert np.array_equal(old, new.numpy())

@@ -11,6 +11,7 @@ from ray.util.queue import Queue
 from pawcast.errors import TrainingError
 from pawcast.training.feed import Feed
 from pawcast.training.step import Sums
+from pawcast.training.timing import Parts
 
 if TYPE_CHECKING:
     import keras
@@ -23,7 +24,8 @@ class Progress(NamedTuple):
     """Where the run is, sent by rank 0 twice a second and at the end of each epoch.
 
     Before the first epoch, `decoded` counts photos that its node has just decoded, if the workers do that; `resumed`
-    is how many epochs an earlier attempt has done. At the very end, `failed` is why training can't go on.
+    is how many epochs an earlier attempt has done. After the first epoch, `parts` tells where a step's time goes. At
+    the very end, `failed` is why training can't go on.
     """
 
     epoch: int = 0
@@ -36,6 +38,7 @@ class Progress(NamedTuple):
     resumed: int = 0
     finished: dict[str, float] | None = None
     summary: str | None = None
+    parts: Parts | None = None
     failed: TrainingError | None = None
 
 
@@ -81,6 +84,10 @@ class Teller:
         rate = self._train.photos / (row["seconds"] - row["validation_seconds"])
         steps = self._train.steps
         self._send(Progress(self._epoch, steps, steps, row["loss"], row["acc"], rate, finished=row))
+
+    def parts(self, parts: Parts) -> None:
+        """This is where a step's time goes."""
+        self._send(Progress(parts=parts))
 
     def failed(self, error: TrainingError) -> None:
         """Training can't go on, and trying again would not help."""

@@ -91,6 +91,21 @@ class Steps:
         found: list[float] = self._sum(np.asarray(values, np.float64)).numpy().tolist()
         return found
 
+    @property
+    def world(self) -> int:
+        """How many ranks take part."""
+        return self._collective.world
+
+    def augment(self, batch: Batch, epoch: int) -> float:
+        """Do only the part of `train` that comes before the network; return the mean pixel, so that it is done."""
+        size = self._recipe.size_at(epoch)
+        return float(self._function("augment", size, False, lambda: self._compile_augmentation(size))(*batch))
+
+    def add_gradients(self, epoch: int) -> float:
+        """Do only the part of `train` in which the ranks add up; return one sum, so that it is done."""
+        frozen = epoch < self._recipe.frozen_epochs
+        return float(self._function("add", 0, frozen, lambda: self._compile_adding(epoch))())
+
     def _function(self, kind: str, size: int, flag: bool, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         """One graph for each size and phase; the last, smaller batch uses it too."""
         key = (kind, size, flag)
@@ -123,6 +138,31 @@ class Steps:
             # Outside of the strategy: Keras's optimizer refuses to be called in it.
             self._optimizer.apply(gradients, variables)
             return sums
+
+        return step
+
+    def _compile_augmentation(self, size: int) -> Callable[..., tf.Tensor]:
+        import tensorflow as tf
+
+        @tf.function(input_signature=_signature())
+        def step(*parts: tf.Tensor) -> tf.Tensor:
+            batch = Batch(*parts)
+            return tf.reduce_mean(augment.apply(self._recipe.augment, to_unit(batch.pixels), batch.draws, size))
+
+        return step
+
+    def _compile_adding(self, epoch: int) -> Callable[..., tf.Tensor]:
+        import tensorflow as tf
+
+        # The gradients of these have their shapes.
+        variables = optimizers.moved(self._recipe, self._model, epoch)
+
+        def on_this_rank() -> list[tf.Tensor]:
+            return self._collective.sum([tf.convert_to_tensor(variable) for variable in variables])
+
+        @tf.function
+        def step() -> tf.Tensor:
+            return tf.add_n([tf.reshape(total, [-1])[0] for total in self._collective.run(on_this_rank)])
 
         return step
 

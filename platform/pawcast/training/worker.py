@@ -24,7 +24,7 @@ from pawcast.devices import compute_dtype, configure_tensorflow, usable_cpus
 from pawcast.errors import TrainingError
 from pawcast.recipe import Recipe
 from pawcast.store import Store, open_store
-from pawcast.training import checkpoint
+from pawcast.training import checkpoint, timing
 from pawcast.training import optimizer as optimizers
 from pawcast.training.checkpoint import State
 from pawcast.training.collective import Collective
@@ -32,6 +32,7 @@ from pawcast.training.feed import Feed
 from pawcast.training.progress import Teller
 from pawcast.training.schedule import learning_rate
 from pawcast.training.step import Steps, Sums
+from pawcast.training.timing import Parts
 
 if TYPE_CHECKING:
     import keras
@@ -110,6 +111,7 @@ class _Run:
         # Where to start: the newest checkpoint of this run, else somebody else's weights, else scratch. Rank 0 decides.
         self.state = State(epochs_done=0, history={key: [] for key in HISTORY_KEYS}, best_epoch=-1)
         self.best = b""
+        self.parts: Parts | None = None
         if rank == 0:
             if found := checkpoint.newest(self.store, job.run):
                 self.state, files = found
@@ -133,21 +135,32 @@ class _Run:
         started, cpu = time.monotonic(), time.process_time()
         _seed_dropout(self.model, self.recipe.seed, epoch, self.rank)
         self.tell.epoch(epoch)
-        parts, waiting = [], []
+        parts, recent = [], []
+        asked, waited = started, 0.0
         for step, batch in enumerate(self.train.shuffled(epoch)):
+            if step:
+                waited += time.monotonic() - asked
             rate = learning_rate(self.recipe, epoch * self.train.steps + step, self.train.steps)
             self.optimizer.learning_rate.assign(rate)
-            waiting.append(self.steps.train(batch, epoch))
-            self.tell.step(step, waiting)
+            recent.append(self.steps.train(batch, epoch))
+            self.tell.step(step, recent)
             if (step + 1) % _LOOK_EVERY == 0 or step + 1 == self.train.steps:
-                parts.append(self._looked_at(waiting, epoch, step))
-                waiting = []
+                parts.append(self._looked_at(recent, epoch, step))
+                recent = []
+            asked = time.monotonic()
+            if not step:
+                # The first step also traces the function.
+                usual, traced = batch, asked
         trained = Sums(*np.sum(parts, axis=0).tolist())
         middle = time.monotonic()
         size = self.recipe.size_at(epoch)
         validated = self.steps.validate(self.val.in_order(size), size)
         now = time.monotonic()
         (used,) = self.steps.over_ranks([time.process_time() - cpu])
+        if self.parts is None and self.train.steps > 1:
+            after = self.train.steps - 1
+            self.parts = timing.measure(self.steps, usual, epoch, (middle - traced) / after, waited / after)
+            self.tell.parts(self.parts)
         return {
             "acc": trained.accuracy,
             "val_acc": validated.accuracy,
@@ -186,6 +199,10 @@ class _Run:
                 self.best = weights
             checkpoint.save(self.store, self.job.run, self.state, weights, self.best, self.optimizer)
             self.store.put(f"runs/{self.job.run}/history.json", json.dumps(history, indent=1).encode())
+            if self.parts:
+                facts = {"world": self.steps.world, "photos": self.parts.photos, "seconds": self.parts.seconds}
+                timed = json.dumps({**facts, "parts": self.parts.shares()}, indent=1)
+                self.store.put(f"runs/{self.job.run}/timing.json", timed.encode())
         self.tell.finished(row)
 
     def out_of_patience(self) -> bool:

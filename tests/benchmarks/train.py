@@ -1,0 +1,167 @@
+"""Training beside its peers: the article's network and augmentation on the same photos and machine, in one run.
+
+    python -m tests.benchmarks.train --labelled train.zip --peers var/bench/train/bin/python
+
+Every contender trains for a few epochs by itself; every other round goes backwards. The first epoch warms up, and
+isn't counted: its photos are decoded, its functions traced. Photos a second are those of training alone, without
+validation. Writes results/benchmarks/train.json with every epoch; `make results` renews README's table from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pawcast import images, sources
+from pawcast.dataset.reader import SplitReader
+from pawcast.devices import usable_cpus
+from pawcast.store import open_store
+from tests.benchmarks.readme import TRAIN_ALONE, TRAIN_TOGETHER
+from tests.benchmarks.record import hardware
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+RESULT = HERE / "results" / "benchmarks" / "train.json"
+VAR = ROOT / "var" / "bench"
+DATASET, CLASSES = "bench", ("cat", "dog")
+PEERS = {
+    "ImageDataGenerator and fit, the article's": ("image_data_generator", "keras"),
+    "tf.data, Keras layers and fit": ("tf_data", "tensorflow"),
+    "PyTorch, DataLoader and torchvision": ("pytorch", "torch"),
+}
+LONGEST = 1_800
+
+Epochs = list[dict[str, float]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labelled", required=True, help="Kaggle's train.zip")
+    parser.add_argument("--peers", required=True, help="Python of the peers' environment")
+    parser.add_argument("--photos", type=int, default=2_048, help="to train on")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    if options.epochs < 2:
+        sys.exit("error: --epochs must be 2 or more, since the first one isn't counted")
+    VAR.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="work-", dir=VAR) as folder:
+        work = Path(folder)
+        ingest(options.labelled, options.photos, work)
+        unpack(work)
+        record = measure(options, work)
+    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def ingest(labelled: str, count: int, work: Path) -> None:
+    """Publish a dataset whose training split has so many photos, every other one a dog."""
+    every = sources.scan(labelled, CLASSES)
+    usable = [[photo for photo in every if photo.label == label] for label in range(len(CLASSES))]
+    chosen = [photo for pair in zip(*usable, strict=False) for photo in pair][: count * 5 // 4]
+    with zipfile.ZipFile(work / "photos.zip", "w") as archive:
+        for photo, data in zip(chosen, sources.read(labelled, chosen), strict=True):
+            if not isinstance(data, images.ImageError):
+                archive.writestr(photo.name, data)
+    job("ingest", "--labelled", str(work / "photos.zip"), "--dataset", DATASET, "--holdout", "0",
+        "--val-fraction", "0.2", "--store", str(work / "store"))  # fmt: skip
+
+
+def unpack(work: Path) -> None:
+    """Write the training split's photos into a folder for each class, for the peers."""
+    reader = SplitReader(open_store(str(work / "store")), DATASET, "train")
+    for photo, data in reader.read(0, len(reader)):
+        if isinstance(data, images.ImageError):
+            raise data
+        path = work / "photos" / photo.id.partition(".")[0] / f"{photo.id}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Run all rounds, and return the record."""
+    cpus, epochs = usable_cpus(), options.epochs
+    contenders: dict[str, Callable[[], Epochs]] = {
+        TRAIN_ALONE: lambda: ours(work, epochs, 1, cpus),
+        TRAIN_TOGETHER: lambda: ours(work, epochs, cpus, 1),
+    }
+    for name, (peer, _) in PEERS.items():
+        contenders[name] = lambda peer=peer: theirs(options.peers, peer, work / "photos", epochs)  # type: ignore[misc]
+    found: dict[str, list[Epochs]] = {name: [] for name in contenders}
+    for i in range(options.rounds):
+        for name in list(contenders)[:: -1 if i % 2 else 1]:
+            started = time.monotonic()
+            found[name].append(contenders[name]())
+            sys.stderr.write(f"round {i + 1} of {options.rounds}: {name}, {time.monotonic() - started:.0f} s\n")
+    photos = sum(1 for _ in (work / "photos").rglob("*.jpg"))
+    return {
+        "measured": f"{datetime.now(UTC):%Y-%m-%d}",
+        "hardware": hardware(),
+        "photos": photos,
+        "cpus": cpus,
+        "epochs": epochs,
+        "versions": versions(options.peers),
+        "contenders": {name: summary(rounds, photos) for name, rounds in found.items()},
+    }
+
+
+def summary(rounds: list[Epochs], photos: int) -> dict[str, Any]:
+    """Photos a second over the counted epochs of all rounds, their median; the last epoch's loss; every epoch."""
+    rates = [photos / epoch["seconds"] for epochs in rounds for epoch in epochs[1:]]
+    loss = statistics.median(epochs[-1]["loss"] for epochs in rounds)
+    return {"photos_per_second": statistics.median(rates), "loss": loss, "rounds": rounds}
+
+
+def ours(work: Path, epochs: int, workers: int, cpus: int) -> Epochs:
+    """Train by the command line, as a user does."""
+    run = f"{workers}x{cpus}-{time.time_ns()}"
+    job("train", "--dataset", DATASET, "--recipe", "article", "--workers", str(workers),
+        "--cpus-per-worker", str(cpus), "--run", run, "--store", str(work / "store"),
+        # Constant, as the peers'.
+        "--set", f"epochs={epochs}", "--set", "schedule=constant", "--set", "warmup_epochs=0")  # fmt: skip
+    history = json.loads((work / "store" / "runs" / run / "history.json").read_text())
+    spent = zip(history["seconds"], history["validation_seconds"], strict=True)
+    seconds = [whole - validation for whole, validation in spent]
+    return [{"seconds": each, "loss": loss} for each, loss in zip(seconds, history["loss"], strict=True)]
+
+
+def job(name: str, *arguments: str) -> None:
+    run([sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments])
+
+
+def theirs(python: str, peer: str, photos: Path, epochs: int) -> Epochs:
+    """Have a peer train, in its own environment."""
+    output = run([python, str(HERE / "peers_train.py"), peer, str(photos), str(epochs)])
+    found: Epochs = json.loads(output.splitlines()[-1])
+    return found
+
+
+def run(command: list[str]) -> str:
+    """Run a command; return what it prints, or stop with what it says."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command)} ended with {done.returncode}: {done.stderr[-2_000:]}")
+    return done.stdout
+
+
+def versions(python: str) -> dict[str, str]:
+    """The peers' versions, by their names."""
+    packages = {name: package for name, (_, package) in PEERS.items()}
+    code = (
+        f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(p) for n, p in {packages}.items()}}))"
+    )
+    found: dict[str, str] = json.loads(run([python, "-c", code]))
+    return found
+
+
+if __name__ == "__main__":
+    main()
