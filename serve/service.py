@@ -71,7 +71,8 @@ class Service:
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.rollout = Rollout(store, model, self._batches, check_seconds, self._tell)
-        self._decoders = ThreadPoolExecutor(min(usable_cpus(), _MAX_DECODERS), thread_name_prefix="decode")
+        self._decoding = min(usable_cpus(), _MAX_DECODERS)
+        self._decoders = ThreadPoolExecutor(self._decoding, thread_name_prefix="decode")
         self._taken = 0
 
     async def start(self, alone: Callable[[], bool] = lambda: True) -> None:
@@ -141,9 +142,13 @@ class Service:
 
     async def _decoded(self, photos: Sequence[Photo], size: int) -> list[np.ndarray | ImageError]:
         loop = asyncio.get_running_loop()
-        parts = [photos[start : start + _TOGETHER] for start in range(0, len(photos), _TOGETHER)]
-        found = await asyncio.gather(*(loop.run_in_executor(self._decoders, _decode_all, part, size) for part in parts))
-        return [item for part in found for item in part]
+        # Dealt out like cards, since large photos often come one after another.
+        parts = min(len(photos), max(self._decoding, -(-len(photos) // _TOGETHER)))
+        dealt = [loop.run_in_executor(self._decoders, _decode_all, photos[i::parts], size) for i in range(parts)]
+        found: list[np.ndarray | ImageError] = [ImageError("not decoded")] * len(photos)
+        for i, part in enumerate(await asyncio.gather(*dealt)):
+            found[i::parts] = part
+        return found
 
     def _take(self, photos: int) -> None:
         if self._taken + photos > self.limits.waiting_photos:
