@@ -19,16 +19,19 @@ $(BIN)/python:
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/.dev: requirements-dev.lock .venv/.runtime
+.venv/.dev: requirements-dev.lock tests/clients.lock .venv/.runtime
 	@echo "Installing the locked test tools into .venv"
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --require-hashes -r tests/clients.lock
 	@touch $@
 
 setup: .venv/.runtime ## Build .venv from the hashed lock
 
-lock: ## Renew both locks from pyproject.toml (needs uv)
+lock: ## Renew the locks from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade -q -o requirements.lock
 	uv pip compile pyproject.toml --extra dev -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --upgrade -q -o requirements-dev.lock
+	sed -n 's/^\([a-z0-9_.-]*==.*\) \\$$/\1/p' requirements-dev.lock > .venv/ours.txt
+	uv pip compile tests/clients.in --override .venv/ours.txt $$(sed 's/==.*//; s/^/--no-emit-package /' .venv/ours.txt) --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade -q -o tests/clients.lock
 
 PORT ?= 8000
 

@@ -251,3 +251,30 @@ def test_a_step_is_taken_apart_without_changing_anything():
     assert str(parts).startswith("a step of 16 photos takes 5.000 s: network ")
     for old, new in zip(before, [*network.weights, *optimizer.variables], strict=True):
         assert np.array_equal(old, new.numpy())
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_dropout_drops_of_a_photo_the_same_on_whichever_rank(world):
+    import tensorflow as tf
+
+    from pawcast.models import dropout
+
+    network, _ = made("smoke", "image_size=32", "dropout=0.4")
+    layer = next(layer for layer in network.layers if isinstance(layer, dropout.Dropout))
+    ones = np.ones((10, *layer.output.shape[1:]), np.float32)
+    call = tf.function(lambda x: layer(x, training=True))
+
+    def dropped(step: int, first: int, last: int) -> np.ndarray:
+        dropout.place(network, 0, step, first, 10)
+        return call(tf.constant(ones[first:last])).numpy()
+
+    whole = dropped(5, 0, 10)
+    bounds = [10 * rank // world for rank in range(world + 1)]
+    parts = [dropped(5, first, last) for first, last in pairwise(bounds)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert set(np.unique(whole)) == {np.float32(0), np.float32(1 / np.float32(0.6))}
+    assert (whole == 0).mean() == pytest.approx(0.4, abs=0.05)
+    # Other photos and other steps, other masks.
+    assert not np.array_equal(whole[0], whole[1])
+    assert not np.array_equal(dropped(6, 0, 10), whole)
+    assert np.array_equal(layer(ones, training=False), ones)

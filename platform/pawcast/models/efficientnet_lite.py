@@ -12,6 +12,7 @@ import math
 import keras
 from keras import layers
 
+from pawcast.models.dropout import Dropout
 from pawcast.recipe import Recipe
 
 # Kernel, stride, expansion, channels, repeats, of each of the seven stages.
@@ -57,7 +58,7 @@ def _network(x: keras.KerasTensor, recipe: Recipe, width: float, depth: float) -
             block += 1
     x = _convolved(x, _TOP, 1, 1, "_conv_head", "_bn1")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return layers.Dropout(recipe.dropout, name="head_dropout")(x)
+    return Dropout(recipe.dropout, name="head_dropout")(x)
 
 
 def _block(

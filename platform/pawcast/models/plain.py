@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from pawcast.models.dropout import Dropout
 from pawcast.recipe import Recipe
 
 # He et al., 2015 (https://arxiv.org/abs/1502.01852). With Keras's default, Glorot, these unnormalised stacks
@@ -30,5 +31,5 @@ def _stack(x: keras.KerasTensor, filters: tuple[int, ...], units: int, dropout: 
         x = layers.Conv2D(channels, 3, **_RELU)(x)
         x = layers.MaxPooling2D(2)(x)
     x = layers.Flatten()(x)
-    x = layers.Dropout(dropout)(x)
+    x = Dropout(dropout)(x)
     return layers.Dense(units, **_RELU)(x)

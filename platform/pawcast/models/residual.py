@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from pawcast.models.dropout import Dropout
 from pawcast.models.normalization import BatchNorm
 from pawcast.recipe import Recipe
 
@@ -32,7 +33,7 @@ def residual(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
             x = _excited(x, count)
         x = layers.ReLU()(layers.Add()([before, x]))
     x = layers.GlobalAveragePooling2D()(x)
-    return layers.Dropout(recipe.dropout)(x)
+    return Dropout(recipe.dropout)(x)
 
 
 _CONVOLUTION = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}

@@ -23,6 +23,7 @@ class Batch(NamedTuple):
         labels: float32 [m], 0 or 1.
         weights: float32 [m], 1 for a photo; 0 for the one that fills a slice which has none.
         photos: Photos in the global batch, over all ranks: float32 [].
+        first: Which of them is the slice's first: int32 [].
     """
 
     pixels: np.ndarray
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     labels: np.ndarray
     weights: np.ndarray
     photos: np.ndarray
+    first: np.ndarray
 
     @property
     def draws(self) -> Draws:
@@ -97,6 +99,7 @@ class Feed:
             labels=self._labels[own],
             weights=np.full(len(own), float(last > first), np.float32),
             photos=np.array(len(whole), np.float32),
+            first=np.array(min(first, len(whole) - 1), np.int32),
         )
 
 

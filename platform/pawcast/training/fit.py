@@ -49,9 +49,10 @@ def fit(
     Raises:
         KeyboardInterrupt: If Ray's own handler of Ctrl-C has ended them.
         ClusterError: If the workers can't be started.
+        ConflictError: If another process goes on with the run meanwhile.
         TrainingError: If the loss is no number any more, or a worker fails for a reason of its own.
     """
-    failed: list[TrainingError] = []
+    failed: list[PawcastError] = []
 
     def observe(progress: Progress) -> None:
         if progress.summary:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ray.util.queue import Queue
 
-from pawcast.errors import TrainingError
+from pawcast.errors import PawcastError
 from pawcast.training.feed import Feed
 from pawcast.training.step import Sums
 from pawcast.training.timing import Parts
@@ -39,7 +39,7 @@ class Progress(NamedTuple):
     finished: dict[str, float] | None = None
     summary: str | None = None
     parts: Parts | None = None
-    failed: TrainingError | None = None
+    failed: PawcastError | None = None
 
 
 class Teller:
@@ -89,7 +89,7 @@ class Teller:
         """This is where a step's time goes."""
         self._send(Progress(parts=parts))
 
-    def failed(self, error: TrainingError) -> None:
+    def failed(self, error: PawcastError) -> None:
         """Training can't go on, and trying again would not help."""
         self._send(Progress(failed=error))
 

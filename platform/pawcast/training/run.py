@@ -1,6 +1,7 @@
 """A run's record: what it is a function of, written down before it begins and never changed.
 
 runs/RUN/run.json       configuration, data digest and code: what `RunRecord` holds
+runs/RUN/attempt.json   which attempt may write checkpoints: the latest, so that two at once do each other no harm
 runs/RUN/result.json    the version that it became; a run that has it is over
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -113,6 +115,22 @@ def load(store: Store, run: str) -> RunRecord:
         ) from None
 
 
+def take(store: Store, run: str) -> str:
+    """Make a new attempt at a run the one that may write; return its token.
+
+    An earlier one that still runs, somewhere, finds out by `taken_by` and ends.
+    """
+    attempt = uuid.uuid4().hex
+    store.put(_attempt_key(run), json.dumps({"attempt": attempt}).encode())
+    return attempt
+
+
+def taken_by(store: Store, run: str) -> str:
+    """Return the token of the attempt that may write."""
+    attempt: str = json.loads(store.get(_attempt_key(run)))["attempt"]
+    return attempt
+
+
 def finish(store: Store, run: str, version: str) -> None:
     """Write down what a run became."""
     store.put(_result_key(run), json.dumps({"version": version}).encode())
@@ -130,6 +148,10 @@ def code_digest() -> str:
 
 def _record_key(run: str) -> str:
     return f"runs/{run}/run.json"
+
+
+def _attempt_key(run: str) -> str:
+    return f"runs/{run}/attempt.json"
 
 
 def _result_key(run: str) -> str:

@@ -66,14 +66,23 @@ class Steps:
         self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
         import tensorflow as tf
 
+        from pawcast.models import dropout
+
+        self._place = dropout.place
         self._sum = tf.function(lambda values: collective.run(lambda: collective.sum([values]))[0])
         self._compiled: dict[tuple[str, int, bool], Callable[..., tf.Tensor]] = {}
 
-    def train(self, batch: Batch, epoch: int) -> tf.Tensor:
+    def train(self, batch: Batch, epoch: int, step: int) -> tf.Tensor:
         """Move the weights by one global batch; return this rank's sums, float32 [3] in `Sums`'s order.
 
         The loss is that of the smoothed labels, if the recipe has them smoothed.
+
+        Args:
+            batch: This rank's part of it.
+            epoch: From 0.
+            step: Of the whole run, from 0.
         """
+        self._place(self._model, self._recipe.seed, step, int(batch.first), int(batch.photos))
         size, frozen = self._recipe.size_at(epoch), epoch < self._recipe.frozen_epochs
         return self._function("train", size, frozen, lambda: self._compile_training(size, epoch))(*batch)
 
@@ -201,6 +210,6 @@ def _signature() -> list[tf.TensorSpec]:
     import tensorflow as tf
 
     rows = {"transforms": [None, 8], "colours": [None, 3], "holes": [None, 4], "labels": [None], "weights": [None]}
-    shapes = {"pixels": [None, None, None, 3], **rows, "photos": []}
-    types = {"pixels": tf.uint8}
+    shapes = {"pixels": [None, None, None, 3], **rows, "photos": [], "first": []}
+    types = {"pixels": tf.uint8, "first": tf.int32}
     return [tf.TensorSpec(shapes[name], types.get(name, tf.float32), name) for name in Batch._fields]

@@ -88,7 +88,7 @@ def train(
     Raises:
         UsageError: For a recipe, batch or worker count that doesn't fit the data.
         DataError: If a split has no photos, or only one class.
-        ConflictError: If the run's name is taken.
+        ConflictError: If the run's name is taken, or another process goes on with the run meanwhile.
         ClusterError: If the cluster is too small, or too busy to start the workers.
         TrainingError: If the loss is no number any more, or a worker fails for a reason of its own.
         StoreFullError: If neither the object store nor a node's disk can hold the decoded photos.
@@ -166,7 +166,8 @@ def _carry_on(
         val_pixels = pixels.decode(store, val_split, size, count)
     else:
         watch.note(_TOO_LARGE.format(needed=needed, room=room))
-    job = Job(record.recipe, store.uri, record.run, train_pixels, val_pixels, weights)
+    attempt = runs.take(store, record.run)
+    job = Job(record.recipe, store.uri, record.run, attempt, train_pixels, val_pixels, weights)
     fit(store, job, workers, max_failures, count, watch.progress, watch.note)
     return _keep(store, record, manifest)
 

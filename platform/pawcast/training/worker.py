@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,11 +21,12 @@ from pawcast.dataset import scratch
 from pawcast.dataset.manifest import Split
 from pawcast.dataset.pixels import Pixels
 from pawcast.devices import compute_dtype, configure_tensorflow, usable_cpus
-from pawcast.errors import TrainingError
+from pawcast.errors import ConflictError, TrainingError
 from pawcast.recipe import Recipe
 from pawcast.store import Store, open_store
 from pawcast.training import checkpoint, timing
 from pawcast.training import optimizer as optimizers
+from pawcast.training import run as runs
 from pawcast.training.checkpoint import State
 from pawcast.training.collective import Collective
 from pawcast.training.feed import Feed
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 # `loss` and `acc` are those of the augmented training photos, with dropout; Keras's names. `cpu_seconds` are those of
 # all ranks' processes: what the epoch costs, whoever else used the machine.
 HISTORY_KEYS = ("acc", "val_acc", "loss", "val_loss", "learning_rate", "seconds", "validation_seconds", "cpu_seconds")
+_TAKEN_OVER = ConflictError(
+    "Another process goes on with this run", expected="one at a time", fix="let it; this one has written nothing since"
+)
 _LOOK_EVERY = 50
 """Steps between two looks at the loss over all ranks: seldom enough to cost nothing."""
 
@@ -54,6 +58,7 @@ class Job(NamedTuple):
     recipe: Recipe
     store_uri: str
     run: str
+    attempt: str
     train: Pixels | Split
     val: Pixels | Split
     pretrained: bytes | None = None
@@ -87,6 +92,9 @@ def train_loop(config: dict[str, Any]) -> None:
             run.tell.failed(error)
             return
         _require_agreement(run.model, rank, epoch)
+        if not run.owned():
+            run.tell.failed(_TAKEN_OVER)
+            return
         run.keep(row)
     run.validate_as_served()
 
@@ -132,17 +140,20 @@ class _Run:
         Raises:
             TrainingError: If the loss is no number, or far from anything that learns. On all ranks at once.
         """
+        from pawcast.models import dropout
+
         started, cpu = time.monotonic(), time.process_time()
-        _seed_dropout(self.model, self.recipe.seed, epoch, self.rank)
+        dropout.seed_others(self.model, self.recipe.seed, epoch, self.rank)
         self.tell.epoch(epoch)
         parts, recent = [], []
         asked, waited = started, 0.0
         for step, batch in enumerate(self.train.shuffled(epoch)):
             if step:
                 waited += time.monotonic() - asked
-            rate = learning_rate(self.recipe, epoch * self.train.steps + step, self.train.steps)
+            of_run = epoch * self.train.steps + step
+            rate = learning_rate(self.recipe, of_run, self.train.steps)
             self.optimizer.learning_rate.assign(rate)
-            recent.append(self.steps.train(batch, epoch))
+            recent.append(self.steps.train(batch, epoch, of_run))
             self.tell.step(step, recent)
             if (step + 1) % _LOOK_EVERY == 0 or step + 1 == self.train.steps:
                 parts.append(self._looked_at(recent, epoch, step))
@@ -184,6 +195,12 @@ class _Run:
             received=f"{total.mean_loss:.4g}",
             fix=f"lower learning_rate (now {self.recipe.learning_rate:g}); the last good checkpoint is kept",
         )
+
+    def owned(self) -> bool:
+        """Whether this attempt may still write; the same on all ranks."""
+        mine = self.rank > 0 or runs.taken_by(self.store, self.job.run) == self.job.attempt
+        found: bool = ray.train.collective.broadcast_from_rank_zero(mine)
+        return found
 
     def keep(self, row: dict[str, float]) -> None:
         """End an epoch: all ranks know the new state, rank 0 leaves a checkpoint and the history so far."""
@@ -252,20 +269,6 @@ def _opened(job: Job, name: str, split: Pixels | Split, tell: Teller) -> tuple[S
         threads=usable_cpus(), progress=tell.decoded,
     )  # fmt: skip
     return [pixels], labels
-
-
-def _seed_dropout(model: keras.Model, seed: int, epoch: int, rank: int) -> None:
-    """Make dropout a function of (seed, epoch, rank), so that there is no random state to checkpoint."""
-    for i, layer in enumerate(_layers(model)):
-        if generator := getattr(layer, "seed_generator", None):
-            words = np.random.SeedSequence(seed, spawn_key=(2, epoch, rank, i)).generate_state(2)
-            generator.state.assign(words.astype(generator.state.dtype))
-
-
-def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """All layers, also those of models within the model."""
-    for layer in model.layers:
-        yield from _layers(layer) if hasattr(layer, "layers") else [layer]
 
 
 def _require_agreement(model: keras.Model, rank: int, epoch: int) -> None:
