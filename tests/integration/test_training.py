@@ -56,7 +56,7 @@ NORMALIZED = ("model=residual", "width=0.25", "learning_rate=2e-4")
     ],
 )
 def test_several_workers_give_the_loss_curve_of_one(store, name, count, settings, tolerance):
-    exact = ("batch_size=50", *settings)
+    exact = ("batch_size=50", "precision=float32", *settings)
     one = run(store, 1, f"{name}-{count}-alone", *exact)
     many = run(store, count, f"{name}-{count}", *exact)
     for key in ("loss", "val_loss", "acc", "val_acc"):
