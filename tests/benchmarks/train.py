@@ -93,6 +93,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     contenders: dict[str, Callable[[], Epochs]] = {
         TRAIN_ALONE: lambda: ours(work, epochs, 1, cpus),
         TRAIN_TOGETHER: lambda: ours(work, epochs, cpus, 1),
+        "Pawcast, 1 worker in float32": lambda: ours(work, epochs, 1, cpus, "precision=float32"),
     }
     for name, (peer, _) in PEERS.items():
         contenders[name] = lambda peer=peer: theirs(options.peers, peer, work / "photos", epochs)  # type: ignore[misc]
@@ -121,13 +122,14 @@ def summary(rounds: list[Epochs], photos: int) -> dict[str, Any]:
     return {"photos_per_second": statistics.median(rates), "loss": loss, "rounds": rounds}
 
 
-def ours(work: Path, epochs: int, workers: int, cpus: int) -> Epochs:
+def ours(work: Path, epochs: int, workers: int, cpus: int, *settings: str) -> Epochs:
     """Train by the command line, as a user does."""
     run = f"{workers}x{cpus}-{time.time_ns()}"
+    # The rate is constant, as the peers'.
+    chosen = (f"epochs={epochs}", "schedule=constant", "warmup_epochs=0", *settings)
     job("train", "--dataset", DATASET, "--recipe", "article", "--workers", str(workers),
         "--cpus-per-worker", str(cpus), "--run", run, "--store", str(work / "store"),
-        # Constant, as the peers'.
-        "--set", f"epochs={epochs}", "--set", "schedule=constant", "--set", "warmup_epochs=0")  # fmt: skip
+        *(word for setting in chosen for word in ("--set", setting)))  # fmt: skip
     history = json.loads((work / "store" / "runs" / run / "history.json").read_text())
     spent = zip(history["seconds"], history["validation_seconds"], strict=True)
     seconds = [whole - validation for whole, validation in spent]
