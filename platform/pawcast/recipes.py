@@ -79,9 +79,13 @@ def transfer() -> Recipe:
     """EfficientNet-Lite0 with ImageNet's weights: the head first, then all of it.
 
     Command: python jobs/train.py --dataset dogs-vs-cats --recipe transfer --workers 1 --cpus-per-worker 2
-    Hardware: 2 cores of an AMD EPYC without AVX-512 or AMX, no GPU
-    Minutes: not run to its end yet
-    Score: not known yet; a linear probe on the same features, elsewhere, had 0.985 on 1,000 photos
+    Hardware: 2 cores of an AMD EPYC with AVX512-BF16, no GPU, shared with tests for some minutes
+    Minutes: 35.5, in which it had 60 CPU minutes: 85% of both cores
+    Score: 0.9880 on 5,500 validation photos (one seed); the held-out photos wait until the recipe is final
+
+    The head alone stood at 0.9753 after its epoch. The first epoch of all of it moved little, to 0.9771, so the rate
+    may well be too high there. At 192 px without mirror images validation ended at 0.9849: the larger size and the
+    mirror gave 0.3 points. Training's accuracy ended at 0.9944.
 
     The backbone's batch normalization keeps ImageNet's statistics, so ranks have nothing to agree on.
     """

@@ -19,6 +19,8 @@ from pawcast import registry
 from pawcast.settings import store_uri
 from pawcast.store import open_store
 
+# Linux's names, the fastest first.
+INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -54,13 +56,15 @@ def main() -> None:
 
 
 def hardware() -> str:
-    """This machine, in words."""
-    name = platform.machine()
+    """This machine, in words, with the best that its CPU has for a network's arithmetic."""
+    name, flags = platform.machine(), set()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        lines = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = lines[0] if lines else name
-    return f"{os.cpu_count()} cores of {name}, no GPU"
+        facts = [line.partition(":")[::2] for line in cpuinfo.read_text().splitlines()]
+        of_first = {key.strip(): value.strip() for key, value in reversed(facts)}
+        name, flags = of_first.get("model name", name), set(of_first.get("flags", "").split())
+    best = next((shown for flag, shown in INSTRUCTIONS.items() if flag in flags), None)
+    return f"{os.cpu_count()} cores of {name}{f' with {best}' if best else ''}, no GPU"
 
 
 if __name__ == "__main__":

@@ -187,6 +187,7 @@ def test_a_version_that_does_not_load_is_said_and_the_old_one_goes_on(head, stor
 
 def test_the_open_inference_protocol_with_the_triton_client(head, url, photo, picture):
     from tritonclient import http as triton
+
     client = triton.InferenceServerClient(url.removeprefix("http://"))
     assert client.is_server_live()
     assert client.is_server_ready()

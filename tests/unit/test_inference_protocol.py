@@ -219,6 +219,7 @@ def test_a_bad_photo_is_named(answers, picture):
 @pytest.mark.parametrize("binary_data", [True, False])
 def test_kserves_client(tmp_path, picture, binary_data):
     import kserve
+
     store = open_store(str(tmp_path))
     publish(store)
 
