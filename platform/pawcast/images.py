@@ -11,7 +11,7 @@ Photos are untrusted. What the header says bounds memory and time before any pix
     a JPEG of very many scans, each a walk over the picture  refused
     a TIFF of tiles that far exceed the picture              refused
     a TIFF packed by LZMA, Zstandard, WebP and the like      refused: their decoders take what memory the file asks for
-    a run-length coded BMP over 2 MiB                        refused: Pillow decodes it in Python
+    a run-length coded BMP over 2 MiB or 8 million pixels    refused: Pillow decodes it in Python
     broken EXIF, colour profiles or text                     ignored, the photo is used
     later frames of an animation                             not decoded
 """
@@ -62,7 +62,7 @@ _TIFF_PACKED = frozenset(
 )
 _TILE_WIDTH, _TILE_HEIGHT, _STRIPS, _TILES = 322, 323, 273, 324
 _SPARE_TILES = 2**22
-_RUN_LENGTHS, _MAX_RUN_LENGTHS = {1, 2}, 2 * 2**20
+_RUN_LENGTHS, _MAX_RUN_LENGTHS, _MAX_RUN_PIXELS = {1, 2}, 2 * 2**20, 8_000_000
 # No pixel is lost by these: bytes between segments or behind the picture, a colour profile, a version, odd sampling.
 # Bytes before a restart marker (0xd0 to 0xd7) are lost pixels.
 _HARMLESS = re.compile(r"unknown JFIF revision|bad ICC marker|subsampling|extraneous bytes before marker 0x(?!d[0-7])")
@@ -224,8 +224,10 @@ def _check_effort(image: Image.Image, data: bytes) -> None:
             if area > pixels + _SPARE_TILES or tiles * area > 4 * pixels + _SPARE_TILES:
                 raise ImageError(f"a TIFF in tiles of {across}x{down}, far more than its {image.width}x{image.height}")
         parts = len(tags.get(_STRIPS) or tags.get(_TILES) or ())
-    if image.format == "BMP" and packed in _RUN_LENGTHS and len(data) > _MAX_RUN_LENGTHS:
-        raise ImageError(f"a run-length coded BMP larger than {_MAX_RUN_LENGTHS >> 20} MiB")
+    if image.format == "BMP" and packed in _RUN_LENGTHS and (len(data) > _MAX_RUN_LENGTHS or pixels > _MAX_RUN_PIXELS):
+        raise ImageError(
+            f"a run-length coded BMP larger than {_MAX_RUN_LENGTHS >> 20} MiB or {_MAX_RUN_PIXELS:,} pixels"
+        )
     if image.format in ("JPEG", "MPO") or packed == "jpeg":
         _check_scans(data.count(_START_OF_SCAN) - parts, pixels)
 

@@ -161,7 +161,9 @@ def test_a_tiff_whose_decoder_takes_any_memory_it_is_asked_for_is_refused(method
 
 
 def test_a_large_run_length_coded_bmp_is_refused():
-    assert "run-length" in reason(bmp(4_096, 4_096, 8, 1, b"\1\5" * 2**20, bytes(1024)))
+    assert "run-length" in reason(bmp(1_024, 1_024, 8, 1, b"\1\5" * 2**20, bytes(1024)))
+    # An end of line fills up all of it, a pixel at a time.
+    assert "run-length" in reason(bmp(2_000_000, 18, 8, 1, b"\0\0" * 18, bytes(1024)))
 
 
 @pytest.mark.parametrize(
