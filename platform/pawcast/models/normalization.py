@@ -12,7 +12,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     Keras's own `synchronized=True` averages the ranks' means as if their parts were of one size; these sums count
     photos, so that N workers compute what one would, also where the batch doesn't divide among them. On one rank it
-    is Keras's layer itself, with its fused kernel. S. Ioffe and C. Szegedy, 2015, https://arxiv.org/abs/1502.03167.
+    is Keras's layer itself, whose moving variance is the biased one. S. Ioffe and C. Szegedy, 2015, https://arxiv.org/abs/1502.03167.
     """
 
     def call(self, x: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -31,9 +31,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         mean = total / count
         variance = tf.maximum(squares / count - tf.square(mean), 0.0)
         keep = self.momentum
-        # The fused kernel of one rank keeps the unbiased variance too.
-        unbiased = variance * (count / tf.maximum(count - 1.0, 1.0))
         self.moving_mean.assign(self.moving_mean * keep + mean * (1.0 - keep))
-        self.moving_variance.assign(self.moving_variance * keep + unbiased * (1.0 - keep))
+        self.moving_variance.assign(self.moving_variance * keep + variance * (1.0 - keep))
         scale = tf.math.rsqrt(variance + self.epsilon) * self.gamma
         return tf.cast(wide * scale + (self.beta - mean * scale), x.dtype)

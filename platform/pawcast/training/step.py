@@ -137,7 +137,7 @@ class Steps:
             def on_this_rank() -> tuple[list[tf.Tensor], tf.Tensor]:
                 pixels = augment.apply(recipe.augment, to_unit(batch.pixels), batch.draws, size)
                 with tf.GradientTape() as tape:
-                    probability = model(pixels, training=not frozen)[:, 0]
+                    probability = _probability(model, pixels, not frozen)
                     loss, sums = _measure(batch, probability, recipe.label_smoothing)
                     # Over the global count, so that the sum over ranks is the gradient of the global mean.
                     loss = loss / batch.photos
@@ -185,12 +185,19 @@ class Steps:
             batch = Batch(*parts)
             pixels = to_unit(batch.pixels)
             pixels.set_shape([None, size, size, 3])
-            probability = model(pixels, training=False)[:, 0]
+            probability = _probability(model, pixels, False)
             if mirror:
-                probability = (probability + model(pixels[:, :, ::-1], training=False)[:, 0]) / 2
+                probability = (probability + _probability(model, pixels[:, :, ::-1], False)) / 2
             return _measure(batch, probability)[1]
 
         return step
+
+
+def _probability(model: keras.Model, pixels: tf.Tensor, training: bool) -> tf.Tensor:
+    """Run the network; float32 [n] also where the last layer of a user's own computes in bfloat16."""
+    import tensorflow as tf
+
+    return tf.cast(model(pixels, training=training)[:, 0], tf.float32)
 
 
 def _measure(batch: Batch, probability: tf.Tensor, smoothing: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
