@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ def recipes() -> list[str]:
     return lines
 
 
-def ingest() -> list[str]:
+def ingest(record: dict[str, Any]) -> list[str]:
     """Ingest beside its peers, from `make bench-ingest`."""
-    record = json.loads((RESULTS / "benchmarks" / "ingest.json").read_text())
     rates: dict[str, Any] = record["ingest"]
     ours = rates["Pawcast, to S3"]["photos_per_second"]
     lines = [
@@ -58,21 +58,14 @@ def ingest() -> list[str]:
     ]  # fmt: skip
 
 
-def train() -> list[str]:
+def train(record: dict[str, Any]) -> list[str]:
     """Training beside its peers, from `make bench-train`."""
-    path = RESULTS / "benchmarks" / "train.json"
-    if not path.exists():
-        return ["Not measured yet."]
-    record = json.loads(path.read_text())
     contenders: dict[str, Any] = record["contenders"]
     ours = contenders[TRAIN_ALONE]["photos_per_second"]
     lines = ["| | photos/s | beside ours | loss after so many epochs |", "| --- | ---: | ---: | ---: |"]
     for name, found in contenders.items():
-        version = record["versions"].get(name)
         rate = found["photos_per_second"]
-        lines.append(
-            f"| {name}{f' ({version})' if version else ''} | {rate:,.0f} | {rate / ours:.2f} | {found['loss']:.3f} |"
-        )
+        lines.append(f"| {_versioned(name, record)} | {rate:,.0f} | {rate / ours:.2f} | {found['loss']:.3f} |")
     return [
         *lines, "",
         f"{record['epochs']} epochs of {record['photos']:,} photos, the first not timed. {record['hardware']}; "
@@ -80,12 +73,8 @@ def train() -> list[str]:
     ]  # fmt: skip
 
 
-def serve() -> list[str]:
+def serve(record: dict[str, Any]) -> list[str]:
     """The service beside its peers, from `make bench-serve`."""
-    path = RESULTS / "benchmarks" / "serve.json"
-    if not path.exists():
-        return ["Not measured yet."]
-    record = json.loads(path.read_text())
     bulk: dict[str, Any] = record["bulk"]
     best = bulk[IN_PROCESS]["photos_per_second"]
     lines = [f"| {record['photos']:,} photos | photos/s | beside no HTTP |", "| --- | ---: | ---: |"]
@@ -99,10 +88,14 @@ def serve() -> list[str]:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, loads in record["servers"].items():
-        version = record["versions"].get(name)
         cells = " | ".join(_load(loads[key]) for key in ("many", "1", "16", "64"))
-        lines.append(f"| {name}{f' ({version})' if version else ''} | {cells} |")
+        lines.append(f"| {_versioned(name, record)} | {cells} |")
     return [*lines, "", f"The network: {record['network']}. {record['hardware']}; {record['measured']}."]
+
+
+def _versioned(name: str, record: dict[str, Any]) -> str:
+    version = record["versions"].get(name)
+    return f"{name} ({version})" if version else name
 
 
 def _load(rate: dict[str, Any]) -> str:
@@ -110,12 +103,8 @@ def _load(rate: dict[str, Any]) -> str:
     return f"{rate['photos_per_second']:,.0f} ({times})"
 
 
-def endurance() -> list[str]:
+def endurance(record: dict[str, Any]) -> list[str]:
     """The service's bad hours, from `make bench-endurance`."""
-    path = RESULTS / "benchmarks" / "endurance.json"
-    if not path.exists():
-        return ["Not measured yet."]
-    record = json.loads(path.read_text())
     over, kill, roll, soak, bad = (record[name] for name in ("overload", "kill", "roll", "soak", "malformed"))
     statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(over["statuses"].items()))
     return [
@@ -139,16 +128,24 @@ def endurance() -> list[str]:
     ]  # fmt: skip
 
 
-TABLES = {"results": recipes, "ingest": ingest, "train": train, "serve": serve, "endurance": endurance}
+BENCHMARKS = {"ingest": ingest, "train": train, "serve": serve, "endurance": endurance}
+
+
+def tables() -> Iterator[tuple[str, list[str]]]:
+    """Every table's name and lines."""
+    yield "results", recipes()
+    for name, lines in BENCHMARKS.items():
+        path = RESULTS / "benchmarks" / f"{name}.json"
+        yield name, lines(json.loads(path.read_text())) if path.exists() else ["Not measured yet."]
 
 
 def renewed(text: str) -> str:
     """Return README with its tables made anew, each between its two markers."""
-    for name, lines in TABLES.items():
+    for name, lines in tables():
         begin, end = f"<!-- {name}: made by `make results` -->", f"<!-- end of {name} -->"
         if begin not in text:
             continue
-        table = "\n".join([begin, *lines(), end])
+        table = "\n".join([begin, *lines, end])
         text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, table=table: table, text, flags=re.DOTALL)
     return text
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,16 @@ def hardware() -> str:
         name, flags = of_first.get("model name", name), set(of_first.get("flags", "").split())
     best = next((shown for flag, shown in INSTRUCTIONS.items() if flag in flags), None)
     return f"{os.cpu_count()} cores of {name}{f' with {best}' if best else ''}, no GPU"
+
+
+def installed(python: str, packages: dict[str, str]) -> dict[str, str]:
+    """Return the versions that another environment has of some packages, by the names given to them."""
+    code = (
+        f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(p) for n, p in {packages}.items()}}))"
+    )
+    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
 
 
 if __name__ == "__main__":

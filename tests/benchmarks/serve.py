@@ -30,7 +30,7 @@ from pawcast.inference.engine import MAX_BATCH
 from pawcast.serving import free_ports
 from tests.benchmarks import load
 from tests.benchmarks.readme import IN_PROCESS
-from tests.benchmarks.record import hardware
+from tests.benchmarks.record import hardware, installed
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "benchmarks" / "serve.json"
@@ -166,7 +166,7 @@ def summary(bench: Bench, found: dict[str, list[dict[str, Any]]]) -> dict[str, A
         "photos": count(bench.source),
         "network": "article, 150x150",
         "many": {"photos": MAX_BATCH, "connections": MANY_CONNECTIONS},
-        "versions": versions(bench.peers),
+        "versions": installed(bench.peers, {name: server.package for name, server in SERVERS.items() if server.script}),
         "bulk": {
             BULK: over([item[BULK] for item in found[OURS]]),
             IN_PROCESS: over(found[IN_PROCESS]),
@@ -281,18 +281,6 @@ def agree(found: dict[str, list[dict[str, Any]]]) -> None:
 def over(rounds: list[dict[str, float]]) -> dict[str, Any]:
     """The median of each figure, and all rounds."""
     return {**{key: statistics.median(item[key] for item in rounds) for key in rounds[0]}, "rounds": rounds}
-
-
-def versions(python: str) -> dict[str, str]:
-    """The peers' versions, by their names."""
-    packages = {name: server.package for name, server in SERVERS.items() if server.script}
-    code = (
-        f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(p) for n, p in {packages}.items()}}))"
-    )
-    found: dict[str, str] = json.loads(
-        subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
-    )
-    return found
 
 
 def count(source: Path) -> int:

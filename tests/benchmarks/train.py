@@ -22,12 +22,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pawcast import images, sources
+from pawcast import sources
 from pawcast.dataset.reader import SplitReader
 from pawcast.devices import usable_cpus
+from pawcast.errors import ImageError
 from pawcast.store import open_store
 from tests.benchmarks.readme import TRAIN_ALONE, TRAIN_TOGETHER
-from tests.benchmarks.record import hardware
+from tests.benchmarks.record import hardware, installed
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", required=True, help="Kaggle's train.zip")
     parser.add_argument("--peers", required=True, help="Python of the peers' environment")
-    parser.add_argument("--photos", type=int, default=2_048, help="to train on")
+    parser.add_argument("--photos", type=int, default=1_536, help="to train on")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
@@ -70,7 +71,7 @@ def ingest(labelled: str, count: int, work: Path) -> None:
     chosen = [photo for pair in zip(*usable, strict=False) for photo in pair][: count * 5 // 4]
     with zipfile.ZipFile(work / "photos.zip", "w") as archive:
         for photo, data in zip(chosen, sources.read(labelled, chosen), strict=True):
-            if not isinstance(data, images.ImageError):
+            if not isinstance(data, ImageError):
                 archive.writestr(photo.name, data)
     job("ingest", "--labelled", str(work / "photos.zip"), "--dataset", DATASET, "--holdout", "0",
         "--val-fraction", "0.2", "--store", str(work / "store"))  # fmt: skip
@@ -80,7 +81,7 @@ def unpack(work: Path) -> None:
     """Write the training split's photos into a folder for each class, for the peers."""
     reader = SplitReader(open_store(str(work / "store")), DATASET, "train")
     for photo, data in reader.read(0, len(reader)):
-        if isinstance(data, images.ImageError):
+        if isinstance(data, ImageError):
             raise data
         path = work / "photos" / photo.id.partition(".")[0] / f"{photo.id}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,9 +109,8 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "measured": f"{datetime.now(UTC):%Y-%m-%d}",
         "hardware": hardware(),
         "photos": photos,
-        "cpus": cpus,
         "epochs": epochs,
-        "versions": versions(options.peers),
+        "versions": installed(options.peers, {name: package for name, (_, package) in PEERS.items()}),
         "contenders": {name: summary(rounds, photos) for name, rounds in found.items()},
     }
 
@@ -153,16 +153,6 @@ def run(command: list[str]) -> str:
     if done.returncode:
         sys.exit(f"error: {' '.join(command)} ended with {done.returncode}: {done.stderr[-2_000:]}")
     return done.stdout
-
-
-def versions(python: str) -> dict[str, str]:
-    """The peers' versions, by their names."""
-    packages = {name: package for name, (_, package) in PEERS.items()}
-    code = (
-        f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(p) for n, p in {packages}.items()}}))"
-    )
-    found: dict[str, str] = json.loads(run([python, "-c", code]))
-    return found
 
 
 if __name__ == "__main__":

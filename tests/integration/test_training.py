@@ -42,7 +42,8 @@ def run(store: Store, workers: int, name: str, *settings: str, **options) -> Tra
     return train(store, "pets", config, Workers(number=workers, cpus=HALF), run=name, **options)
 
 
-NORMALIZED = ("model=residual", "width=0.25", "learning_rate=2e-4")
+# Plain descent: RMSprop divides by gradients that may be next to nothing, and makes much of how they were rounded.
+NORMALIZED = ("model=residual", "width=0.25", "optimizer=sgd", "learning_rate=0.002")
 
 
 # Augmentation and dropout are on: what chance decides belongs to photos. 180 photos in batches of 50 over 3 workers:
@@ -50,9 +51,9 @@ NORMALIZED = ("model=residual", "width=0.25", "learning_rate=2e-4")
 @pytest.mark.parametrize(
     ("name", "count", "settings", "tolerance"),
     [
-        pytest.param("plain", 2, (), 2e-3),
-        pytest.param("plain", 3, (), 2e-3, marks=pytest.mark.long),
-        pytest.param("normalized", 3, NORMALIZED, 5e-3, marks=pytest.mark.long),
+        pytest.param("plain", 2, (), 1e-4),
+        pytest.param("plain", 3, (), 1e-4, marks=pytest.mark.long),
+        pytest.param("normalized", 3, NORMALIZED, 1e-3, marks=pytest.mark.long),
     ],
 )
 def test_several_workers_give_the_loss_curve_of_one(store, name, count, settings, tolerance):
@@ -75,7 +76,7 @@ def test_a_private_ray_is_left_alone_by_another_cluster_of_the_machine(store, he
 
 
 @pytest.mark.long
-def test_a_run_that_another_process_goes_on_with_ends_and_writes_nothing_more(store):
+def test_a_run_that_another_process_goes_on_with_ends(store):
     def elsewhere(progress: Progress) -> None:
         if progress.finished and progress.epoch == 1:
             runs.take(store, "taken")

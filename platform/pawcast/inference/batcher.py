@@ -36,8 +36,7 @@ class _Call:
         self.scores = [0.0] * photos
         self.left = photos
         self.started = self.ended = 0.0
-        self.loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[None] = self.loop.create_future()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class _Item(NamedTuple):
@@ -128,7 +127,7 @@ class Batcher:
             with self._lock:
                 del self._started[lane]
             try:
-                batch[0].call.loop.call_soon_threadsafe(self._deliver, batch, found, started, ended)
+                batch[0].call.done.get_loop().call_soon_threadsafe(self._deliver, batch, found, started, ended)
             except RuntimeError:  # The loop was closed: nobody waits any more.
                 continue
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 MAX_BATCH = 64
 """Photos that go to the engine together: more gains nothing on a CPU and costs memory."""
 LANES = min(2, usable_cpus())
-"""Batches that are computed at once, each by its share of the CPUs: one goes on where the other has a gap. On 2 CPUs
-that is a tenth to a quarter more photos than one batch at a time."""
+"""Batches that are computed at once, each by its share of the CPUs: one goes on where the other has a gap."""
 
 
 def restore(recipe: Recipe, weights: bytes) -> keras.Model:

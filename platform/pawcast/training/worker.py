@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # all ranks' processes: what the epoch costs, whoever else used the machine.
 HISTORY_KEYS = ("acc", "val_acc", "loss", "val_loss", "learning_rate", "seconds", "validation_seconds", "cpu_seconds")
 _TAKEN_OVER = ConflictError(
-    "Another process goes on with this run", expected="one at a time", fix="let it; this one has written nothing since"
+    "Another process goes on with this run", expected="one at a time", fix="let it; this one ends"
 )
 _LOOK_EVERY = 50
 """Steps between two looks at the loss over all ranks: seldom enough to cost nothing."""
