@@ -79,13 +79,13 @@ def test_a_private_ray_is_left_alone_by_another_cluster_of_the_machine(store, he
 def test_a_run_that_another_process_goes_on_with_ends(store):
     def elsewhere(progress: Progress) -> None:
         if progress.finished and progress.epoch == 1:
-            runs.take(store, "taken")
+            runs.take(store, "contested")
 
     with pytest.raises(ConflictError, match="Another process goes on"):
-        run(store, 2, "taken", "epochs=60", watch=Watch(progress=elsewhere))
-    done = len(json.loads(store.get("runs/taken/history.json"))["loss"])
+        run(store, 2, "contested", "epochs=60", watch=Watch(progress=elsewhere))
+    done = len(json.loads(store.get("runs/contested/history.json"))["loss"])
     assert 2 <= done < 60
-    assert not store.exists("runs/taken/result.json")
+    assert not store.exists("runs/contested/result.json")
 
 
 def weights_of(store: Store, trained: Trained) -> list[np.ndarray]:
