@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pawcast import registry
+from pawcast.devices import cpu_facts
 from pawcast.settings import store_uri
 from pawcast.store import open_store
 
@@ -58,12 +59,8 @@ def main() -> None:
 
 def hardware() -> str:
     """This machine, in words, with the best that its CPU has for a network's arithmetic."""
-    name, flags = platform.machine(), set()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        facts = [line.partition(":")[::2] for line in cpuinfo.read_text().splitlines()]
-        of_first = {key.strip(): value.strip() for key, value in reversed(facts)}
-        name, flags = of_first.get("model name", name), set(of_first.get("flags", "").split())
+    facts = cpu_facts()
+    name, flags = facts.get("model name", platform.machine()), facts.get("flags", "").split()
     best = next((shown for flag, shown in INSTRUCTIONS.items() if flag in flags), None)
     return f"{os.cpu_count()} cores of {name}{f' with {best}' if best else ''}, no GPU"
 

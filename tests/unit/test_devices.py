@@ -25,13 +25,15 @@ def test_what_is_no_precision_is_refused(precision):
     ("content", "expected"),
     [
         ("processor\t: 0\nflags\t\t: fpu avx2 avx512f amx_bf16 amx_tile\nbugs\t: x\n", "bfloat16"),
-        ("flags\t\t: fpu avx512_bf16\n", "bfloat16"),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx512_bf16\n", "bfloat16"),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16\n", "float32"),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16 amx_bf16\n", "bfloat16"),
         ("flags\t\t: fpu avx2 avx512f\n\nflags\t\t: fpu\n", "float32"),
         ("model name\t: amx_bf16\n", "float32"),
         (None, "float32"),
     ],
 )
-def test_auto_is_what_the_cpu_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content, expected):
+def test_auto_is_what_the_cpu_is_fastest_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content, expected):
     import tensorflow as tf
 
     if tf.config.list_physical_devices("GPU"):

@@ -30,15 +30,17 @@ def flat(size: int = 48):
 
 
 def pooled():
-    """Residual, with batch normalization and squeeze-and-excitation, for photos of any size."""
+    """Residual, with both batch normalizations and squeeze-and-excitation, for photos of any size."""
     configure_tensorflow(2)
     import keras
     from keras import layers
 
+    from pawcast.models.normalization import BatchNorm
+
     keras.utils.set_random_seed(3)
     pixels = keras.Input((None, None, 3))
     x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(pixels)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.ReLU()(BatchNorm()(x))
     y = layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
     y = layers.BatchNormalization()(y)
     share = layers.Dense(16, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(y))

@@ -278,3 +278,30 @@ def test_dropout_drops_of_a_photo_the_same_on_whichever_rank(world):
     assert not np.array_equal(whole[0], whole[1])
     assert not np.array_equal(dropped(6, 0, 10), whole)
     assert np.array_equal(layer(ones, training=False), ones)
+
+
+def test_batch_normalization_is_keras_own_in_fewer_passes():
+    import keras
+    import tensorflow as tf
+
+    from pawcast.models.normalization import BatchNorm
+
+    rng = np.random.default_rng(0)
+    # Few values a channel, where Bessel's correction of the variance would show.
+    x = tf.constant(rng.normal(3, 2, (2, 3, 2, 5)).astype(np.float32))
+    found = []
+    for kind in (BatchNorm, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.8)
+        layer.build(x.shape)
+        layer.gamma.assign(np.linspace(0.5, 2, 5))
+        layer.beta.assign(np.linspace(-1, 1, 5))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = tf.reduce_sum(tf.sin(y))
+        slopes = tape.gradient(loss, [x, *layer.trainable_variables])
+        found.append([y, *slopes, *layer.non_trainable_variables, layer(x, training=False)])
+        layer.trainable = False
+        found[-1].append(layer(x, training=True))
+    for own, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(np.asarray(own), np.asarray(theirs), atol=1e-5, rtol=1e-4)

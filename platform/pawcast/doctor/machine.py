@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pawcast.devices import usable_cpus
+from pawcast.devices import bfloat16_pays, cpu_facts, usable_cpus
 from pawcast.doctor.finding import Finding, Notes, first_line
 
 # The names that /proc/cpuinfo uses, and ours.
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
-_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 _LITTLE_MEMORY = 4e9
 _TENSORFLOW_SECONDS = 180
 # In a process of its own: it takes a second and a GPU's memory, and may be killed on a CPU that it isn't built for.
@@ -37,7 +36,7 @@ def check() -> list[Finding]:
     """Look at CPUs, memory, TensorFlow and GPUs."""
     notes = Notes("machine")
     with notes.guarded("cpu"):
-        cpu(_read("/proc/cpuinfo"), usable_cpus(), notes)
+        cpu(cpu_facts(), usable_cpus(), notes)
     with notes.guarded("memory"):
         memory(_read("/proc/meminfo"), _read("/sys/fs/cgroup/memory.max"), notes)
     with notes.guarded("tensorflow"):
@@ -45,14 +44,15 @@ def check() -> list[Finding]:
     return notes.findings
 
 
-def cpu(info: str | None, cores: int, notes: Notes) -> None:
-    """Note the cores and what they do fast, from the text of /proc/cpuinfo."""
-    flags = _flags(info)
-    if flags is None:
+def cpu(facts: dict[str, str], cores: int, notes: Notes) -> None:
+    """Note the cores and what they do fast, from `cpu_facts`."""
+    # ARM's kernels call them features.
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    if not flags:
         notes.ok("cpu", f"{cores} cores of {platform.machine()}; what they do fast is unknown here")
         return
     features = [name for flag, name in _FEATURES.items() if flag in flags]
-    pays = "bfloat16 pays: 2 to 3 times the speed of float32" if flags & _BFLOAT16 else "bfloat16 doesn't pay here"
+    pays = "bfloat16 is faster than float32" if bfloat16_pays(facts) else "float32 is faster than bfloat16"
     seen = f"{cores} cores; {', '.join(features) or 'no AVX2'}; {pays}"
     if not features and platform.machine() in ("x86_64", "AMD64"):
         notes.warning("cpu", seen, "training will be slow; TensorFlow may not start at all without AVX")
@@ -136,14 +136,6 @@ def gpus(seen: list[dict[str, Any]] | None, listed: list[str], notes: Notes) -> 
 def _described(line: str) -> str:
     name, driver, capability, size = (part.strip() for part in [*line.split(","), "?", "?", "?"][:4])
     return f"{name}, driver {driver}, compute capability {capability}, {size}"
-
-
-def _flags(info: str | None) -> set[str] | None:
-    for line in (info or "").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return set(value.split())
-    return None
 
 
 def _read(path: str) -> str | None:

@@ -103,9 +103,14 @@ def _rows(values: Sequence[tf.Tensor], photos: int) -> np.ndarray:
 
 
 def _served(network: keras.Model, precision: Precision) -> keras.Model:
-    """Return a copy that computes each photo by itself and in this precision, all but its last layer."""
+    """Return a copy that computes each photo by itself and in this precision, all but its last layer.
+
+    Normalizations are folded into the convolutions before them.
+    """
     import keras
     from keras import layers, ops
+
+    from pawcast.models import folding
 
     class OneByOne(layers.Dense):
         """A product of a row and a matrix for each photo."""
@@ -125,6 +130,8 @@ def _served(network: keras.Model, precision: Precision) -> keras.Model:
 
     kinds: dict[Any, Any] = {layers.Dense: OneByOne, layers.GlobalAveragePooling2D: AverageOneByOne}
     last = network.layers[-1]
+    norms = folding.pairs(network)
+    away = {norm.name for norm in norms.values()}
 
     def copied(layer: keras.Layer) -> keras.Layer:
         if precision == "float32" or layer is last:
@@ -135,10 +142,18 @@ def _served(network: keras.Model, precision: Precision) -> keras.Model:
         else:
             # Not mixed, which would round all weights anew in each call.
             dtype = "bfloat16"
-        return kinds.get(type(layer), type(layer)).from_config({**layer.get_config(), "dtype": dtype})
+        config = {**layer.get_config(), "dtype": dtype}
+        if layer.name in norms:
+            config["use_bias"] = True
+        return kinds.get(type(layer), type(layer)).from_config(config)
 
-    copy = keras.models.clone_model(network, clone_function=copied)
-    copy.set_weights(network.get_weights())
+    def called(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
+        return inputs[0] if layer.name in away else layer(*inputs, **options)
+
+    copy = keras.models.clone_model(network, clone_function=copied, **({"call_function": called} if norms else {}))
+    for layer in (layer for layer in copy.layers if layer.weights):
+        own, norm = network.get_layer(layer.name), norms.get(layer.name)
+        layer.set_weights(folding.merged(own, norm) if norm else own.get_weights())
     return copy
 
 

@@ -63,11 +63,12 @@ class Steps:
     """
 
     def __init__(self, recipe: Recipe, model: keras.Model, optimizer: keras.Optimizer, collective: Collective) -> None:
-        self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
         import tensorflow as tf
 
-        from pawcast.models import dropout
+        from pawcast.models import dropout, folding
 
+        self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
+        self._network = folding.folded(model)
         self._place = dropout.place
         self._sum = tf.function(lambda values: collective.run(lambda: collective.sum([values]))[0])
         self._compiled: dict[tuple[str, int, bool], Callable[..., tf.Tensor]] = {}
@@ -125,8 +126,8 @@ class Steps:
     def _compile_training(self, size: int, epoch: int) -> Callable[..., tf.Tensor]:
         import tensorflow as tf
 
-        recipe, model, collective = self._recipe, self._model, self._collective
-        variables = optimizers.moved(recipe, model, epoch)
+        recipe, network, collective = self._recipe, self._network, self._collective
+        variables = optimizers.moved(recipe, self._model, epoch)
         # A frozen backbone also stays as it is in its dropout and statistics.
         frozen = epoch < recipe.frozen_epochs
 
@@ -137,7 +138,7 @@ class Steps:
             def on_this_rank() -> tuple[list[tf.Tensor], tf.Tensor]:
                 pixels = augment.apply(recipe.augment, to_unit(batch.pixels), batch.draws, size)
                 with tf.GradientTape() as tape:
-                    probability = _probability(model, pixels, not frozen)
+                    probability = _probability(network, pixels, not frozen)
                     loss, sums = _measure(batch, probability, recipe.label_smoothing)
                     # Over the global count, so that the sum over ranks is the gradient of the global mean.
                     loss = loss / batch.photos
@@ -178,26 +179,26 @@ class Steps:
     def _compile_validation(self, size: int, mirror: bool) -> Callable[..., tf.Tensor]:
         import tensorflow as tf
 
-        model = self._model
+        network = self._network
 
         @tf.function(input_signature=_signature())
         def step(*parts: tf.Tensor) -> tf.Tensor:
             batch = Batch(*parts)
             pixels = to_unit(batch.pixels)
             pixels.set_shape([None, size, size, 3])
-            probability = _probability(model, pixels, False)
+            probability = _probability(network, pixels, False)
             if mirror:
-                probability = (probability + _probability(model, pixels[:, :, ::-1], False)) / 2
+                probability = (probability + _probability(network, pixels[:, :, ::-1], False)) / 2
             return _measure(batch, probability)[1]
 
         return step
 
 
-def _probability(model: keras.Model, pixels: tf.Tensor, training: bool) -> tf.Tensor:
+def _probability(network: keras.Model, pixels: tf.Tensor, training: bool) -> tf.Tensor:
     """Run the network; float32 [n] also where the last layer of a user's own computes in bfloat16."""
     import tensorflow as tf
 
-    return tf.cast(model(pixels, training=training)[:, 0], tf.float32)
+    return tf.cast(network(pixels, training=training)[:, 0], tf.float32)
 
 
 def _measure(batch: Batch, probability: tf.Tensor, smoothing: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:

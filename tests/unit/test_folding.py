@@ -1,0 +1,112 @@
+"""Normalization folded into convolutions: where it may be, and with the unfolded network's outputs and gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pawcast.devices import configure_tensorflow
+from pawcast.recipes import resolve
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tensorflow():
+    configure_tensorflow(2)
+
+
+def pretrained_like():
+    """EfficientNet-Lite0, its statistics as far from fresh ones as trained ones are."""
+    import keras
+    from keras import layers
+
+    from pawcast import models
+
+    keras.utils.set_random_seed(0)
+    network = models.build(resolve("transfer", ["dropout=0"]))
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            channels = layer.gamma.shape[0]
+            layer.gamma.assign(rng.uniform(0.5, 1.5, channels))
+            layer.beta.assign(rng.normal(0, 0.1, channels))
+            layer.moving_mean.assign(rng.normal(0, 0.1, channels))
+            layer.moving_variance.assign(rng.uniform(0.5, 1.5, channels))
+    return network
+
+
+def test_a_frozen_network_keeps_its_outputs_and_gradients():
+    import tensorflow as tf
+
+    from pawcast.models import folding
+
+    network = pretrained_like()
+    other = folding.folded(network)
+    assert other is not network
+    assert {id(v) for v in other.variables} == {id(v) for v in network.variables}
+    pixels = tf.constant(np.random.default_rng(1).uniform(0, 1, (4, 64, 64, 3)).astype(np.float32))
+    found = []
+    for model in (network, other):
+        with tf.GradientTape() as tape:
+            y = model(pixels, training=True)
+            loss = tf.reduce_sum(tf.math.log(y))
+        found.append([y, *tape.gradient(loss, network.trainable_variables)])
+    for own, theirs in zip(*found, strict=True):
+        size = np.abs(theirs).max()
+        np.testing.assert_allclose(np.asarray(own), np.asarray(theirs), atol=1e-3 * size, rtol=1e-3)
+
+
+def test_each_convolution_takes_the_normalization_behind_it():
+    from keras import layers
+
+    from pawcast import models
+    from pawcast.models import folding
+
+    for name in ("transfer", "fast"):
+        network = models.build(resolve(name))
+        norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
+        assert [*folding.pairs(network).values()] == norms
+        assert all(network.get_layer(before).use_bias is False for before in folding.pairs(network))
+        assert bool(folding.pairs(network, frozen_only=True)) == (name == "transfer")
+    # What still learns its statistics can't be folded.
+    assert folding.folded(network) is network
+
+
+@pytest.mark.parametrize("case", ["activated", "used twice", "an output", "no convolution", "shared", "sequential"])
+def test_what_is_no_convolution_of_its_own_stays_apart(case):
+    import keras
+    from keras import layers
+
+    from pawcast.models import folding
+
+    pixels = keras.Input((8, 8, 3))
+    convolved = layers.Conv2D(4, 3, activation="relu" if case == "activated" else None)(pixels)
+    if case == "no convolution":
+        convolved = layers.MaxPooling2D()(convolved)
+    norm = layers.BatchNormalization(trainable=False)
+    y = norm(convolved)
+    if case == "used twice":
+        y = layers.Add()([y, convolved])
+    if case == "shared":
+        y = layers.Add()([y, norm(layers.Conv2D(4, 3)(pixels))])
+    network = keras.Model(pixels, [y, convolved] if case == "an output" else y)
+    if case == "sequential":
+        network = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()])
+    assert folding.pairs(network) == {}
+    assert folding.folded(network) is network
+
+
+def test_a_convolutions_own_bias_is_kept():
+    import keras
+    from keras import layers
+
+    from pawcast.models import folding
+
+    pixels = keras.Input((8, 8, 3))
+    convolution = layers.Conv2D(4, 3, bias_initializer="random_normal")
+    norm = layers.BatchNormalization(trainable=False, beta_initializer="ones", moving_mean_initializer="random_normal")
+    network = keras.Model(pixels, norm(convolution(pixels)))
+    x = np.random.default_rng(0).normal(0, 1, (2, 8, 8, 3)).astype(np.float32)
+    expected = np.asarray(network(x))
+    np.testing.assert_allclose(np.asarray(folding.folded(network)(x)), expected, atol=1e-5)
+    convolution.set_weights(folding.merged(convolution, norm))
+    np.testing.assert_allclose(np.asarray(convolution(x)), expected, atol=1e-5)
