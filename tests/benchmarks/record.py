@@ -48,13 +48,20 @@ def main() -> None:
         "weights_bytes": sum(file.bytes for file in version.files.values()),
         "metrics": version.metrics,
         "holdout": json.loads(store.get(key)),
-        "bulk": json.loads(options.bulk.read_text().splitlines()[-1]) if options.bulk else None,
+        "timing": json.loads(store.get(f"runs/{version.run}/timing.json")),
+        "bulk": bulk(options.bulk) if options.bulk else None,
         "config": version.recipe.model_dump(),
         "history": history,
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{version.recipe.name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / f"{version.recipe.name}-curves.png").write_bytes(store.get(f"runs/{version.run}/curves.png"))
+
+
+def bulk(output: Path) -> dict[str, Any]:
+    """What a bulk prediction's output says of it, without the places of its files."""
+    said = json.loads(output.read_text().splitlines()[-1])
+    return {key: said[key] for key in ("model", "photos", "seconds", "photos_per_second")}
 
 
 def hardware() -> str:

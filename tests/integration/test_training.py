@@ -104,11 +104,14 @@ def test_a_run_leaves_all_that_it_promises(store):
     assert {"acc", "val_acc", "loss", "val_loss", "seconds"} <= set(history)
     timing = json.loads(store.get("runs/whole/timing.json"))
     (told,) = [p.parts for p in seen if p.parts]
-    assert timing["parts"] == told.shares()
-    assert timing["seconds"] == pytest.approx(sum(timing["parts"].values()))
-    assert timing["photos"] == 64
+    step = timing["step"]
+    assert step["parts"] == told.shares()
+    assert step["seconds"] == pytest.approx(sum(step["parts"].values()))
+    assert step["photos"] == 64
     # Two workers: adding up takes time as well. Nothing is lost in between.
-    assert all(timing["parts"][part] > 0 for part in ("network", "augmentation", "adding up gradients"))
+    assert all(step["parts"][part] > 0 for part in ("network", "augmentation", "adding up gradients"))
+    assert timing["epoch"]["steps"] + timing["epoch"]["validation"] == pytest.approx(history["seconds"][-1])
+    assert timing["epoch"]["keeping"] > 0
     assert all(len(values) == 2 for values in history.values())
     Image.open(io.BytesIO(store.get("runs/whole/curves.png"))).verify()
     assert "conv2d" in store.get("runs/whole/summary.txt").decode()

@@ -103,3 +103,13 @@ def test_a_network_without_a_head_cannot_be_frozen():
     headless = models.build(resolve("own_code:mine"))
     with pytest.raises(UsageError, match="frozen_epochs=0"):
         models.head_variables(headless)
+
+
+def test_photos_that_grow_need_a_network_for_any_size():
+    from pawcast import models
+
+    sizes = "train_sizes=[[0.5,64],[1,96]]"
+    with pytest.raises(UsageError, match=r"one size only\. Received: train_sizes with 64, 96 px beside image_size 150"):
+        models.build(resolve("article", [sizes]))
+    models.build(resolve("article", ["train_sizes=[[1,150]]"]))
+    models.build(resolve("fast", [sizes]))

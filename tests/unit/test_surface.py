@@ -297,6 +297,20 @@ def test_the_docs_have_examples_for_every_status(store):
             assert content.get("example") or content.get("examples"), (path, status)
 
 
+def test_the_docs_ask_for_the_key_and_say_what_comes(store):
+    async def scenario(http: httpx.AsyncClient) -> dict[str, Any]:
+        return (await http.get("/openapi.json")).json()
+
+    schema = ask(store, scenario)
+    (scheme,) = schema["components"]["securitySchemes"]
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            assert operation.get("security") == ([{scheme: []}] if path.startswith("/v") else None), path
+    answered = schema["paths"]["/v1/classify"]["post"]["responses"]["200"]["content"]["application/json"]
+    assert answered["schema"] == {"$ref": "#/components/schemas/Answer"}
+    assert set(schema["components"]["schemas"]["Answer"]["properties"]) == {"model", "predictions", "timings"}
+
+
 def test_what_nobody_expected_is_a_500_without_details(store, photo, monkeypatch):
     def broken(*arguments: object) -> None:
         raise RuntimeError("a secret")

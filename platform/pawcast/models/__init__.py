@@ -44,15 +44,24 @@ def build(recipe: Recipe, dtype: Literal["float32", "bfloat16"] = "float32") -> 
         A Keras model from float32 [n, S, S, 3] in [0, 1] to float32 [n, 1] in [0, 1].
 
     Raises:
-        UsageError: For an unknown network, or a user's that isn't a Keras model of these shapes.
+        UsageError: For an unknown network, a user's that isn't a Keras model of these shapes, or other sizes to train
+            at than the network takes.
         NotFoundError: If a user's module can't be found.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if dtype == "bfloat16" else "float32")
     try:
-        return _own(recipe) if not plugins.is_reference(recipe.model) else _users(recipe)
+        model = _own(recipe) if not plugins.is_reference(recipe.model) else _users(recipe)
     finally:
         keras.config.set_dtype_policy(before)
+    sizes = sorted({size for _, size in recipe.train_sizes} - {recipe.image_size})
+    if sizes and model.input_shape[1:3] != (None, None):
+        raise UsageError(
+            f"{recipe.model} takes photos of one size only",
+            received=f"train_sizes with {', '.join(map(str, sizes))} px beside image_size {recipe.image_size}",
+            fix="--set train_sizes=[]",
+        )
+    return model
 
 
 def _own(recipe: Recipe) -> keras.Model:

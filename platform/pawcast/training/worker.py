@@ -91,11 +91,13 @@ def train_loop(config: dict[str, Any]) -> None:
         except TrainingError as error:
             run.tell.failed(error)
             return
+        ended = time.monotonic()
         _require_agreement(run.model, rank, epoch)
         if not run.owned():
             run.tell.failed(_TAKEN_OVER)
             return
         run.keep(row)
+        run.leave_timing(row, time.monotonic() - ended)
     run.validate_as_served()
 
 
@@ -216,11 +218,22 @@ class _Run:
                 self.best = weights
             checkpoint.save(self.store, self.job.run, self.state, weights, self.best, self.optimizer)
             self.store.put(f"runs/{self.job.run}/history.json", json.dumps(history, indent=1).encode())
-            if self.parts:
-                facts = {"world": self.steps.world, "photos": self.parts.photos, "seconds": self.parts.seconds}
-                timed = json.dumps({**facts, "parts": self.parts.shares()}, indent=1)
-                self.store.put(f"runs/{self.job.run}/timing.json", timed.encode())
         self.tell.finished(row)
+
+    def leave_timing(self, row: dict[str, float], keeping: float) -> None:
+        """Write down where the time goes: a step's by its parts, and the latest epoch's within steps and outside.
+
+        `keeping` is what comparing the ranks and leaving a checkpoint took.
+        """
+        if self.rank > 0 or self.parts is None:
+            return
+        validation = row["validation_seconds"]
+        found = {
+            "world": self.steps.world,
+            "step": {"photos": self.parts.photos, "seconds": self.parts.seconds, "parts": self.parts.shares()},
+            "epoch": {"steps": row["seconds"] - validation, "validation": validation, "keeping": keeping},
+        }
+        self.store.put(f"runs/{self.job.run}/timing.json", json.dumps(found, indent=1).encode())
 
     def out_of_patience(self) -> bool:
         """Whether the best epoch is too long ago for going on; the same on all ranks, whose histories are the same."""
