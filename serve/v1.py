@@ -135,7 +135,7 @@ def router(service: Service, intake: Intake) -> APIRouter:
             "receive": received - started, "decode": found.decode, "wait": found.wait,
             "inference": found.inference, "total": time.monotonic() - started,
         }  # fmt: skip
-        facts = {
+        facts: dict[str, Any] = {
             "model": found.version.name,
             "predictions": [_answered(name, item) for (name, _), item in zip(photos, found.predictions, strict=True)],
             "timings": Timings(**{name: round(1000 * seconds, 2) for name, seconds in timings.items()}),
