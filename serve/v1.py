@@ -111,8 +111,7 @@ def router(service: Service, intake: Intake) -> APIRouter:
     """Return the routes of a service."""
     routes = APIRouter(prefix="/v1", tags=["v1"])
 
-    # The answer is written out here: to read the header and check the answer by FastAPI's means takes it as long as all
-    # the rest of a small request.
+    # The header is read and the answer written out here: FastAPI's own ways take each request's time and add nothing.
     @routes.post("/classify", responses={200: {"model": Answer, **_ANSWERED}, **FAILURES}, openapi_extra=_BODY)
     async def classify(request: Request) -> Response:
         """Classify one photo (the body) or up to 256 (a multipart form with any field names).

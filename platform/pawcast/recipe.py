@@ -60,7 +60,7 @@ class Recipe(_Config):
     patience: int = Field(default=0, ge=0, description="stop after so many epochs without a better one; 0: never")
     batch_size: int = Field(default=128, ge=1, le=65_536, description="global, over all workers")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="of the network's arithmetic; auto: bfloat16 where the hardware has it"
+        default="auto", description="of the network's arithmetic; auto: bfloat16 where the hardware is faster in it"
     )
     deterministic: bool = Field(default=False, description="the same seed gives the same weights, bit for bit")
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -163,8 +163,11 @@ def test_a_small_shm():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("fpu avx avx2 avx512f avx512_bf16 amx_bf16", "AVX2, AVX-512, AVX512-BF16, AMX-BF16; bfloat16 is faster"),
-        ("fpu avx avx2 avx512f", "AVX2, AVX-512; float32 is faster"),
+        (
+            "fpu avx avx2 avx512f avx512_bf16 amx_bf16",
+            "AVX2, AVX-512, AVX512-BF16, AMX-BF16; precision=auto computes in bfloat16",
+        ),
+        ("fpu avx avx2 avx512f", "AVX2, AVX-512; precision=auto computes in float32"),
         ("fpu", "no AVX2"),
     ],
 )

@@ -71,7 +71,10 @@ def test_each_convolution_takes_the_normalization_behind_it():
     assert folding.folded(network) is network
 
 
-@pytest.mark.parametrize("case", ["activated", "used twice", "an output", "no convolution", "shared", "sequential"])
+@pytest.mark.parametrize(
+    "case",
+    ["activated", "used twice", "an output", "no convolution", "shared", "another axis", "a user's own", "sequential"],
+)
 def test_what_is_no_convolution_of_its_own_stays_apart(case):
     import keras
     from keras import layers
@@ -82,7 +85,8 @@ def test_what_is_no_convolution_of_its_own_stays_apart(case):
     convolved = layers.Conv2D(4, 3, activation="relu" if case == "activated" else None)(pixels)
     if case == "no convolution":
         convolved = layers.MaxPooling2D()(convolved)
-    norm = layers.BatchNormalization(trainable=False)
+    kind = type("Own", (layers.BatchNormalization,), {}) if case == "a user's own" else layers.BatchNormalization
+    norm = kind(axis=1 if case == "another axis" else -1, trainable=False)
     y = norm(convolved)
     if case == "used twice":
         y = layers.Add()([y, convolved])
@@ -95,18 +99,40 @@ def test_what_is_no_convolution_of_its_own_stays_apart(case):
     assert folding.folded(network) is network
 
 
-def test_a_convolutions_own_bias_is_kept():
+@pytest.mark.parametrize("kind", ["convolution", "depthwise"])
+def test_a_convolutions_own_bias_is_kept(kind):
     import keras
     from keras import layers
 
     from pawcast.models import folding
 
     pixels = keras.Input((8, 8, 3))
-    convolution = layers.Conv2D(4, 3, bias_initializer="random_normal")
-    norm = layers.BatchNormalization(trainable=False, beta_initializer="ones", moving_mean_initializer="random_normal")
+    if kind == "convolution":
+        convolution = layers.Conv2D(6, 3, strides=2, padding="same", bias_initializer="random_normal")
+    else:
+        # Two channels of each: the order in which they are scaled matters.
+        convolution = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, bias_initializer="random_normal")
+    norm = layers.BatchNormalization(trainable=False)
     network = keras.Model(pixels, norm(convolution(pixels)))
-    x = np.random.default_rng(0).normal(0, 1, (2, 8, 8, 3)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    norm.set_weights([rng.uniform(0.5, 2, 6) for _ in norm.weights])
+    x = rng.normal(0, 1, (2, 8, 8, 3)).astype(np.float32)
     expected = np.asarray(network(x))
     np.testing.assert_allclose(np.asarray(folding.folded(network)(x)), expected, atol=1e-5)
     convolution.set_weights(folding.merged(convolution, norm))
     np.testing.assert_allclose(np.asarray(convolution(x)), expected, atol=1e-5)
+
+
+def test_in_bfloat16_it_stays_as_close_as_the_unfolded_network():
+    from pawcast import models
+    from pawcast.models import folding
+
+    exact = pretrained_like()
+    network = models.build(resolve("transfer", ["dropout=0"]), "bfloat16")
+    network.set_weights(exact.get_weights())
+    pixels = np.random.default_rng(1).uniform(0, 1, (4, 64, 64, 3)).astype(np.float32)
+    other = folding.folded(network)
+    assert {layer.output.dtype for layer in other.layers if layer.name.endswith("_folded")} == {"bfloat16"}
+    expected, unfolded, found = (np.asarray(model(pixels)) for model in (exact, network, other))
+    # By chance the unfolded one may be off by nothing.
+    assert np.abs(found - expected).max() <= max(2 * np.abs(unfolded - expected).max(), 0.01)

@@ -52,8 +52,8 @@ def cpu(facts: dict[str, str], cores: int, notes: Notes) -> None:
         notes.ok("cpu", f"{cores} cores of {platform.machine()}; what they do fast is unknown here")
         return
     features = [name for flag, name in _FEATURES.items() if flag in flags]
-    pays = "bfloat16 is faster than float32" if bfloat16_pays(facts) else "float32 is faster than bfloat16"
-    seen = f"{cores} cores; {', '.join(features) or 'no AVX2'}; {pays}"
+    precision = "bfloat16" if bfloat16_pays(facts) else "float32"
+    seen = f"{cores} cores; {', '.join(features) or 'no AVX2'}; precision=auto computes in {precision}"
     if not features and platform.machine() in ("x86_64", "AMD64"):
         notes.warning("cpu", seen, "training will be slow; TensorFlow may not start at all without AVX")
     else:

@@ -1,6 +1,6 @@
 """Whether a network answers the same where it is served as in Keras: measured before a version is registered.
 
-Served are whole batches in a compiled graph, where the hardware has it in bfloat16. What that is held against is plain
+Served are whole batches in a compiled graph, in bfloat16 where that is faster. What that is held against is plain
 Keras: float32, eagerly, on the CPU, from pixels that NumPy scaled and mirrored.
 """
 

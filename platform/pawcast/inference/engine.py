@@ -43,8 +43,8 @@ class Engine:
     Args:
         version: What to run.
         network: Its network, from `restore`.
-        precision: What to compute in: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the hardware has it
-            and the version was found to agree with Keras in it.
+        precision: What to compute in: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the hardware is
+            faster in it and the version was found to agree with Keras in it.
 
     Attributes:
         version: The version that it runs.

@@ -150,6 +150,7 @@ def _served(network: keras.Model, precision: Precision) -> keras.Model:
     def called(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
         return inputs[0] if layer.name in away else layer(*inputs, **options)
 
+    # A sequential network has nothing to fold, and Keras clones it without calls.
     copy = keras.models.clone_model(network, clone_function=copied, **({"call_function": called} if norms else {}))
     for layer in (layer for layer in copy.layers if layer.weights):
         own, norm = network.get_layer(layer.name), norms.get(layer.name)

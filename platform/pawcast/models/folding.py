@@ -1,4 +1,4 @@
-"""Batch normalization of fixed statistics is a scale and a shift: folded into the convolution before it, it is free.
+"""Batch normalization of fixed statistics is a scale and a shift, which the convolution before it can do as well.
 
 B. Jacob et al., 2017, https://arxiv.org/abs/1712.05877, section 3.2.
 """
@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
+
+from pawcast.models.normalization import BatchNorm
 
 
 def pairs(model: keras.Model, frozen_only: bool = False) -> dict[str, layers.BatchNormalization]:
@@ -26,10 +28,10 @@ def pairs(model: keras.Model, frozen_only: bool = False) -> dict[str, layers.Bat
     uses = Counter(source for taken in sources.values() for source in taken)
     found = {}
     for norm in model.layers:
-        if not isinstance(norm, layers.BatchNormalization) or (frozen_only and norm.trainable):
+        if not _per_channel(norm) or (frozen_only and norm.trainable):
             continue
         before, *others = [model.get_layer(source) for source in sources[norm.name]]
-        if not others and _linear_convolution(before) and uses[before.name] == 1 and norm.center and norm.scale:
+        if not others and _linear_convolution(before) and uses[before.name] == 1:
             found[before.name] = norm
     return found
 
@@ -77,6 +79,12 @@ class _Folded(layers.Layer):
         else:
             y = convolution.convolution_op(x, kernel)
         return ops.add(y, ops.cast(shift, y.dtype))
+
+
+# Exact types here and below: what a user's subclass computes is unknown.
+def _per_channel(layer: keras.Layer) -> bool:
+    known = type(layer) in (layers.BatchNormalization, BatchNorm)
+    return known and layer.center and layer.scale and layer.axis in (-1, 3)
 
 
 def _linear_convolution(layer: keras.Layer) -> bool:

@@ -8,7 +8,7 @@ import keras
 
 
 class BatchNorm(keras.layers.BatchNormalization):
-    """Keras's batch normalization in one fused operation, with training's statistics over all ranks of a run.
+    """Keras's batch normalization, fused into one operation on one rank, with statistics over all ranks of a run.
 
     Keras's layer is composed of a dozen elementwise operations, each a pass over the photos; and its own
     `synchronized=True` averages the ranks' means as if their parts were of one size. These sums count photos, so that
