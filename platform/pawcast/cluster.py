@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -127,6 +127,15 @@ def require(cpus: float, gpus: float = 0, memory: float = 0) -> None:
             expected=f"{memory / 2**30:.1f} GiB",
             fix="ask for fewer --workers, start Ray with a smaller --object-store-memory, or add nodes",
         )
+
+
+def packed(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
+    """Return many rows in the form that travels to and from tasks best: a plain tuple of plain tuples.
+
+    Ray packs a list element by element and each tuple in it on its own, in Python; a tuple it pickles at once, in a
+    seventh of the time. Named tuples would carry their class along.
+    """
+    return tuple(map(tuple, rows))
 
 
 def run_tasks(task: Any, arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:

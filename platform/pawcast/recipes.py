@@ -31,11 +31,11 @@ def article() -> Recipe:
         image_size=150,
         dropout=0.3,
         augment=Augment(rotation=20, width_shift=0.1, height_shift=0.1, shear=5.7, zoom=0.2, horizontal_flip=True),
-        learning_rate=1e-4,
+        learning_rate=2e-4,
         momentum=0.9,
         schedule="cosine",
-        warmup_epochs=0.5,
-        epochs=19,
+        warmup_epochs=1,
+        epochs=20,
         batch_size=128,
     )
 

@@ -208,6 +208,18 @@ def test_an_encrypted_member_is_that_photos_error(tmp_path):
     assert second == b"two"
 
 
+@pytest.mark.parametrize("size", [0, 28, 64, 65, 4_000])
+def test_whatever_extra_fields_stand_before_it_a_photo_is_read_whole(tmp_path, size):
+    path = tmp_path / "train.zip"
+    info = zipfile.ZipInfo("cat.1.jpg")
+    info.extra = struct.pack("<HH", 0xCAFE, size - 4) + bytes(size - 4) if size else b""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info, bytes(range(256)))
+        archive.writestr("cat.2.jpg", b"the next one")
+    photos = sources.scan(str(path))
+    assert list(sources.read(str(path), photos)) == [bytes(range(256)), b"the next one"]
+
+
 def test_a_damaged_member_is_that_photos_error(tmp_path):
     members = {"1.jpg": os.urandom(500), "2.jpg": b"two"}
     data = bytearray(Path(make_zip(tmp_path / "a.zip", members)).read_bytes())

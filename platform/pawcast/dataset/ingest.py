@@ -153,7 +153,7 @@ def _write(
             dataset,
             shard.split,
             shard.photos[0].source,
-            [_row(found) for found in shard.photos],
+            cluster.packed(map(_row, shard.photos)),
             list(classes),
         )
         for shard in planned
@@ -167,7 +167,7 @@ def _write(
     return by_split
 
 
-# A photo (id, name, member, label), its sha256, width and height: plain tuples travel in a third of the time.
+# A photo (id, name, member, label), its sha256, width and height.
 _Row = tuple[str, str, str, int, str, int, int]
 
 

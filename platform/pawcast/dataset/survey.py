@@ -41,7 +41,6 @@ class Found(NamedTuple):
 
 
 # What a task says of a usable photo, the driver knowing the rest: sha256, size, fingerprint, and the header's fields.
-# Plain tuples, in both directions: they travel in a third of the time.
 _Seen = tuple[str, int, bytes, str, str, int, int]
 
 
@@ -59,11 +58,11 @@ def survey(
         The usable photos and the others, each in the order given.
     """
     chunks = [
-        (source, [tuple(photo) for photo in photos[i : i + _PHOTOS_PER_TASK]], min_side)
+        (source, cluster.packed(photos[i : i + _PHOTOS_PER_TASK]), min_side)
         for source, photos in wanted
         for i in range(0, len(photos), _PHOTOS_PER_TASK)
     ]
-    results: list[list[_Seen | Quarantined]] = [[]] * len(chunks)
+    results: list[tuple[_Seen | Quarantined, ...]] = [()] * len(chunks)
     for index, result in cluster.run_tasks(_survey_task, chunks):
         results[index] = result
         progress(len(result))
@@ -80,15 +79,17 @@ def survey(
 
 
 @ray.remote(num_cpus=1)
-def _survey_task(source: str, wanted: Sequence[tuple[str, str, str, int]], min_side: int) -> list[_Seen | Quarantined]:
+def _survey_task(
+    source: str, wanted: Sequence[tuple[str, str, str, int]], min_side: int
+) -> tuple[_Seen | Quarantined, ...]:
     photos = [Photo(*fields) for fields in wanted]
     looks = [_look(photo, data, min_side) for photo, data in zip(photos, sources.read(source, photos), strict=True)]
     usable = [look for look in looks if not isinstance(look, Quarantined)]
     prints = iter(fingerprints([look.cells for look in usable]))
-    return [
+    return tuple(
         look if isinstance(look, Quarantined) else (look.sha256, look.size, next(prints), *look.header)
         for look in looks
-    ]
+    )
 
 
 class _Look(NamedTuple):

@@ -26,6 +26,7 @@ _HARMLESS = 2**30
 _ENCRYPTED = 0x1
 _UTF8 = 0x800
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_EXTRA = 64  # Bytes between a member's name and its data that are read at once; most zippers write none, or 28.
 # An archive is open once in a process, and has one place to read from.
 _READING = threading.Lock()
 _ENTRY = b"PK\x01\x02"
@@ -148,14 +149,17 @@ def _packed(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     file = archive.fp
     if file is None:
         raise ValueError("closed")
+    before = _LOCAL_HEADER.size + len(named := _raw_name(info))
     with _READING:
         file.seek(info.header_offset)
-        signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-        if signature != b"PK\x03\x04" or file.read(name) != _raw_name(info):
+        found = file.read(before + _EXTRA + info.compress_size)
+        signature, name, extra = _LOCAL_HEADER.unpack_from(found)
+        if signature != b"PK\x03\x04" or name != len(named) or found[_LOCAL_HEADER.size : before] != named:
             # The reasons name no file, so that a thousand equal ones count as one.
             raise ImageError("has a damaged header in the archive")
-        file.seek(extra, io.SEEK_CUR)
-        return file.read(info.compress_size)
+        if extra > _EXTRA:
+            found += file.read(extra - _EXTRA)
+    return found[before + extra :][: info.compress_size]
 
 
 def _inflated(packed: bytes, most: int) -> bytes:

@@ -15,6 +15,7 @@ FORMATS = {
 
 EXTENSIONS = tuple(FORMATS)
 _WORD = re.compile(r"[^\W\d_]+")
+_NUMBER = re.compile("([0-9]+)")
 _TO_NUMBER = re.compile(r"(.*?)[\W_]*(?:\d|$)", re.DOTALL)
 # Line breaks, other control characters, and marks that turn the direction of writing: none may reach a line of output.
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -48,11 +49,11 @@ def _index(classes: tuple[str, ...]) -> dict[str, int]:
 
 def natural(text: str) -> tuple[list[tuple[int, int, str]], str]:
     """A sort key that puts `2` before `10`, and every text in a place of its own."""
-    parts = []
-    for part in re.split(r"([0-9]+)", text):
-        digits = part.lstrip("0")
+    parts = [(1, 0, part) for part in _NUMBER.split(text)]
+    for i in range(1, len(parts), 2):
         # Numbers by their length, then their digits: int() refuses very long ones.
-        parts.append((0, len(digits), digits) if part[:1].isdecimal() and part.isascii() else (1, 0, part))
+        digits = parts[i][2].lstrip("0")
+        parts[i] = (0, len(digits), digits)
     return parts, text
 
 
@@ -76,8 +77,10 @@ def is_photo(member: str) -> bool:
 
 def relative(member: str) -> tuple[str, ...]:
     """Return the parts of a member's path below its source. Some zippers on Windows write backslashes."""
-    parts = tuple(part for part in member.replace("\\", "/").split("/") if part not in ("", "."))
-    return parts or ("",)
+    parts = member.replace("\\", "/").split("/")
+    if "" in parts or "." in parts:
+        parts = [part for part in parts if part not in ("", ".")]
+    return tuple(parts) or ("",)
 
 
 def extension(file: str) -> str:
