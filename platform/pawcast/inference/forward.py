@@ -1,9 +1,10 @@
 """A network's forward pass as it is served: in float32 or bfloat16, with mirror images or not, each photo by itself.
 
 A photo's score must be the same to the last bit whichever photos it came with. Convolutions give that. A product of
-matrices doesn't: the kernels add up in an order that depends on how many rows there are, and on which row it is. So
-dense layers are computed as one product for each photo, all of one shape, and averages over a photo likewise. That is
-seen to on this machine's own kernels before the first answer: only batches of sizes that agree are ever made.
+matrices doesn't: the kernels add up in an order that depends on how many rows there are, and on which row it is. It
+doesn't depend on the column, since columns lie side by side in the CPU's vectors. So photos are the columns of dense
+layers' products, which always fill whole vectors, and averages over a photo have a fixed shape. That this gives equal
+bits is seen to on this machine's own kernels before the first answer: only batches of sizes that agree are ever made.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 _CPU_SIZES = (1, 2, 4, 8, 16, 32)
 # A GPU is hardly busy with fewer, and takes the same time for one.
 _GPU_SIZES = (1, 8, 64)
-# Values in the longest vector of any CPU: 512 bits of bfloat16.
-_VECTOR = 32
+# Bytes in the longest vector of any CPU, and how many values of bfloat16 that is.
+_VECTOR_BYTES = 64
+_VECTOR = _VECTOR_BYTES // 2
 
 
 class Forward:
@@ -108,19 +110,23 @@ def _served(network: keras.Model, precision: Precision) -> keras.Model:
     Normalizations are folded into the convolutions before them.
     """
     import keras
+    import tensorflow as tf
     from keras import layers, ops
 
     from pawcast.models import folding
 
-    class OneByOne(layers.Dense):
-        """A product of a row and a matrix for each photo."""
+    class ByColumns(layers.Dense):
+        """A dense layer whose product has a column for each row of its input."""
 
         def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-            rows = _longer(ops.expand_dims(inputs, -2), 1)
-            found = ops.squeeze(ops.matmul(rows, ops.expand_dims(self.kernel, 0))[:-1], -2)
+            rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
+            filled = ops.pad(rows, [[0, -tf.shape(rows)[0] % (_VECTOR_BYTES // rows.dtype.size)], [0, 0]])
+            columns = tf.matmul(self.kernel, filled, transpose_a=True, transpose_b=True)
+            found = tf.transpose(columns)[: tf.shape(rows)[0]]
             found = found if self.bias is None else found + self.bias
             # The last few of many values are no full vector of the CPU, and their sigmoid is another function.
-            return self.activation(_longer(found, _VECTOR))[:-_VECTOR]
+            active = self.activation(_longer(found, _VECTOR))[:-_VECTOR]
+            return tf.reshape(active, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
 
     class AverageOneByOne(layers.GlobalAveragePooling2D):
         """An average over the cells of each photo."""
@@ -128,7 +134,7 @@ def _served(network: keras.Model, precision: Precision) -> keras.Model:
         def call(self, inputs: tf.Tensor) -> tf.Tensor:
             return super().call(_longer(inputs, 1))[:-1]
 
-    kinds: dict[Any, Any] = {layers.Dense: OneByOne, layers.GlobalAveragePooling2D: AverageOneByOne}
+    kinds: dict[Any, Any] = {layers.Dense: ByColumns, layers.GlobalAveragePooling2D: AverageOneByOne}
     last = network.layers[-1]
     norms = folding.pairs(network)
     away = {norm.name for norm in norms.values()}
