@@ -41,6 +41,7 @@ class Found(NamedTuple):
 
 
 # What a task says of a usable photo, the driver knowing the rest: sha256, size, fingerprint, and the header's fields.
+# In plain tuples, as `cluster.packed` explains.
 _Seen = tuple[str, int, bytes, str, str, int, int]
 
 
