@@ -47,6 +47,9 @@ class Recipe(_Config):
     width: float = Field(default=1.0, gt=0, le=8, description="channels of the residual network, times this")
     pretrained: str | None = Field(default=None, description="weights to begin with: a file, a URI, or a package")
     frozen_epochs: int = Field(default=0, ge=0, description="epochs that train only what comes after the backbone")
+    fine_tune_from: str | None = Field(
+        default=None, description="the first layer of the backbone that ever moves; those before keep their weights"
+    )
     frozen_learning_rate: float = Field(default=1e-3, gt=0, description="the constant rate of those epochs")
     augment: Augment = Augment()
     optimizer: Literal["rmsprop", "sgd", "adamw", "muon"] = "rmsprop"

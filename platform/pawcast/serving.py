@@ -9,13 +9,14 @@ the same for every Ray of a machine: two of them would answer each other's reque
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -28,6 +29,7 @@ from pawcast.errors import ServiceError
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 _READY_SECONDS = 180
 _TRY_SECONDS = 10
+_PORTS = range(20_000, 32_768)
 
 
 @contextmanager
@@ -121,12 +123,18 @@ def deploy(config: Path, environment: dict[str, str], port: int, out: Path) -> s
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports of 127.0.0.1 that nobody uses; all are held until the last is found, so that none comes twice."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Find ports of 127.0.0.1 that nobody uses, and that nobody is likely to take before they are used.
+
+    They lie below those that systems give away by themselves, Linux from 32,768 on, and above those of Ray's workers.
+    """
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if len(found) == count:
+            break
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def _haproxy_runs() -> bool:

@@ -15,7 +15,7 @@ def tensorflow():
 
 
 def pretrained_like():
-    """EfficientNet-Lite0, its statistics as far from fresh ones as trained ones are."""
+    """EfficientNet-Lite2, its statistics as far from fresh ones as trained ones are."""
     import keras
     from keras import layers
 

@@ -26,6 +26,13 @@ def two_classes(recipe):
     features = keras.layers.GlobalAveragePooling2D()(pixels)
     return keras.Model(pixels, keras.layers.Dense(2, activation="softmax")(features))
 
+def nested(recipe):
+    pixels = keras.Input((recipe.image_size, recipe.image_size, 3))
+    first = keras.layers.Conv2D(4, 3, name="first")(pixels)
+    backbone = keras.Model(pixels, keras.layers.Conv2D(5, 3, name="second")(first), name="backbone")
+    pooled = keras.layers.GlobalAveragePooling2D()(backbone(pixels))
+    return keras.Model(pixels, keras.layers.Dense(1, activation="sigmoid", name="head_probability")(pooled))
+
 def no_network(recipe):
     return 3
 
@@ -103,6 +110,22 @@ def test_a_network_without_a_head_cannot_be_frozen():
     headless = models.build(resolve("own_code:mine"))
     with pytest.raises(UsageError, match="frozen_epochs=0"):
         models.head_variables(headless)
+
+
+def test_layers_before_the_one_that_fine_tuning_begins_with_stay():
+    from pawcast import models
+
+    first = "_blocks_4_expand_conv"
+    network = models.build(resolve("transfer", [f"fine_tune_from={first}"]))
+    names = [layer.name for layer in network.layers]
+    moving = {v.path.split("/")[0] for v in network.trainable_variables}
+    assert min(map(names.index, moving)) == names.index(first)
+    assert moving == {layer.name for layer in network.layers[names.index(first) :] if layer.trainable and layer.weights}
+    # A network within a network is the backbone; what comes after it is trained.
+    network = models.build(resolve("article", ["model=own_code:nested", "fine_tune_from=second"]))
+    assert [v.path for v in network.trainable_variables][::2] == ["second/kernel", "head_probability/kernel"]
+    with pytest.raises(UsageError, match=r"no such layer\. Received: fine_tune_from=secnd.*did you mean 'second'"):
+        models.build(resolve("article", ["model=own_code:nested", "fine_tune_from=secnd"]))
 
 
 def test_photos_that_grow_need_a_network_for_any_size():

