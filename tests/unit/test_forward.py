@@ -76,6 +76,17 @@ def test_a_photo_has_the_same_score_in_every_batch(network, size, precision):
     assert forward(photos[:0]).shape == (0,)
 
 
+@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50)])
+def test_emulated_bfloat16_is_as_coarse_as_the_real_one(network, size):
+    model, photos = network(), noise(MAX_BATCH, size)
+    exact, real, emulated = (
+        Forward(model, Preprocessing(image_size=size), *how)(photos)
+        for how in (("float32",), ("bfloat16",), ("bfloat16", True))
+    )
+    away = np.abs(real - exact).mean()
+    assert away / 2 < np.abs(emulated - exact).mean() < 2 * away
+
+
 def test_the_article_has_the_same_scores_in_every_batch():
     """At its full size, where sums are longest."""
     forward = Forward(flat(150), Preprocessing(image_size=150))

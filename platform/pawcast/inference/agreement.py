@@ -42,8 +42,8 @@ def measure(
 ) -> dict[Precision, Agreement]:
     """Compare what would be served with Keras, in every precision that some machine may serve in.
 
-    That is both of them, on whatever machine. Where bfloat16 isn't in hardware it is emulated, with the same rounding
-    but slowly, so at most some thousand photos are compared in it.
+    That is both of them, on whatever machine. Where bfloat16 isn't in hardware its rounding is emulated, which takes
+    longer, so at most some thousand photos are compared in it.
 
     Args:
         store: Where the photos are.
@@ -63,11 +63,9 @@ def measure(
     configure_tensorflow(usable_cpus())
     network = restore(recipe, weights)
     wanted = min(photos, split.photos)
-    every: dict[Precision, int] = {
-        "float32": 1,
-        "bfloat16": 1 if compute_dtype() == "bfloat16" else math.ceil(wanted / _EMULATED),
-    }
-    forwards = {precision: Forward(network, preprocessing, precision) for precision in every}
+    emulated = compute_dtype() != "bfloat16"
+    every: dict[Precision, int] = {"float32": 1, "bfloat16": math.ceil(wanted / _EMULATED) if emulated else 1}
+    forwards = {precision: Forward(network, preprocessing, precision, emulated) for precision in every}
     pairs: dict[Precision, list[np.ndarray]] = {precision: [] for precision in every}
     for number, batch in enumerate(_batches(store, split, preprocessing.image_size, wanted)):
         expected = _by_keras(network, batch, preprocessing)

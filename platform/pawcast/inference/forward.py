@@ -36,20 +36,29 @@ class Forward:
         network: float32 [n, S, S, 3] in [0, 1] to float32 [n, 1]; S may be left open. Its weights are copied.
         preprocessing: The photos' size, and whether their mirror images count as well.
         precision: What to compute in. The last layer is computed in float32 in either case.
+        emulated: Round to bfloat16 between layers that compute in float32. Its errors are others, but of the same size,
+            and where the hardware has no bfloat16 it is far faster. A sequential network isn't emulated.
 
     Attributes:
         precision: As above.
         sizes: How many photos a call of the network may have, ascending.
     """
 
-    def __init__(self, network: keras.Model, preprocessing: Preprocessing, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        network: keras.Model,
+        preprocessing: Preprocessing,
+        precision: Precision = "float32",
+        emulated: bool = False,
+    ) -> None:
         import keras
         import tensorflow as tf
 
         from pawcast.augment import to_unit
+        from pawcast.models import folding
 
         size, mirror = preprocessing.image_size, preprocessing.mirror
-        served = _served(network, precision)
+        served = _served(network, precision, emulated and precision == "bfloat16" and folding.functional(network))
         cells = next(layer.output for layer in reversed(served.layers) if layer.output.ndim == 4)
         model = keras.Model(served.inputs, [cells, served.layers[-1].input, served.outputs[0]])
 
@@ -104,7 +113,7 @@ def _rows(values: Sequence[tf.Tensor], photos: int) -> np.ndarray:
     return np.concatenate([part.reshape(photos, -1).view(np.uint8) for part in parts], 1)
 
 
-def _served(network: keras.Model, precision: Precision) -> keras.Model:
+def _served(network: keras.Model, precision: Precision, emulated: bool) -> keras.Model:
     """Return a copy that computes each photo by itself and in this precision, all but its last layer.
 
     Normalizations are folded into the convolutions before them.
@@ -140,7 +149,7 @@ def _served(network: keras.Model, precision: Precision) -> keras.Model:
     away = {norm.name for norm in norms.values()}
 
     def copied(layer: keras.Layer) -> keras.Layer:
-        if precision == "float32" or layer is last:
+        if precision == "float32" or layer is last or emulated:
             dtype = "float32"
         elif isinstance(layer, layers.BatchNormalization):
             # Means and variances keep all their digits; Keras computes with them in float32.
@@ -154,14 +163,26 @@ def _served(network: keras.Model, precision: Precision) -> keras.Model:
         return kinds.get(type(layer), type(layer)).from_config(config)
 
     def called(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
-        return inputs[0] if layer.name in away else layer(*inputs, **options)
+        if layer.name in away:
+            return inputs[0]
+        return layer(*keras.tree.map_structure(_rounded, inputs) if emulated else inputs, **options)
 
     # A sequential network has nothing to fold, and Keras clones it without calls.
-    copy = keras.models.clone_model(network, clone_function=copied, **({"call_function": called} if norms else {}))
+    calls = {"call_function": called} if folding.functional(network) else {}
+    copy = keras.models.clone_model(network, clone_function=copied, **calls)
     for layer in (layer for layer in copy.layers if layer.weights):
         own, norm = network.get_layer(layer.name), norms.get(layer.name)
-        layer.set_weights(folding.merged(own, norm) if norm else own.get_weights())
+        weights = folding.merged(own, norm) if norm else own.get_weights()
+        exact = not emulated or own is last or isinstance(own, layers.BatchNormalization)
+        layer.set_weights(weights if exact else [np.asarray(_rounded(weight)) for weight in weights])
     return copy
+
+
+def _rounded(value: Any) -> Any:
+    """Round to the nearest bfloat16, kept in float32."""
+    from keras import ops
+
+    return ops.cast(ops.cast(value, "bfloat16"), "float32")
 
 
 def _longer(photos: tf.Tensor, count: int) -> tf.Tensor:

@@ -15,6 +15,11 @@ from keras import layers, ops
 from pawcast.models.normalization import BatchNorm
 
 
+def functional(model: keras.Model) -> bool:
+    """Whether a network is a graph of layers, which Keras can clone call by call."""
+    return type(model).__name__ == "Functional"  # Keras exports no name for the kind
+
+
 def pairs(model: keras.Model, frozen_only: bool = False) -> dict[str, layers.BatchNormalization]:
     """Return the normalizations that can be folded, by the names of the convolutions before them.
 
@@ -22,7 +27,7 @@ def pairs(model: keras.Model, frozen_only: bool = False) -> dict[str, layers.Bat
         model: A network; only a functional one has any, and models within it are left alone.
         frozen_only: Leave out those whose statistics are still learnt.
     """
-    if type(model).__name__ != "Functional":  # Keras exports no name for the kind
+    if not functional(model):
         return {}
     sources = _sources(model)
     uses = Counter(source for taken in sources.values() for source in taken)
