@@ -22,13 +22,28 @@ MODEL = "catdog"
 
 
 def network(store_uri: str, file: str) -> None:
+    import keras
+
     from pawcast.inference.engine import Engine
+    from pawcast.models.dropout import Dropout
     from pawcast.store import open_store
     from tests.unit import served
 
     store = open_store(store_uri)
     version = served.publish(store, model=MODEL, recipe=served.resolve("article"))
-    Engine.from_version(store, version).network.save(file)
+    own = Engine.from_version(store, version).network
+
+    def known(layer: keras.Layer) -> keras.Layer:
+        """The peers have Keras's layers only."""
+        if isinstance(layer, Dropout):
+            return keras.layers.Dropout(layer.rate, name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    plain = keras.models.clone_model(own, clone_function=known)
+    for layer in own.layers:
+        if layer.trainable_weights:
+            plain.get_layer(layer.name).set_weights(layer.get_weights())
+    plain.save(file)
 
 
 def serve(store_uri: str, port: str, folder: str) -> None:
