@@ -91,7 +91,13 @@ def transfer() -> Recipe:
     """EfficientNet-Lite2 with ImageNet's weights: the head first, then all but the first layers.
 
     Command: python jobs/train.py --dataset dogs-vs-cats --recipe transfer --workers 1 --cpus-per-worker 2
-    Score: not known yet in this form
+    Hardware: 2 cores of an AMD EPYC with AVX2, no GPU, shared with an installation for its first five minutes
+    Minutes: 62.7, in which it had 101 CPU minutes: 80% of both cores
+    Score: 0.9913 on 5,500 validation photos, 0.990 on the 1,000 held out (0.982 to 0.995 at 95%), read once; one seed
+
+    The head alone stood at 0.9765 on validation at 192 px without mirror images, then 0.9784, 0.9882, 0.9889, 0.9896;
+    at 224 px with mirror images it is 0.9913. Of the ten held-out photos that it gets wrong two show a word and a logo.
+    In bfloat16 its probabilities differ by up to 0.047, so it is served in float32.
 
     An earlier form had Lite0, all of whose layers moved, at twice the rate: 0.9880 on 5,500 validation photos (one
     seed), 35.5 minutes, 60 CPU minutes, on 2 cores of an AMD EPYC with AVX512-BF16, no GPU. Its head alone stood at
