@@ -40,9 +40,7 @@ def network(store_uri: str, file: str) -> None:
         return type(layer).from_config(layer.get_config())
 
     plain = keras.models.clone_model(own, clone_function=known)
-    for layer in own.layers:
-        if layer.trainable_weights:
-            plain.get_layer(layer.name).set_weights(layer.get_weights())
+    plain.set_weights(own.get_weights())
     plain.save(file)
 
 
