@@ -71,6 +71,7 @@ def main(
             decoded=lambda done, total: stages("decoding", done, total),
             progress=lambda progress: show(progress, config.epochs, stages),
             note=lambda note: console.console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
+            comparing=lambda: console.console.print("[bold]comparing[/] what will be served with Keras in float32"),
         )
         if resume:
             trained = resume_run(place, resume, chosen, max_failures=max_failures, watch=watch)

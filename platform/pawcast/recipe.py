@@ -45,6 +45,7 @@ class Recipe(_Config):
     mirror: bool = Field(default=False, description="a prediction is the mean of the photo's and its mirror image's")
     dropout: float = Field(default=0.5, ge=0, lt=1)
     width: float = Field(default=1.0, gt=0, le=8, description="channels of the residual network, times this")
+    depth: int = Field(default=1, ge=1, le=16, description="residual pairs in each stage of the residual network")
     pretrained: str | None = Field(default=None, description="weights to begin with: a file, a URI, or a package")
     frozen_epochs: int = Field(default=0, ge=0, description="epochs that train only what comes after the backbone")
     fine_tune_from: str | None = Field(

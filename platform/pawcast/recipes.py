@@ -63,7 +63,7 @@ def fast() -> Recipe:
         name="fast",
         model="residual",
         image_size=160,
-        train_sizes=((0.42, 64), (0.78, 96), (1.0, 128)),
+        train_sizes=((0.375, 64), (0.7, 96), (1.0, 128)),
         mirror=True,
         dropout=0.0,
         augment=Augment(
@@ -82,7 +82,7 @@ def fast() -> Recipe:
         label_smoothing=0.1,
         schedule="linear",
         warmup_epochs=3,
-        epochs=38,
+        epochs=48,
         batch_size=128,
     )
 

@@ -42,8 +42,8 @@ LAYERS = {
         "pretrained", "recipe", "registry", "reports", "store",
     },
     "inference": {
-        "augment", "dataset", "devices", "errors", "evaluation", "images", "models", "recipe", "registry", "sources",
-        "store",
+        "augment", "dataset", "devices", "errors", "evaluation", "images", "models", "names", "recipe", "registry",
+        "sources", "store",
     },
 }  # fmt: skip
 

@@ -142,8 +142,8 @@ def made(recipe: str = "smoke", *settings: str):
     from pawcast.training import optimizer
 
     config = resolve(recipe, list(settings))
-    network = models.build(config)
-    return network, optimizer.make(config, network.trainable_variables)
+    network = models.build(config, "bfloat16" if config.precision == "bfloat16" else "float32")
+    return network, optimizer.make(config, network)
 
 
 def state(epochs: int, **change) -> State:
@@ -212,8 +212,11 @@ def test_weights_decay_only_where_they_multiply():
         np.testing.assert_allclose(np.asarray(variable), old * factor, rtol=1e-6)
 
 
-def test_muon_steps_are_orthogonal_and_the_rest_is_adamws():
-    network, optimizer = made("article", "optimizer=muon", "momentum=0.95", "model=residual", "image_size=32")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_muon_steps_are_orthogonal_and_the_rest_is_adamws(precision):
+    network, optimizer = made(
+        "article", "optimizer=muon", "momentum=0.95", "model=residual", "image_size=32", f"precision={precision}"
+    )
     before = [np.asarray(v) for v in network.trainable_variables]
     random = np.random.default_rng(0)
     optimizer.learning_rate.assign(0.1)

@@ -54,6 +54,15 @@ class Quarantined(Record):
     reason: str
 
 
+class PseudoLabels(Record):
+    """Photos of `train` whose labels a model gave, on top of another dataset (`NAME@DIGEST`) that had none for them."""
+
+    dataset: str
+    model: str
+    confidence: float
+    photos: int
+
+
 class Manifest(Record):
     """A dataset. Equal photos, labels, seed and sizes give an equal manifest, wherever it was made."""
 
@@ -65,10 +74,11 @@ class Manifest(Record):
     splits: dict[str, Split]
     quarantine: list[Quarantined]
     report_sha256: str
+    pseudo_labels: PseudoLabels | None = None
 
     def to_json(self) -> bytes:
         """Canonical bytes: equal manifests have equal bytes."""
-        return json.dumps(self.model_dump(), sort_keys=True, indent=1).encode() + b"\n"
+        return json.dumps(self.model_dump(exclude_none=True), sort_keys=True, indent=1).encode() + b"\n"
 
     @property
     def digest(self) -> str:

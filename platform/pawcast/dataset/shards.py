@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -87,3 +87,14 @@ def read(store: Store, shard: Shard) -> pa.Table:
             fix="delete it and run jobs/ingest.py again",
         )
     return pq.read_table(io.BytesIO(data))
+
+
+def rows(table: pa.Table) -> Iterator[Row]:
+    """Yield what `write` was given, of a shard that was read."""
+    image = table["image"].combine_chunks()
+    columns = (
+        table["id"], image.field("path"), table["label"], table["sha256"], table["width"], table["height"],
+        image.field("bytes"),
+    )  # fmt: skip
+    for values in zip(*columns, strict=True):
+        yield Row(*(value.as_py() for value in values))

@@ -17,26 +17,30 @@ _MOMENTUM = 0.9  # of the moving statistics: a short run has few steps
 def residual(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
     """A stem, then four stages, each halving the sides; pooled at the end, so any size goes in. 2.0 M parameters.
 
-    A stage is a convolution with pooling, then a residual pair (He et al., 2015, https://arxiv.org/abs/1512.03385).
+    A stage is a convolution with pooling, then residual pairs (He et al., 2015, https://arxiv.org/abs/1512.03385).
     The last two stages weigh their channels by squeeze and excitation (Hu et al., 2017,
-    https://arxiv.org/abs/1709.01507). `recipe.width` multiplies all channels.
+    https://arxiv.org/abs/1709.01507). `recipe.width` multiplies all channels, `recipe.depth` is the pairs in a stage.
     """
     channels = [round(count * recipe.width) for count in _CHANNELS]
     x = _normalized(layers.Conv2D(channels[0], 3, strides=2, **_CONVOLUTION)(x))
     for stage, count in enumerate(channels):
         x = _normalized(layers.Conv2D(count, 3, **_CONVOLUTION)(x))
         x = layers.MaxPooling2D(2)(x)
-        before = x
-        x = _normalized(layers.Conv2D(count, 3, **_CONVOLUTION)(x))
-        x = BatchNorm(momentum=_MOMENTUM)(layers.Conv2D(count, 3, **_CONVOLUTION)(x))
-        if stage >= 2:
-            x = _excited(x, count)
-        x = layers.ReLU()(layers.Add()([before, x]))
+        for _ in range(recipe.depth):
+            x = _pair(x, count, excited=stage >= 2)
     x = layers.GlobalAveragePooling2D()(x)
     return Dropout(recipe.dropout)(x)
 
 
 _CONVOLUTION = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+
+
+def _pair(before: keras.KerasTensor, channels: int, excited: bool) -> keras.KerasTensor:
+    x = _normalized(layers.Conv2D(channels, 3, **_CONVOLUTION)(before))
+    x = BatchNorm(momentum=_MOMENTUM)(layers.Conv2D(channels, 3, **_CONVOLUTION)(x))
+    if excited:
+        x = _excited(x, channels)
+    return layers.ReLU()(layers.Add()([before, x]))
 
 
 def _normalized(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _UNDECAYED = ["bias", "gamma", "beta"]
 
 
-def make(recipe: Recipe, variables: list[Any]) -> keras.Optimizer:
-    """Return the recipe's optimizer, built for these variables; its rate is set before every step."""
+def make(recipe: Recipe, model: keras.Model) -> keras.Optimizer:
+    """Return the recipe's optimizer, built for the network's variables; its rate is set before every step."""
     import keras
 
     decay = recipe.weight_decay or None
@@ -31,13 +31,14 @@ def make(recipe: Recipe, variables: list[Any]) -> keras.Optimizer:
         from pawcast.training.muon import ConvolutionMuon
 
         optimizer = ConvolutionMuon(
-            recipe.learning_rate,
+            dtype=model.compute_dtype,
+            learning_rate=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             adam_weight_decay=recipe.weight_decay,
         )
     optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
-    optimizer.build(variables)
+    optimizer.build(model.trainable_variables)
     return optimizer
 
 

@@ -48,11 +48,19 @@ class Trained(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """Whom to tell. `decoded` gets photos done and in all, `note` a sentence that the user should know."""
+    """Whom to tell.
+
+    Attributes:
+        decoded: Gets photos done and in all.
+        progress: Gets what the workers tell.
+        note: Gets a sentence that the user should know.
+        comparing: Called when training is over, and what will be served is held against Keras.
+    """
 
     decoded: Callable[[int, int], None] = lambda done, total: None
     progress: Callable[[Progress], None] = lambda progress: None
     note: Callable[[str], None] = lambda note: None
+    comparing: Callable[[], None] = lambda: None
 
 
 def train(
@@ -169,7 +177,7 @@ def _carry_on(
     attempt = runs.take(store, record.run)
     job = Job(record.recipe, store.uri, record.run, attempt, train_pixels, val_pixels, weights)
     fit(store, job, workers, max_failures, count, watch.progress, watch.note)
-    return _keep(store, record, manifest)
+    return _keep(store, record, manifest, watch)
 
 
 def _check(manifest: Manifest, recipe: Recipe, workers: Workers) -> None:
@@ -207,7 +215,7 @@ def _pretrained(recipe: Recipe) -> bytes | None:
     return pretrained.read(recipe.pretrained) if recipe.pretrained else None
 
 
-def _keep(store: Store, record: RunRecord, manifest: Manifest) -> Trained:
+def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Watch) -> Trained:
     """Store the best epoch's weights and the curves, and register the version."""
     found = checkpoint.newest(store, record.run)
     if found is None or found[0].served is None:
@@ -220,6 +228,7 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest) -> Trained:
     store.put(f"runs/{run}/{WEIGHTS}", weights)
     store.put(f"runs/{run}/curves.png", draw_curves(history, title))
     preprocessing = Preprocessing(image_size=recipe.image_size, mirror=recipe.mirror)
+    watch.comparing()
     with cluster.unwrapped():
         agreement = ray.get(_agreement.remote(store.uri, manifest.splits["val"], recipe, weights, preprocessing))
     version = registry.register(

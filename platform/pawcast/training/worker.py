@@ -117,7 +117,7 @@ class _Run:
         self.tell = Teller(job.progress if rank == 0 else None)
         keras.utils.set_random_seed(recipe.seed)
         self.model = models.build(recipe, compute_dtype(recipe.precision))
-        self.optimizer = optimizers.make(recipe, self.model.trainable_variables)
+        self.optimizer = optimizers.make(recipe, self.model)
         # Where to start: the newest checkpoint of this run, else somebody else's weights, else scratch. Rank 0 decides.
         self.state = State(epochs_done=0, history={key: [] for key in HISTORY_KEYS}, best_epoch=-1)
         self.best = b""
