@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pawcast import registry
+from pawcast.dataset import manifest as manifests
 from pawcast.devices import cpu_facts
 from pawcast.settings import store_uri
 from pawcast.store import open_store
@@ -36,6 +37,7 @@ def main() -> None:
     version = registry.resolve(store, options.model)
     run = json.loads(store.get(f"runs/{version.run}/run.json"))
     history = json.loads(store.get(f"runs/{version.run}/history.json"))
+    made = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").pseudo_labels
     key = f"models/{version.model}/evaluations/{version.version}-holdout.json"
     record: dict[str, Any] = {
         "recipe": version.recipe.name,
@@ -45,6 +47,7 @@ def main() -> None:
         "minutes": round(sum(history["seconds"]) / 60, 1),
         "cpu_minutes": round(sum(history["cpu_seconds"]) / 60, 1),
         "dataset_sha256": version.dataset_sha256,
+        "pseudo_labels": made.model_dump() if made else None,
         "weights_bytes": sum(file.bytes for file in version.files.values()),
         "metrics": version.metrics,
         "holdout": json.loads(store.get(key)),
