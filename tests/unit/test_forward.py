@@ -9,7 +9,7 @@ from pawcast import devices
 from pawcast.devices import configure_tensorflow
 from pawcast.errors import UsageError
 from pawcast.inference.engine import MAX_BATCH, Engine
-from pawcast.inference.forward import Forward
+from pawcast.inference.forward import Forward, _served
 from pawcast.recipes import resolve
 from pawcast.registry import Agreement, Preprocessing
 from tests.unit.served import version
@@ -85,6 +85,15 @@ def test_emulated_bfloat16_is_as_coarse_as_the_real_one(network, size):
     )
     away = np.abs(real - exact).mean()
     assert away / 2 < np.abs(emulated - exact).mean() < 2 * away
+
+
+@pytest.mark.parametrize("network", [flat, pooled])
+def test_pixels_and_probabilities_are_not_rounded_to_bfloat16(network):
+    from keras import layers
+
+    served = _served(network(), "bfloat16", emulated=False)
+    first, *others = [layer.compute_dtype for layer in served.layers if isinstance(layer, layers.Conv2D)]
+    assert (first, set(others), served.layers[-1].compute_dtype) == ("float32", {"bfloat16"}, "float32")
 
 
 def test_the_article_has_the_same_scores_in_every_batch():
