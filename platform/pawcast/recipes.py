@@ -94,9 +94,17 @@ def best() -> Recipe:
 
     Command: python jobs/pseudo_label.py --model catdog@latest --dataset more-dogs-vs-cats (the latest is `fast`'s);
         python jobs/train.py --dataset more-dogs-vs-cats --recipe best --workers 1 --cpus-per-worker 2
-    Hardware: 2 cores of an AMD EPYC with AVX512-BF16, no GPU
-    Minutes: about 70, after those of `fast`
-    Score: none yet; its first run isn't over
+    Hardware: 2 cores of an AMD EPYC with AVX512-BF16, no GPU, shared with small tests for the first ten minutes
+    Minutes: 73.1, in which it had 122 CPU minutes: 83% of both cores; after the 46.8 of `fast` and 2 of labelling
+    Score: 0.9767 on 5,500 validation photos, 0.969 on the 1,000 held out (0.956 to 0.978 at 95%), read once; one seed
+
+    `fast` was right about 99.5% of the validation photos of which it was 89.8% sure. As sure it was of 10,774
+    unlabelled ones, which joined the 16,500. At 144 px without mirror images validation ended at 0.9704, 0.13 points
+    above `fast` at 128 px, and was hardly rising any more; with them the same weights stand at 0.9747 at 160 px, at
+    0.9776 at 176. So twice the depth, two thirds more photos and half as much time again bring little. Perhaps photos
+    that `fast` is sure of teach little. Not tried: probabilities as labels of all photos, a second generation, more
+    width, mixup, a whole night. In bfloat16 its probabilities differed by up to 0.0103, just above the limit, so it was
+    served in float32.
     """
     return Recipe(
         name="best",

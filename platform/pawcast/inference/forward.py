@@ -58,14 +58,16 @@ class Forward:
         from pawcast.models import folding
 
         size, mirror = preprocessing.image_size, preprocessing.mirror
-        served = _served(network, precision, emulated and precision == "bfloat16" and folding.functional(network))
+        emulated = emulated and precision == "bfloat16" and folding.functional(network)
+        served = _served(network, precision, emulated, preprocessing.scale)
+        unscaled = folding.first_convolution(network) is not None
         cells = next(layer.output for layer in reversed(served.layers) if layer.output.ndim == 4)
         model = keras.Model(served.inputs, [cells, served.layers[-1].input, served.outputs[0]])
 
         @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
         def run(pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
             seen = tf.concat([pixels, tf.reverse(pixels, [2])], 0) if mirror else pixels
-            *inner, scores = model(to_unit(seen), training=False)
+            *inner, scores = model(tf.cast(seen, tf.float32) if unscaled else to_unit(seen), training=False)
             return tf.reduce_mean(tf.reshape(scores, [1 + mirror, -1]), 0), *inner
 
         self.precision = precision
@@ -113,12 +115,12 @@ def _rows(values: Sequence[tf.Tensor], photos: int) -> np.ndarray:
     return np.concatenate([part.reshape(photos, -1).view(np.uint8) for part in parts], 1)
 
 
-def _served(network: keras.Model, precision: Precision, emulated: bool) -> keras.Model:
-    """Return a copy that computes each photo by itself and in this precision, all but its first and last layer.
+def _served(network: keras.Model, precision: Precision, emulated: bool, scale: float) -> keras.Model:
+    """Return a copy that computes each photo by itself and in this precision, all but its last layer.
 
-    Those compute in float32. Of all roundings that of the pixels changes the probabilities most, and the first
-    convolution, with three channels only, is no slower without. Normalizations are folded into the convolutions before
-    them.
+    Normalizations are folded into the convolutions before them. If the network begins with a convolution, that takes
+    pixels in [0, 255], which bfloat16 holds exactly, and does the scaling: of all roundings to bfloat16 that of scaled
+    pixels would change the probabilities most.
     """
     import keras
     import tensorflow as tf
@@ -146,13 +148,12 @@ def _served(network: keras.Model, precision: Precision, emulated: bool) -> keras
             return super().call(_longer(inputs, 1))[:-1]
 
     kinds: dict[Any, Any] = {layers.Dense: ByColumns, layers.GlobalAveragePooling2D: AverageOneByOne}
-    first = next((layer for layer in network.layers if isinstance(layer, layers.Conv2D)), None)
-    exact = (first, network.layers[-1])
+    first, last = folding.first_convolution(network), network.layers[-1]
     norms = folding.pairs(network)
     away = {norm.name for norm in norms.values()}
 
     def copied(layer: keras.Layer) -> keras.Layer:
-        if precision == "float32" or layer in exact or emulated:
+        if precision == "float32" or layer is last or emulated:
             dtype = "float32"
         elif isinstance(layer, layers.BatchNormalization):
             # Means and variances keep all their digits; Keras computes with them in float32.
@@ -168,8 +169,7 @@ def _served(network: keras.Model, precision: Precision, emulated: bool) -> keras
     def called(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
         if layer.name in away:
             return inputs[0]
-        rounded = emulated and layer is not first
-        return layer(*keras.tree.map_structure(_rounded, inputs) if rounded else inputs, **options)
+        return layer(*keras.tree.map_structure(_rounded, inputs) if emulated else inputs, **options)
 
     # A sequential network has nothing to fold, and Keras clones it without calls.
     calls = {"call_function": called} if folding.functional(network) else {}
@@ -177,8 +177,10 @@ def _served(network: keras.Model, precision: Precision, emulated: bool) -> keras
     for layer in (layer for layer in copy.layers if layer.weights):
         own, norm = network.get_layer(layer.name), norms.get(layer.name)
         weights = folding.merged(own, norm) if norm else own.get_weights()
-        rounded = emulated and own not in exact and not isinstance(own, layers.BatchNormalization)
-        layer.set_weights([np.asarray(_rounded(weight)) for weight in weights] if rounded else weights)
+        if own is first:
+            weights = [weights[0] * np.float32(scale), *weights[1:]]
+        exact = not emulated or own is last or isinstance(own, layers.BatchNormalization)
+        layer.set_weights(weights if exact else [np.asarray(_rounded(weight)) for weight in weights])
     return copy
 
 

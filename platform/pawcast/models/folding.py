@@ -41,6 +41,16 @@ def pairs(model: keras.Model, frozen_only: bool = False) -> dict[str, layers.Bat
     return found
 
 
+def first_convolution(model: keras.Model) -> layers.Conv2D | None:
+    """Return the convolution that takes a network's pixels, if nothing else does: a scale of theirs can be its own."""
+    if not functional(model):
+        return None
+    pixels = model.layers[0].name
+    takers = [name for name, taken in _sources(model).items() if pixels in taken]
+    first = model.get_layer(takers[0]) if len(takers) == 1 and takers[0] else None
+    return first if type(first) is layers.Conv2D else None
+
+
 def merged(convolution: keras.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:
     """Return kernel and bias, float32, of a convolution that does the work of both."""
     scale, shift = (np.asarray(part) for part in _scale_and_shift(convolution, norm))
