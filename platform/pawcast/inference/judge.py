@@ -55,10 +55,8 @@ class Judgement(NamedTuple):
 def from_split(store: Store, split: Split) -> Iterator[Labelled]:
     """Yield a split's photos, one verified shard in memory at a time."""
     for shard in split.shards:
-        table = shards.read(store, shard)
-        data = table["image"].combine_chunks().field("bytes")
-        for id_, label, item in zip(table["id"], table["label"], data, strict=True):
-            yield Labelled(id_.as_py(), label.as_py(), item.as_py())
+        for row in shards.rows(shards.read(store, shard)):
+            yield Labelled(row.id, row.label, row.data)
 
 
 def from_source(path: str, classes: list[str]) -> Iterator[Labelled]:
