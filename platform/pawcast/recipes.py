@@ -49,7 +49,7 @@ def fast() -> Recipe:
     Command: python jobs/train.py --dataset dogs-vs-cats --recipe fast --workers 1 --cpus-per-worker 2
     Hardware: 2 cores of an AMD EPYC with AVX512-BF16, no GPU, shared with tests for some minutes
     Minutes: 46.8, in which it had 77 CPU minutes: 82% of both cores
-    Score: 0.9736 on 5,500 validation photos, 0.965 on the 1,000 held out (0.952 to 0.975 at 95%), read once; one seed
+    Score: 0.9736 on 5,500 validation photos, 0.965 on the 1,000 held out (0.952 to 0.975 at 95%); one seed
 
     At 128 px without mirror images validation ended at 0.9691: the larger size and the mirror gave 0.45 points. The
     same weights at other sizes, with mirror images: 0.9745 at 144 px, 0.9778 at 176, 0.9756 at 192, though the photos

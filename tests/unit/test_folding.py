@@ -136,3 +136,21 @@ def test_in_bfloat16_it_stays_as_close_as_the_unfolded_network():
     expected, unfolded, found = (np.asarray(model(pixels)) for model in (exact, network, other))
     # By chance the unfolded one may be off by nothing.
     assert np.abs(found - expected).max() <= max(2 * np.abs(unfolded - expected).max(), 0.01)
+
+
+def test_a_scale_of_pixels_can_be_a_convolutions_own_only_if_that_alone_takes_them_and_nothing_else():
+    import keras
+    from keras import layers
+
+    from pawcast import models
+    from pawcast.models import folding
+
+    network = models.build(resolve("smoke"))
+    assert folding.first_convolution(network) is network.layers[1]
+    pixels, convolution = keras.Input((8, 8, 3)), layers.Conv2D(3, 3, padding="same")
+    for cells in (
+        convolution(convolution(pixels)),
+        layers.Add()([pixels, layers.Conv2D(3, 3, padding="same")(pixels)]),
+        layers.Conv2D(3, 3)(layers.Rescaling(2.0)(pixels)),
+    ):
+        assert folding.first_convolution(keras.Model(pixels, cells)) is None

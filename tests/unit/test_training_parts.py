@@ -212,6 +212,14 @@ def test_weights_decay_only_where_they_multiply():
         np.testing.assert_allclose(np.asarray(variable), old * factor, rtol=1e-6)
 
 
+def test_depth_adds_residual_pairs_to_each_stage():
+    shallow, deep = (made("fast", f"depth={depth}")[0] for depth in (1, 3))
+    sums = [sum(type(layer).__name__ == "Add" for layer in network.layers) for network in (shallow, deep)]
+    assert sums == [4, 12]
+    # Two more pairs of 3x3 convolutions in each stage, if nothing else counted.
+    assert deep.count_params() - shallow.count_params() > 2 * 2 * 9 * sum(n * n for n in (32, 64, 128, 256))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_muon_steps_are_orthogonal_and_the_rest_is_adamws(precision):
     network, optimizer = made(

@@ -42,13 +42,13 @@ def pairs(model: keras.Model, frozen_only: bool = False) -> dict[str, layers.Bat
 
 
 def first_convolution(model: keras.Model) -> layers.Conv2D | None:
-    """Return the convolution that takes a network's pixels, if nothing else does: a scale of theirs can be its own."""
+    """Return the convolution that alone takes a network's pixels, and nothing else: their scale can be its own."""
     if not functional(model):
         return None
-    pixels = model.layers[0].name
-    takers = [name for name, taken in _sources(model).items() if pixels in taken]
-    first = model.get_layer(takers[0]) if len(takers) == 1 and takers[0] else None
-    return first if type(first) is layers.Conv2D else None
+    pixels, sources = model.layers[0].name, _sources(model)
+    takers = [model.get_layer(name) for name, taken in sources.items() if pixels in taken and name]
+    alone = len(takers) == 1 and type(takers[0]) is layers.Conv2D and sources[takers[0].name] == [pixels]
+    return takers[0] if alone else None
 
 
 def merged(convolution: keras.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:
