@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help setup demo run test test-all test-unit test-integration test-long test-chaos test-browser check bench-ingest bench-train bench-serve bench-endurance screenshot results lock clean
+.PHONY: help setup demo run test test-all test-unit test-integration test-long test-chaos test-browser check bench-ingest bench-train bench-serve bench-endurance bench-gpu screenshot results lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -105,6 +105,11 @@ bench-serve: .venv/.dev var/bench/serve/.installed ## The service beside its pee
 bench-endurance: .venv/.dev ## The service's bad hours, 200,000 photos among them: make bench-endurance TEST=test1.zip
 	@test -n "$(TEST)" || { echo "error: make bench-endurance needs TEST. Expected: a zip of photos. Fix: make demo, then make bench-endurance TEST=test1.zip" >&2; exit 2; }
 	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.endurance --images "$(TEST)" --store "$(or $(STORE),var/demo/store)"
+	@$(MAKE) results
+
+bench-gpu: .venv/.dev ## Training and serving on a GPU: make bench-gpu STORE=var/store, after make run
+	@test -n "$(STORE)" || { echo "error: make bench-gpu needs STORE. Expected: a folder with a dataset. Fix: make run, then make bench-gpu STORE=var/store" >&2; exit 2; }
+	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.gpu --store "$(STORE)" --dataset "$(or $(DATASET),dogs-vs-cats)"
 	@$(MAKE) results
 
 screenshot: .venv/.dev

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -40,14 +42,15 @@ def session(cpus: int | None = None) -> Iterator[None]:
     # Ray authenticates its processes to each other by a token that it makes itself; it says so at every start.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     try:
-        if address:
-            if not _listens(address):
-                raise ConnectionError("nothing listens there")
-            ray.init(address=address, **quiet)
-        else:
-            # "local" even if some cluster runs on this machine: we use only what we were told to use.
-            with _no_dashboard():
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        with own_sigterm():
+            if address:
+                if not _listens(address):
+                    raise ConnectionError("nothing listens there")
+                ray.init(address=address, **quiet)
+            else:
+                # "local" even if some cluster runs on this machine: we use only what we were told to use.
+                with _no_dashboard():
+                    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             "The Ray cluster can't be joined",
@@ -58,6 +61,20 @@ def session(cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Give this process its own handler of SIGTERM back after the block, in which Ray replaces it.
+
+    Ray's would end the processes of a private Ray under a job that still works with them, which then aborts.
+    """
+    own = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(own) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, own)
 
 
 @contextmanager

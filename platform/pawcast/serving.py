@@ -47,13 +47,16 @@ def private_ray(store: str, cpus: int) -> Iterator[dict[str, str]]:
         # Ray reads all this when it is imported.
         import ray
 
+        from pawcast import cluster
+
         (dashboard,) = free_ports(1)
         # Ray's own processes would otherwise look for a dashboard, and find that of another cluster on this machine.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
-        context = ray.init(
-            address="local", num_cpus=max(cpus, usable_cpus()), include_dashboard=True, dashboard_port=dashboard,
-            log_to_driver=False, logging_level="ERROR",
-        )  # fmt: skip
+        with cluster.own_sigterm():
+            context = ray.init(
+                address="local", num_cpus=max(cpus, usable_cpus()), include_dashboard=True, dashboard_port=dashboard,
+                log_to_driver=False, logging_level="ERROR",
+            )  # fmt: skip
         try:
             yield {
                 **os.environ,

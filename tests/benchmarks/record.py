@@ -19,6 +19,7 @@ from typing import Any
 from pawcast import registry
 from pawcast.dataset import manifest as manifests
 from pawcast.devices import cpu_facts
+from pawcast.doctor.machine import nvidia_smi
 from pawcast.settings import store_uri
 from pawcast.store import open_store
 
@@ -68,11 +69,12 @@ def bulk(output: Path) -> dict[str, Any]:
 
 
 def hardware() -> str:
-    """This machine, in words, with the best that its CPU has for a network's arithmetic."""
+    """This machine, in words, with the best that its CPU has for a network's arithmetic, and its GPU."""
     facts = cpu_facts()
     name, flags = facts.get("model name", platform.machine()), facts.get("flags", "").split()
     best = next((shown for flag, shown in INSTRUCTIONS.items() if flag in flags), None)
-    return f"{os.cpu_count()} cores of {name}{f' with {best}' if best else ''}, no GPU"
+    gpu = ", ".join(listed.split(",")[0] for listed in nvidia_smi()) or "no GPU"
+    return f"{os.cpu_count()} cores of {name}{f' with {best}' if best else ''}, {gpu}"
 
 
 def installed(python: str, packages: dict[str, str]) -> dict[str, str]:

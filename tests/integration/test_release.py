@@ -1,6 +1,7 @@
 """After training ends, fails or is interrupted, its processes are gone and its GPUs are free again.
 
-The head is told that its node has two GPUs, which is all that placement and release are about.
+The head is told that its node has two GPUs, which is all that placement and release are about; `test_gpu.py` looks at
+a real one's memory.
 """
 
 from __future__ import annotations
@@ -36,6 +37,19 @@ def test_after_an_interrupt(ready, number):
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     released(ready)
+
+
+def test_a_private_ray_ends_in_order_too(ready):
+    environment = {key: value for key, value in ready.environment.items() if key != "RAY_ADDRESS"}
+    arguments = ("--dataset", "pets", "--recipe", "smoke", "--set", "image_size=48", "--workers", "1", *FOR_EVER)
+    history = ready.store / "runs" / "ended" / "history.json"
+    with started_job("train.py", *arguments, "--run", "ended", environment=environment) as process:
+        wait_for(history.exists, 120)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    # Ray's own handler would write its stack there.
+    assert "SIGTERM" not in errors
 
 
 @pytest.mark.long

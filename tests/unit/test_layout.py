@@ -25,7 +25,7 @@ LAYERS = {
     "images": {"errors"},
     "console": {"errors"},
     "cluster": {"errors"},
-    "serving": {"devices", "errors", "files"},
+    "serving": {"cluster", "devices", "errors", "files"},
     "doctor": {"cluster", "devices", "errors", "store"},
     "evaluation": set(),
     "sources": {"errors", "images"},

@@ -22,13 +22,13 @@ def tensorflow():
     configure_tensorflow(1)
 
 
-def make_feed(photos: int, batch: int, rank: int, world: int) -> Feed:
+def make_feed(photos: int, batch: int, rank: int, world: int, ahead: int = 1) -> Feed:
     """A feed of photos that carry their own index in their first pixel, in uneven blocks."""
     pixels = np.zeros((photos, 32, 32, 3), np.uint8)
     pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = np.arange(photos) % 256, np.arange(photos) // 256
     blocks = np.split(pixels, sorted({photos // 3, photos // 2}))
     recipe = resolve("article", [f"batch_size={batch}", "image_size=32"])
-    return Feed(blocks, np.arange(photos) % 2, recipe, rank, world)
+    return Feed(blocks, np.arange(photos) % 2, recipe, rank, world, ahead)
 
 
 def indices(batch) -> list[int]:
@@ -56,6 +56,14 @@ def test_the_ranks_slices_make_up_the_batch_of_one_worker(photos, batch, world):
             own = part.weights > 0
             assert part.labels[own].tolist() == [index % 2 for index in indices(part)]
     assert sorted(i for step in alone for i in indices(step)) == list(range(photos))
+
+
+@pytest.mark.parametrize("ahead", [2, 4, 9])
+def test_batches_come_in_order_however_many_are_made_at_once(ahead):
+    def content(feed):
+        return [[np.asarray(part).tolist() for part in batch] for batch in feed.shuffled(epoch=1)]
+
+    assert content(make_feed(40, 8, 0, 1, ahead)) == content(make_feed(40, 8, 0, 1))
 
 
 def test_a_photo_keeps_its_draws_wherever_it_lands():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ import numpy as np
 from pawcast import augment, images
 from pawcast.augment import Draws
 from pawcast.recipe import Recipe
+
+AHEAD_OF_GPU = 4
+"""Batches made at once beside a GPU: an H200 did a step of `fast` at 128 px in 29 ms, a thread its photos in 46."""
 
 
 class Batch(NamedTuple):
@@ -50,20 +54,30 @@ class Feed:
         recipe: Gives batch size, seed, sizes and augmentation.
         rank: This worker, from 0.
         world: How many workers.
+        ahead: Batches that are made while one is in use, each on a thread of its own. One is enough where the same CPUs
+            compute the network.
     """
 
-    def __init__(self, blocks: Sequence[np.ndarray], labels: np.ndarray, recipe: Recipe, rank: int, world: int) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[np.ndarray],
+        labels: np.ndarray,
+        recipe: Recipe,
+        rank: int,
+        world: int,
+        ahead: int = 1,
+    ) -> None:
         self._blocks = blocks
         self._starts = np.cumsum([0, *(len(block) for block in blocks)])
         self._labels = labels.astype(np.float32)
         self._recipe = recipe
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._ahead = rank, world, ahead
         self._side = blocks[0].shape[1]
         self.photos = len(labels)
         self.steps = math.ceil(self.photos / recipe.batch_size)
 
     def shuffled(self, epoch: int) -> Iterator[Batch]:
-        """Yield the epoch's training batches in its order, each made while the last one is in use."""
+        """Yield the epoch's training batches in its order, each made while earlier ones are in use."""
         recipe = self._recipe
         to_size = recipe.size_at(epoch)
         # A crop of middling area is then sampled pixel by pixel: the warp looks at four pixels only, and would alias.
@@ -76,12 +90,16 @@ class Feed:
         return self._batches(np.arange(self.photos), augment.unchanged(size, size, self.photos), size)
 
     def _batches(self, order: np.ndarray, draws: Draws, size: int) -> Iterator[Batch]:
-        with ThreadPoolExecutor(1, thread_name_prefix="feed") as ahead:
-            coming = ahead.submit(self._batch, order, draws, size, 0)
-            for step in range(self.steps):
-                batch = coming.result()
-                if step + 1 < self.steps:
-                    coming = ahead.submit(self._batch, order, draws, size, step + 1)
+        with ThreadPoolExecutor(self._ahead, thread_name_prefix="feed") as pool:
+
+            def make(step: int) -> Future[Batch]:
+                return pool.submit(self._batch, order, draws, size, step)
+
+            coming = deque(map(make, range(min(self._ahead, self.steps))))
+            for step in range(self._ahead, self._ahead + self.steps):
+                batch = coming.popleft().result()
+                if step < self.steps:
+                    coming.append(make(step))
                 yield batch
 
     def _batch(self, order: np.ndarray, draws: Draws, size: int, step: int) -> Batch:

@@ -29,7 +29,7 @@ from pawcast.training import optimizer as optimizers
 from pawcast.training import run as runs
 from pawcast.training.checkpoint import State
 from pawcast.training.collective import Collective
-from pawcast.training.feed import Feed
+from pawcast.training.feed import AHEAD_OF_GPU, Feed
 from pawcast.training.progress import Teller
 from pawcast.training.schedule import learning_rate
 from pawcast.training.step import Steps, Sums
@@ -80,8 +80,8 @@ def train_loop(config: dict[str, Any]) -> None:
     job: Job = config["job"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    configure_tensorflow(max(1, usable_cpus() // context.get_local_world_size()), job.recipe.deterministic)
-    run = _Run(job, rank, world)
+    gpus = configure_tensorflow(max(1, usable_cpus() // context.get_local_world_size()), job.recipe.deterministic)
+    run = _Run(job, rank, world, AHEAD_OF_GPU if gpus else 1)
     for epoch in range(run.state.epochs_done, job.recipe.epochs):
         # Before the epoch: a run that is resumed may have been out of patience already.
         if run.out_of_patience():
@@ -104,7 +104,7 @@ def train_loop(config: dict[str, Any]) -> None:
 class _Run:
     """One rank's part of a run: its network, its photos, and how far it is."""
 
-    def __init__(self, job: Job, rank: int, world: int) -> None:
+    def __init__(self, job: Job, rank: int, world: int, ahead: int) -> None:
         collective = Collective(rank, world)
 
         import keras
@@ -131,8 +131,8 @@ class _Run:
                 pretrained.load(self.model, recipe.pretrained, job.pretrained)
         self.state = ray.train.collective.broadcast_from_rank_zero(self.state)
         collective.from_rank_zero([*self.model.weights, *self.optimizer.variables])
-        self.train = Feed(*_opened(job, "train", job.train, self.tell), recipe, rank, world)
-        self.val = Feed(*_opened(job, "val", job.val, self.tell), recipe, rank, world)
+        self.train = Feed(*_opened(job, "train", job.train, self.tell), recipe, rank, world, ahead)
+        self.val = Feed(*_opened(job, "val", job.val, self.tell), recipe, rank, world, ahead)
         self.steps = Steps(recipe, self.model, self.optimizer, collective)
         self.tell.about(self.train, self.model, self.state.epochs_done)
 

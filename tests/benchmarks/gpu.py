@@ -1,0 +1,157 @@
+"""Training and serving on this machine's first GPU, and its memory before, meanwhile and afterwards.
+
+    python -m tests.benchmarks.gpu --store var/store --dataset dogs-vs-cats
+
+The dataset is one that `jobs/ingest.py` has left in the store; the runs and the model version stay there. Writes
+results/benchmarks/gpu.json; `make results` renews README's table from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from pawcast.dataset import manifest as manifests
+from pawcast.serving import deploy, free_ports, private_ray
+from pawcast.store import open_store
+from tests.benchmarks.record import hardware
+from tests.services import ROOT, plain_environment, result_of, started_job
+
+RESULT = Path(__file__).parent / "results" / "benchmarks" / "gpu.json"
+SAMPLE_SECONDS, SPARE_MIB, FREE_SECONDS = 0.1, 50, 60
+EPOCHS = 4
+
+
+class Memory:
+    """What is in use on the GPU, in MiB, watched while a block runs and until it is free again after it."""
+
+    def __init__(self) -> None:
+        self.idle = used_mib()
+
+    @contextmanager
+    def watched(self) -> Iterator[dict[str, float]]:
+        """Yield a record to be filled: the peak, what is left afterwards, and after how many seconds that was so."""
+        found: dict[str, float] = {"peak_mib": 0}
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(SAMPLE_SECONDS):
+                found["peak_mib"] = max(found["peak_mib"], used_mib())
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield found
+        finally:
+            ended.set()
+            thread.join()
+        since = time.monotonic()
+        while used_mib() > self.idle + SPARE_MIB and time.monotonic() < since + FREE_SECONDS:
+            time.sleep(SAMPLE_SECONDS)
+        found.update(after_mib=used_mib(), free_after_seconds=time.monotonic() - since)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", required=True, type=Path, help="a folder that is a store")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--recipe", default="article")
+    options = parser.parse_args()
+    store = str(options.store.resolve())
+    environment = {**plain_environment(), "PAWCAST_STORE": store}
+    memory = Memory()
+    record: dict[str, Any] = {
+        "measured": f"{datetime.now(UTC):%Y-%m-%d}", "hardware": hardware(), "recipe": options.recipe,
+        "idle_mib": memory.idle,
+    }  # fmt: skip
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "train": lambda: train(memory, environment, options.dataset, options.recipe),
+        "stop": lambda: stop(memory, environment, options.dataset, options.recipe),
+        "serve": lambda: serve(memory, store, options.dataset),
+    }
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    for name, measure in parts.items():
+        # Time on a GPU is dear: what was measured is kept, whatever becomes of the rest.
+        record[name] = measure()
+        RESULT.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def command(dataset: str, recipe: str, *more: str) -> list[str]:
+    return ["train.py", "--dataset", dataset, "--recipe", recipe, "--workers", "1", "--gpus-per-worker", "1", *more]
+
+
+def train(memory: Memory, environment: dict[str, str], dataset: str, recipe: str) -> dict[str, Any]:
+    """Train a few epochs to the end."""
+    with (
+        memory.watched() as found,
+        started_job(*command(dataset, recipe, "--set", f"epochs={EPOCHS}", "--json"), environment=environment) as job,
+    ):
+        output, errors = job.communicate()
+        if job.returncode:
+            sys.exit(errors)
+    result = result_of(output)
+    run = Path(environment["PAWCAST_STORE"], "runs", result["run"])
+    photos = manifests.load(open_store(environment["PAWCAST_STORE"]), dataset).splits["train"].photos
+    # Of the latest epoch: the first also traces, and loads the GPU's kernels.
+    seconds = json.loads((run / "timing.json").read_text())["epoch"]["steps"]
+    return {**found, "epochs": EPOCHS, "photos_per_second": photos / seconds, "val_acc": result["metrics"]["val_acc"]}
+
+
+def stop(memory: Memory, environment: dict[str, str], dataset: str, recipe: str) -> dict[str, Any]:
+    """Stop training after its first epoch, as Ctrl-C does."""
+    run = f"{recipe}-stopped-{time.time():.0f}"
+    first = Path(environment["PAWCAST_STORE"], "runs", run, "history.json")
+    arguments = command(dataset, recipe, "--set", "epochs=1000", "--run", run)
+    with memory.watched() as found, started_job(*arguments, environment=environment) as job:
+        while not first.exists() and job.poll() is None:
+            time.sleep(SAMPLE_SECONDS)
+        job.send_signal(signal.SIGINT)
+        job.communicate()
+    return {**found, "exit_code": job.returncode}
+
+
+def serve(memory: Memory, store: str, dataset: str) -> dict[str, Any]:
+    """Serve the newest version from the GPU, predict the dataset's test split over HTTP, and end the service."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    (application,) = config["applications"]
+    application["args"]["model"] = "catdog@latest"
+    application["deployments"][0]["ray_actor_options"]["num_gpus"] = 1
+    with tempfile.TemporaryDirectory(prefix="pawcast-gpu-") as folder, memory.watched() as found:
+        on_gpu, deployed = Path(folder, "gpu.yaml"), Path(folder, "deployed.yaml")
+        on_gpu.write_text(yaml.safe_dump(config))
+        with private_ray(store, cpus=2) as environment:
+            deploy(on_gpu, environment, port, deployed)
+            engine = httpx.get(f"{url}/v1/model").json()["engine"]
+            done = subprocess.run(
+                [sys.executable, ROOT / "jobs" / "bulk_predict.py", "--dataset", dataset, "--url", url,
+                 "--out", Path(folder, "predictions"), "--json"],
+                env=environment, check=True, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+    said = result_of(done.stdout)
+    return {**found, "engine": engine, **{key: said[key] for key in ("photos", "seconds", "photos_per_second")}}
+
+
+def used_mib() -> int:
+    """Memory in use on the first GPU."""
+    question = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return int(subprocess.run(question, check=True, capture_output=True, text=True).stdout)
+
+
+if __name__ == "__main__":
+    main()
