@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pawcast import images
 from pawcast.devices import usable_cpus
 from pawcast.errors import BusyError, ImageError, ImageSizeError, ServiceError
 from pawcast.inference.batcher import Batcher
@@ -32,6 +31,7 @@ _TOGETHER = 8
 _STUCK_SECONDS = 120.0
 
 Photo = bytes | np.ndarray | ImageError
+_ToPixels = Callable[[bytes | np.ndarray], np.ndarray]
 
 
 class Classified(NamedTuple):
@@ -129,7 +129,7 @@ class Service:
         self._take(len(photos))
         try:
             started = time.monotonic()
-            pixels = await self._decoded(photos, loaded.engine.size)
+            pixels = await self._decoded(photos, loaded.version.preprocessing.pixels)
             decode = time.monotonic() - started
             found = await loaded.batcher.predict([item for item in pixels if not isinstance(item, ImageError)])
         finally:
@@ -140,11 +140,11 @@ class Service:
         self.metrics.photos(map(_outcome, predictions))
         return Classified(loaded.version, predictions, decode, found.waited, found.ran)
 
-    async def _decoded(self, photos: Sequence[Photo], size: int) -> list[np.ndarray | ImageError]:
+    async def _decoded(self, photos: Sequence[Photo], pixels: _ToPixels) -> list[np.ndarray | ImageError]:
         loop = asyncio.get_running_loop()
         # Dealt out like cards, since large photos often come one after another.
         parts = min(len(photos), max(self._decoding, -(-len(photos) // _TOGETHER)))
-        dealt = [loop.run_in_executor(self._decoders, _decode_all, photos[i::parts], size) for i in range(parts)]
+        dealt = [loop.run_in_executor(self._decoders, _decode_all, photos[i::parts], pixels) for i in range(parts)]
         found: list[np.ndarray | ImageError] = [ImageError("not decoded")] * len(photos)
         for i, part in enumerate(await asyncio.gather(*dealt)):
             found[i::parts] = part
@@ -171,15 +171,15 @@ class Service:
         return Batcher(engine.predict, MAX_BATCH, self.limits.waiting_photos, self.metrics.batch, LANES)
 
 
-def _decode_all(photos: Sequence[Photo], size: int) -> list[np.ndarray | ImageError]:
-    return [_decode(photo, size) for photo in photos]
+def _decode_all(photos: Sequence[Photo], pixels: _ToPixels) -> list[np.ndarray | ImageError]:
+    return [_decode(photo, pixels) for photo in photos]
 
 
-def _decode(photo: Photo, size: int) -> np.ndarray | ImageError:
+def _decode(photo: Photo, pixels: _ToPixels) -> np.ndarray | ImageError:
     if isinstance(photo, ImageError):
         return photo
     try:
-        return images.load(photo, size) if isinstance(photo, bytes) else images.resize(photo, size)
+        return pixels(photo)
     except ImageError as error:
         return error
 

@@ -39,6 +39,13 @@ class Recipe(_Config):
     name: str
     model: str = Field(default="article", description="a network of `models`, or package.module:function")
     image_size: int = Field(default=150, ge=32, le=1024, description="height and width in pixels, as served")
+    detail: int | None = Field(
+        default=None,
+        ge=16,
+        le=1024,
+        description="photos to be judged are first reduced to this many pixels a side: "
+        "no sharper than the crops that training enlarges, however large they are",
+    )
     train_sizes: tuple[tuple[float, int], ...] = Field(
         default=(), description="pairs of (until, pixels): smaller photos until that share of the epochs is over"
     )
@@ -76,6 +83,8 @@ class Recipe(_Config):
             raise ValueError(f"train_sizes: shares must rise from above 0 to 1, not {shares}")
         if any(not 32 <= size <= 1024 for _, size in self.train_sizes):
             raise ValueError("train_sizes: 32 to 1024 pixels")
+        if self.detail and self.detail > self.image_size:
+            raise ValueError(f"detail ({self.detail}) must be at most image_size ({self.image_size})")
         if self.frozen_epochs >= self.epochs:
             raise ValueError(f"frozen_epochs ({self.frozen_epochs}) must be fewer than epochs ({self.epochs})")
         return self
@@ -86,5 +95,10 @@ class Recipe(_Config):
 
     @property
     def decode_size(self) -> int:
-        """Height and width at which photos are decoded: the largest that training or validation needs."""
+        """Height and width at which training's photos are decoded: the largest that any epoch needs."""
         return max([self.image_size, *(size for _, size in self.train_sizes)])
+
+    @property
+    def judged_size(self) -> int:
+        """Height and width at which validation's photos are decoded: like those that are served, as sharp as these."""
+        return self.detail or self.decode_size

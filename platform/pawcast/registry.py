@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pawcast import names
+from pawcast import images, names
 from pawcast.devices import Precision
 from pawcast.errors import ConflictError, IntegrityError, NotFoundError, UsageError, near
 from pawcast.recipe import Recipe
@@ -39,15 +40,28 @@ class File(_Record):
 
 
 class Preprocessing(_Record):
-    """What to do to a photo before the network sees it: `images.load` at this size, then times `scale`.
+    """What to do to a photo before the network sees it: `pixels`, then times `scale`.
 
     With `mirror` the network sees the photo and its mirror image, and the probability is the mean of both.
     """
 
     image_size: int
+    detail: int | None = None
     resize: Literal["area or bilinear, aspect ratio not kept"] = "area or bilinear, aspect ratio not kept"
     scale: float = 1 / 255
     mirror: bool = False
+
+    def pixels(self, photo: bytes | np.ndarray) -> np.ndarray:
+        """Return a photo as the network takes it: uint8 [image_size, image_size, 3].
+
+        Args:
+            photo: A file's bytes, or uint8 [height, width, 3].
+
+        Raises:
+            ImageError: For a file that can't be decoded.
+        """
+        whole = images.decode(photo) if isinstance(photo, bytes) else photo
+        return images.resize(images.resize(whole, self.detail) if self.detail else whole, self.image_size)
 
 
 class Agreement(_Record):

@@ -17,6 +17,8 @@ from pawcast.dataset import manifest as manifests
 from pawcast.dataset.ingest import ingest
 from pawcast.errors import ClusterError, ConflictError, DataError, NotFoundError, TrainingError, UsageError
 from pawcast.inference.engine import Engine, restore
+from pawcast.inference.judge import from_split
+from pawcast.inference.predictor import scores
 from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
 from pawcast.training import run as runs
@@ -122,6 +124,15 @@ def test_a_run_leaves_all_that_it_promises(store):
     assert version.metrics["val_acc"] == max(history["val_acc"])
     assert [p.epoch for p in seen if p.finished] == [0, 1]
     assert Engine.load(store, version.name).predict(np.zeros((3, 48, 48, 3), np.uint8)).shape == (3,)
+
+
+def test_validation_sees_photos_as_they_are_served(store):
+    trained = run(store, 1, "soft", "epochs=1", "mirror=true", "detail=24", "precision=float32")
+    engine = Engine.from_version(store, trained.version, "float32")
+    rows = list(from_split(store, manifests.load(store, "pets").splits["val"]))
+    found, labels = np.array(list(scores(engine, (row.data for row in rows)))), np.array([row.label for row in rows])
+    losses = -np.log(np.where(labels == 1, found, 1 - found))
+    assert trained.version.metrics["val_loss"] == pytest.approx(losses.mean(), rel=1e-3)
 
 
 @pytest.mark.long

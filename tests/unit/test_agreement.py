@@ -57,7 +57,7 @@ def test_both_precisions_are_measured(store, split, mirror):
 
 def test_fewer_photos_are_spread_over_the_split(store, split):
     assert agreement.measure(store, split, RECIPE, weights(1), FED, photos=11)["float32"].photos == 11
-    (batch,) = agreement._batches(store, split, 32, 10)
+    (batch,) = agreement._batches(store, split, FED, 10)
     assert (batch.max(axis=(1, 2, 3)) < 128).sum() == 5
 
 
@@ -80,7 +80,7 @@ def test_a_network_that_answers_no_number_is_refused(store, split):
 
 def test_a_network_that_bfloat16_is_too_coarse_for_is_served_in_float32(store, split):
     # Small differences between the bright photos decide, and those are what bfloat16 rounds away.
-    (batch,) = agreement._batches(store, split, 32, 60)
+    (batch,) = agreement._batches(store, split, FED, 60)
     score = np.median(restore(RECIPE, weights(1))(batch[-20:] / np.float32(255)))
     middle = np.log(score / (1 - score))
     coarse = changed(lambda values: [*values[:-2], values[-2] * 300, values[-1] - middle * 300])

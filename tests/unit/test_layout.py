@@ -34,7 +34,7 @@ LAYERS = {
     "models": {"errors", "plugins", "recipe"},
     "pretrained": {"errors", "models", "store"},
     "client": {"errors", "images", "sources"},
-    "registry": {"devices", "errors", "names", "recipe", "store"},
+    "registry": {"devices", "errors", "images", "names", "recipe", "store"},
     "dataset": {"cluster", "errors", "files", "images", "names", "sources", "store"},
     "reports": {"augment", "devices", "recipe"},
     "training": {

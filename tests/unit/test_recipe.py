@@ -34,6 +34,7 @@ def test_overrides_reach_nested_keys_and_read_numbers_as_people_write_them():
         ("epochs=0", "greater than or equal to 1"),
         ("augment.zoom=1.5", "less than 1"),
         ("optimizer=adam", "rmsprop"),
+        ("detail=151", "at most image_size"),
     ],
 )
 def test_a_wrong_override_is_refused_with_a_hint(override, hint):

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
-from pawcast import registry
+from pawcast import images, registry
 from pawcast.errors import IntegrityError, NotFoundError, UsageError
 from pawcast.recipes import resolve
 from pawcast.registry import Preprocessing, Version
 from pawcast.store import Store, open_store
+from tests.conftest import encode
 
 
 @pytest.fixture
@@ -55,6 +57,21 @@ def test_registrations_at_once_get_numbers_of_their_own(store):
     keys = list(store.list("models/catdog/versions/"))
     assert len(keys) == 6
     assert {registry.resolve(store, f"catdog@{n}").version for n in range(1, 7)} == set(range(1, 7))
+
+
+def test_a_photo_is_no_sharper_than_its_detail_however_large_it_is(picture):
+    large = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    small = images.resize(large, 100)
+
+    def apart(preprocessing: Preprocessing) -> float:
+        assert preprocessing.pixels(large).shape == (64, 64, 3)
+        return float(np.abs(preprocessing.pixels(large).astype(int) - preprocessing.pixels(small)).mean())
+
+    soft, sharp = Preprocessing(image_size=64, detail=25), Preprocessing(image_size=64)
+    assert apart(soft) < 0.5 < apart(sharp)
+    np.testing.assert_array_equal(soft.pixels(large), images.resize(images.resize(large, 25), 64))
+    np.testing.assert_array_equal(sharp.pixels(large), images.resize(large, 64))
+    np.testing.assert_array_equal(soft.pixels(encode(picture)), soft.pixels(picture))
 
 
 def test_changed_weights_are_refused(store, tmp_path):

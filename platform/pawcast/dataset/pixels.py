@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -66,13 +66,13 @@ def decode(store: Store, split: Split, size: int, progress: Callable[[int], None
     )
 
 
-def room_for(photos: int, size: int) -> tuple[float, float]:
-    """Return what the decoded photos need and what Ray's object store has for them, in GiB.
+def room_for(splits: Iterable[tuple[int, int]]) -> tuple[float, float]:
+    """Return what decoded splits need, each (photos, height and width), and what Ray's object store has, in GiB.
 
     Every worker maps all photos, so every node must hold them all: the smallest node counts.
     """
     stores = [node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"]]
-    return photos * size * size * 3 / 2**30, min(stores) * _USABLE / 2**30
+    return sum(photos * size * size * 3 for photos, size in splits) / 2**30, min(stores) * _USABLE / 2**30
 
 
 def decode_table(table: pa.Table, size: int, block: np.ndarray) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pawcast import images
 from pawcast.dataset.manifest import Split
 from pawcast.devices import Precision, compute_dtype, configure_tensorflow, usable_cpus
 from pawcast.errors import TrainingError
@@ -67,7 +66,7 @@ def measure(
     every: dict[Precision, int] = {"float32": 1, "bfloat16": math.ceil(wanted / _EMULATED) if emulated else 1}
     forwards = {precision: Forward(network, preprocessing, precision, emulated) for precision in every}
     pairs: dict[Precision, list[np.ndarray]] = {precision: [] for precision in every}
-    for number, batch in enumerate(_batches(store, split, preprocessing.image_size, wanted)):
+    for number, batch in enumerate(_batches(store, split, preprocessing, wanted)):
         expected = _by_keras(network, batch, preprocessing)
         for precision, forward in forwards.items():
             if number % every[precision] == 0:
@@ -100,12 +99,12 @@ def compare(expected: np.ndarray, found: np.ndarray) -> Agreement:
     )
 
 
-def _batches(store: Store, split: Split, size: int, wanted: int) -> Iterator[np.ndarray]:
-    """Yield as many photos as wanted, evenly spread over the split: uint8 [n, size, size, 3] at a time."""
+def _batches(store: Store, split: Split, preprocessing: Preprocessing, wanted: int) -> Iterator[np.ndarray]:
+    """Yield as many photos as wanted, evenly spread over the split: uint8 [n, S, S, 3] at a time."""
     # Shards may be in the order of classes or of sources, so the first photos alone wouldn't do.
     chosen = (photo for i, photo in enumerate(from_split(store, split)) if i * wanted % split.photos < wanted)
     while batch := list(islice(chosen, MAX_BATCH)):
-        yield np.stack([images.load(photo.data, size) for photo in batch if isinstance(photo.data, bytes)])
+        yield np.stack([preprocessing.pixels(photo.data) for photo in batch if isinstance(photo.data, bytes)])
 
 
 def _by_keras(network: keras.Model, pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pawcast import images
 from pawcast.errors import ImageError
 from pawcast.inference.engine import LANES, MAX_BATCH, Engine
 
@@ -47,7 +46,7 @@ def scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iterator[flo
         if isinstance(data, ImageError):
             return data
         try:
-            return images.load(data, engine.size)
+            return engine.version.preprocessing.pixels(data)
         except ImageError as error:
             return error
 

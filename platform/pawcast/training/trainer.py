@@ -156,7 +156,7 @@ def _carry_on(
     watch: Watch,
 ) -> Trained:
     """Decode, train from wherever the run is, and register."""
-    size = record.recipe.decode_size
+    sizes = record.recipe.decode_size, record.recipe.judged_size
     train_split, val_split = manifest.splits["train"], manifest.splits["val"]
     photos = train_split.photos + val_split.photos
     decoded = 0
@@ -168,10 +168,10 @@ def _carry_on(
 
     train_pixels: Pixels | Split = train_split
     val_pixels: Pixels | Split = val_split
-    needed, room = pixels.room_for(photos, size)
+    needed, room = pixels.room_for(zip((train_split.photos, val_split.photos), sizes, strict=True))
     if needed <= room:
-        train_pixels = pixels.decode(store, train_split, size, count)
-        val_pixels = pixels.decode(store, val_split, size, count)
+        train_pixels = pixels.decode(store, train_split, sizes[0], count)
+        val_pixels = pixels.decode(store, val_split, sizes[1], count)
     else:
         watch.note(_TOO_LARGE.format(needed=needed, room=room))
     attempt = runs.take(store, record.run)
@@ -227,7 +227,7 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Watch) -> 
     title = f"{run}: {recipe.name} on {manifest.dataset}, {state.epochs_done} epochs"
     store.put(f"runs/{run}/{WEIGHTS}", weights)
     store.put(f"runs/{run}/curves.png", draw_curves(history, title))
-    preprocessing = Preprocessing(image_size=recipe.image_size, mirror=recipe.mirror)
+    preprocessing = Preprocessing(image_size=recipe.image_size, detail=recipe.detail, mirror=recipe.mirror)
     watch.comparing()
     with cluster.unwrapped():
         agreement = ray.get(_agreement.remote(store.uri, manifest.splits["val"], recipe, weights, preprocessing))

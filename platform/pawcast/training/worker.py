@@ -131,8 +131,9 @@ class _Run:
                 pretrained.load(self.model, recipe.pretrained, job.pretrained)
         self.state = ray.train.collective.broadcast_from_rank_zero(self.state)
         collective.from_rank_zero([*self.model.weights, *self.optimizer.variables])
-        self.train = Feed(*_opened(job, "train", job.train, self.tell), recipe, rank, world, ahead)
-        self.val = Feed(*_opened(job, "val", job.val, self.tell), recipe, rank, world, ahead)
+        train = _opened(job, "train", job.train, recipe.decode_size, self.tell)
+        val = _opened(job, "val", job.val, recipe.judged_size, self.tell)
+        self.train, self.val = Feed(*train, recipe, rank, world, ahead), Feed(*val, recipe, rank, world, ahead)
         self.steps = Steps(recipe, self.model, self.optimizer, collective)
         self.tell.about(self.train, self.model, self.state.epochs_done)
 
@@ -270,13 +271,15 @@ def best_epoch(recipe: Recipe, val_acc: list[float]) -> int:
     return max((i for i in range(len(val_acc)) if recipe.size_at(i) == latest), key=lambda i: (val_acc[i], -i))
 
 
-def _opened(job: Job, name: str, split: Pixels | Split, tell: Teller) -> tuple[Sequence[np.ndarray], np.ndarray]:
+def _opened(
+    job: Job, name: str, split: Pixels | Split, size: int, tell: Teller
+) -> tuple[Sequence[np.ndarray], np.ndarray]:
     """A split's blocks of pixels and its labels, shared with the other workers of this node."""
     if isinstance(split, Pixels):
         return ray.get(split.blocks), split.labels
     node = ray.get_runtime_context().get_node_id()[:12]
     pixels, labels = scratch.share(
-        open_store(job.store_uri), split, job.recipe.decode_size,
+        open_store(job.store_uri), split, size,
         Path(tempfile.gettempdir()) / f"pawcast-{job.run}-{name}-{node}",
         leader=ray.train.get_context().get_local_rank() == 0, barrier=ray.train.collective.barrier,
         threads=usable_cpus(), progress=tell.decoded,
