@@ -7,10 +7,11 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlparse
@@ -152,15 +153,20 @@ def flood(
             thread.join()
 
 
-@contextmanager
-def memory(pids: Iterable[int], every: float = 0.2) -> Iterator[list[int]]:
+def memory(pids: Iterable[int]) -> AbstractContextManager[list[int]]:
     """Note how many bytes some processes hold together, again and again while the block runs."""
+    return sampled(lambda: sum(map(resident, pids)))
+
+
+@contextmanager
+def sampled(measure: Callable[[], int], every: float = 0.2) -> Iterator[list[int]]:
+    """Note what is measured, again and again while the block runs."""
     noted: list[int] = []
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(every):
-            noted.append(sum(map(resident, pids)))
+            noted.append(measure())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -169,6 +175,12 @@ def memory(pids: Iterable[int], every: float = 0.2) -> Iterator[list[int]]:
     finally:
         over.set()
         thread.join()
+
+
+def gpu_mib() -> int:
+    """MiB in use on this machine's first GPU, whoever uses them."""
+    question = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return int(subprocess.run(question, check=True, capture_output=True, text=True).stdout)
 
 
 def resident(pid: int) -> int:

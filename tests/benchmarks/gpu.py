@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from pawcast.dataset import manifest as manifests
 from pawcast.serving import deploy, free_ports, private_ray
 from pawcast.store import open_store
 from tests.benchmarks.record import hardware
+from tests.load import gpu_mib, sampled
 from tests.services import ROOT, plain_environment, result_of, started_job
 
 RESULT = Path(__file__).parent / "results" / "benchmarks" / "gpu.json"
@@ -40,29 +40,18 @@ class Memory:
     """What is in use on the GPU, in MiB, watched while a block runs and until it is free again after it."""
 
     def __init__(self) -> None:
-        self.idle = used_mib()
+        self.idle = gpu_mib()
 
     @contextmanager
     def watched(self) -> Iterator[dict[str, float]]:
         """Yield a record to be filled: the peak, what is left afterwards, and after how many seconds that was so."""
-        found: dict[str, float] = {"peak_mib": 0}
-        ended = threading.Event()
-
-        def watch() -> None:
-            while not ended.wait(SAMPLE_SECONDS):
-                found["peak_mib"] = max(found["peak_mib"], used_mib())
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
+        found: dict[str, float] = {}
+        with sampled(gpu_mib, SAMPLE_SECONDS) as noted:
             yield found
-        finally:
-            ended.set()
-            thread.join()
         since = time.monotonic()
-        while used_mib() > self.idle + SPARE_MIB and time.monotonic() < since + FREE_SECONDS:
+        while gpu_mib() > self.idle + SPARE_MIB and time.monotonic() < since + FREE_SECONDS:
             time.sleep(SAMPLE_SECONDS)
-        found.update(after_mib=used_mib(), free_after_seconds=time.monotonic() - since)
+        found.update(peak_mib=max(noted), after_mib=gpu_mib(), free_after_seconds=time.monotonic() - since)
 
 
 def main() -> None:
@@ -145,12 +134,6 @@ def serve(memory: Memory, store: str, dataset: str) -> dict[str, Any]:
             )  # fmt: skip
     said = result_of(done.stdout)
     return {**found, "engine": engine, **{key: said[key] for key in ("photos", "seconds", "photos_per_second")}}
-
-
-def used_mib() -> int:
-    """Memory in use on the first GPU."""
-    question = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    return int(subprocess.run(question, check=True, capture_output=True, text=True).stdout)
 
 
 if __name__ == "__main__":

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import job, result_of, started_job, wait_for
 
+from tests.load import gpu_mib
 from tests.services import plain_environment
 
 RELEASE_SECONDS = 30
 # TensorFlow's context alone takes more than the first; the driver's own bookkeeping less than the second.
 HELD_MIB, SPARE_MIB = 200, 50
 TRAIN = ("--dataset", "pets", "--recipe", "smoke", "--workers", "1", "--gpus-per-worker", "1")
-
-
-def used_mib() -> int:
-    """Memory in use on all GPUs of this machine."""
-    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    return sum(map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()))
 
 
 pytestmark = pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="needs an NVIDIA GPU")
@@ -42,20 +36,20 @@ def environment(tmp_path_factory, photos):
 @pytest.fixture
 def idle() -> int:
     """What is in use before training, in MiB."""
-    return used_mib()
+    return gpu_mib()
 
 
 def held(idle: int) -> bool:
-    return used_mib() > idle + HELD_MIB
+    return gpu_mib() > idle + HELD_MIB
 
 
 def free_again(idle: int) -> None:
-    wait_for(lambda: used_mib() < idle + SPARE_MIB, RELEASE_SECONDS, lambda: f"{used_mib()} MiB, before {idle}")
+    wait_for(lambda: gpu_mib() < idle + SPARE_MIB, RELEASE_SECONDS, lambda: f"{gpu_mib()} MiB, before {idle}")
 
 
 def test_after_the_end(environment, idle):
     with started_job("train.py", *TRAIN, "--set", "epochs=3", "--json", environment=environment) as process:
-        wait_for(lambda: held(idle), 120, lambda: f"{used_mib()} MiB in use")
+        wait_for(lambda: held(idle), 120, lambda: f"{gpu_mib()} MiB in use")
         output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert result_of(output)["epochs"] == 3
