@@ -12,7 +12,7 @@ from PIL import Image
 from ray.train import RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from pawcast import recipes, registry
+from pawcast import images, recipes, registry
 from pawcast.dataset import manifest as manifests
 from pawcast.dataset.ingest import ingest
 from pawcast.errors import ClusterError, ConflictError, DataError, NotFoundError, TrainingError, UsageError
@@ -130,9 +130,16 @@ def test_validation_sees_photos_as_they_are_served(store):
     trained = run(store, 1, "soft", "epochs=1", "mirror=true", "detail=24", "precision=float32")
     engine = Engine.from_version(store, trained.version, "float32")
     rows = list(from_split(store, manifests.load(store, "pets").splits["val"]))
-    found, labels = np.array(list(scores(engine, (row.data for row in rows)))), np.array([row.label for row in rows])
-    losses = -np.log(np.where(labels == 1, found, 1 - found))
-    assert trained.version.metrics["val_loss"] == pytest.approx(losses.mean(), rel=1e-3)
+    labels = np.array([row.label for row in rows])
+
+    def loss(found: np.ndarray) -> float:
+        return float(-np.log(np.where(labels == 1, found, 1 - found)).mean())
+
+    served = loss(np.array(list(scores(engine, (row.data for row in rows)))))
+    assert trained.version.metrics["val_loss"] == pytest.approx(served, rel=1e-3)
+    # Photos as sharp as they come would have told another loss.
+    sharp = loss(engine.predict(np.stack([images.load(row.data, 48) for row in rows])))
+    assert served != pytest.approx(sharp, rel=2e-3)
 
 
 @pytest.mark.long

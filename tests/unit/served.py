@@ -46,7 +46,8 @@ def publish(
     version = registry.register(
         store, model, {WEIGHTS: content}, run="r", created="2026-01-01T00:00:00Z",
         code="0", recipe=recipe, dataset="pets", dataset_sha256="0" * 64, classes=["cat", "dog"],
-        preprocessing=Preprocessing(image_size=recipe.image_size), metrics={"val_acc": 0.5}, architecture="",
+        preprocessing=Preprocessing(image_size=recipe.image_size, detail=recipe.detail), metrics={"val_acc": 0.5},
+        architecture="",
     )  # fmt: skip
     registry.point(store, model, "production", version.version)
     return version

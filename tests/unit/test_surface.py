@@ -12,9 +12,11 @@ import httpx
 import numpy as np
 import pytest
 
+from pawcast import images
 from pawcast.errors import NotFoundError
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import scores
+from pawcast.recipes import resolve
 from pawcast.store import Store, open_store
 from pawcast_serve.api import create_api
 from pawcast_serve.limits import Limits
@@ -66,6 +68,16 @@ def test_a_photo_is_answered_as_in_process_with_version_and_timings(store, photo
     timings = answer["timings"]
     assert set(timings) == {"receive", "decode", "wait", "inference", "total"}
     assert timings["total"] + 0.1 >= sum(timings.values()) - timings["total"] > 0
+
+
+def test_a_photo_is_reduced_to_the_detail_that_its_version_asks_for(tmp_path, picture):
+    store = open_store(str(tmp_path))
+    publish(store, recipe=resolve("smoke", ["image_size=32", "detail=16"]))
+    response = post(store, content=encode(picture), headers={"content-type": "image/png"})
+    (found,) = response.json()["predictions"]
+    engine = Engine.load(store, MODEL)
+    soft, sharp = images.resize(images.resize(picture, 16), 32), images.resize(picture, 32)
+    assert found["scores"]["dog"] == engine.predict(soft[None])[0] != engine.predict(sharp[None])[0]
 
 
 def test_a_bad_photo_never_fails_its_neighbours(store, photo, picture):
