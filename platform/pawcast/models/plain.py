@@ -10,7 +10,7 @@ from pawcast.recipe import Recipe
 
 # He et al., 2015 (https://arxiv.org/abs/1502.01852). With Keras's default, Glorot, these unnormalised stacks
 # stay at a loss of 0.693 for their first hundred steps.
-_RELU = {"activation": "relu", "kernel_initializer": "he_uniform"}
+_HE = {"kernel_initializer": "he_uniform"}
 
 
 def article(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
@@ -28,8 +28,9 @@ def small(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
 
 def _stack(x: keras.KerasTensor, filters: tuple[int, ...], units: int, dropout: float) -> keras.KerasTensor:
     for channels in filters:
-        x = layers.Conv2D(channels, 3, **_RELU)(x)
-        x = layers.MaxPooling2D(2)(x)
+        x = layers.MaxPooling2D(2)(layers.Conv2D(channels, 3, **_HE)(x))
+        # Behind the pooling: the same values and gradients to the last bit, for a fourth of the passes over memory.
+        x = layers.ReLU()(x)
     x = layers.Flatten()(x)
     x = Dropout(dropout)(x)
-    return layers.Dense(units, **_RELU)(x)
+    return layers.Dense(units, activation="relu", **_HE)(x)
