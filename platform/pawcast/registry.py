@@ -123,7 +123,7 @@ def register(store: Store, model: str, files: dict[str, bytes], **facts: Any) ->
     records = {}
     for name, data in files.items():
         digest = hashlib.sha256(data).hexdigest()
-        store.put_new(_file_key(model, digest), data)
+        store.put_new(_file_key(model, digest), data, digest)
         records[name] = File(sha256=digest, bytes=len(data))
     for _ in range(_ATTEMPTS):
         number = max(_numbers(store, model), default=0) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -122,6 +123,13 @@ def test_an_upload_that_arrives_changed_is_sent_again(store, proxy):
     store.put("k", VALUE)
     assert store.get("k") == VALUE
     assert rule.hits == 2
+
+
+def test_a_digest_that_the_caller_has_is_what_the_server_checks(store, uri):
+    assert store.put_new("right", VALUE, hashlib.sha256(VALUE).hexdigest())
+    wrong = hashlib.sha256(b"another value").hexdigest()
+    assert "BadDigest" in str(failure(lambda: S3Store(uri, SHORT).put_new("wrong", VALUE, wrong)))
+    assert not store.exists("wrong")
 
 
 @pytest.mark.parametrize(

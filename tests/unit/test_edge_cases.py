@@ -92,8 +92,8 @@ def test_latest_never_goes_back(tmp_path):
     class Slow(FolderStore):
         """Another run registers between this one's version and its move of `latest`."""
 
-        def put_new(self, key: str, data: bytes) -> bool:
-            done = super().put_new(key, data)
+        def put_new(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+            done = super().put_new(key, data, sha256)
             if done and key.endswith("versions/2.json"):
                 register(FolderStore(self.uri), "theirs")
             return done

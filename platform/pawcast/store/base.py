@@ -34,8 +34,15 @@ class Store(Protocol):
         """Write the value, replacing any other."""
         ...
 
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Write the value unless the key has one. Return whether this call wrote it."""
+    def put_new(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+        """Write the value unless the key has one. Return whether this call wrote it.
+
+        Args:
+            key: Its key.
+            data: The value.
+            sha256: The value's, in hexadecimal digits, if the caller has it; a store that checks what it receives
+                then need not compute it again.
+        """
         ...
 
     def swap(self, key: str, data: bytes, token: str) -> bool:

@@ -42,7 +42,7 @@ class FolderStore:
         with self._translated(key), self._written(key, data) as temporary:
             os.replace(temporary, self._path(key))
 
-    def put_new(self, key: str, data: bytes) -> bool:
+    def put_new(self, key: str, data: bytes, sha256: str | None = None) -> bool:
         with self._translated(key):
             if self._path(key).exists():
                 return False

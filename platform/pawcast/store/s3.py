@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import random
 import time
@@ -75,8 +77,8 @@ class S3Store:
     def put(self, key: str, data: bytes) -> None:
         self._ask(key, lambda: self._send(key, data))
 
-    def put_new(self, key: str, data: bytes) -> bool:
-        return self._conditional_put(key, data, IfNoneMatch="*")
+    def put_new(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+        return self._conditional_put(key, data, sha256, IfNoneMatch="*")
 
     def swap(self, key: str, data: bytes, token: str) -> bool:
         return self._conditional_put(key, data, IfMatch=token)
@@ -128,7 +130,8 @@ class S3Store:
                     retries={"mode": "standard", "total_max_attempts": self.limits.attempts},
                     connect_timeout=self.limits.connect,
                     read_timeout=self.limits.read,
-                    s3={"addressing_style": "path" if endpoint_url() else "auto"},
+                    # What is signed of an upload is its checksum (`_send`); the body would be hashed once more.
+                    s3={"addressing_style": "path" if endpoint_url() else "auto", "payload_signing_enabled": False},
                 ),
             )
         except ValueError:
@@ -144,10 +147,15 @@ class S3Store:
         # boto3 retries requests, but not a body that breaks off; `_ask` does.
         return answer["Body"].read(), answer["ETag"]
 
-    def _send(self, key: str, data: bytes, **condition: str) -> None:
-        self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **condition)
+    def _send(self, key: str, data: bytes, sha256: str | None = None, **condition: str) -> None:
+        """Upload with a sha256 that the server checks the body against, and keeps for those who read it."""
+        digest = bytes.fromhex(sha256) if sha256 else hashlib.sha256(data).digest()
+        checksum = base64.b64encode(digest).decode()
+        self._client.put_object(
+            Bucket=self.bucket, Key=self._key(key), Body=data, ChecksumSHA256=checksum, **condition
+        )
 
-    def _conditional_put(self, key: str, data: bytes, **condition: str) -> bool:
+    def _conditional_put(self, key: str, data: bytes, sha256: str | None = None, **condition: str) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
 
         unanswered = False
@@ -155,7 +163,7 @@ class S3Store:
         def request() -> bool:
             nonlocal unanswered
             try:
-                self._send(key, data, **condition)
+                self._send(key, data, sha256, **condition)
             except BotoCoreError:
                 unanswered = True
                 raise
