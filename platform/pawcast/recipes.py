@@ -56,7 +56,7 @@ def fast() -> Recipe:
     0.9744 at 176, 0.9711 at 192. Reduced before: to 128 px, then 144, 160, 176: 0.9740, 0.9735, 0.9767; to 144 px,
     then 160, 176: 0.9745, 0.9762; to 112 px, then 176: 0.9731. Two such views together reach 0.9771, at twice the
     cost. The first evaluation, without `detail`, had 0.961 on the 1,000. In bfloat16 probabilities differ by up to
-    0.0103, above the limit of 0.01, so it is served in float32.
+    0.0103, above the limit of 0.01, so it was served in float32; there was no second pass yet.
 
     The run before, on slower cores in 46.8 minutes (77 CPU minutes), was judged at 160 px, and without `detail`:
     0.9736, and 0.965 on the 1,000. At 128 px without mirror images it ended at 0.9691, this one at 0.9665.
@@ -117,7 +117,7 @@ def best() -> Recipe:
     With mirror images the same weights stand at 0.9811 on validation at 176 px and 0.9805 at 192; photos that are
     first reduced to 144 px at 0.9840 at 176, 0.9813 at 192, 0.9824 at 208; to 128 px at 0.9831 at 176. Two or three
     such views together add nothing. In bfloat16 probabilities differ by up to 0.012, above the limit of 0.01, so it
-    is served in float32.
+    was served in float32; there was no second pass yet.
 
     A run was lost and found on the way: its worker stood still for ten minutes, was taken for dead, and another one
     went on from the twelfth epoch. Not tried: probabilities as labels of all photos, a second generation, more width,
@@ -164,7 +164,7 @@ def transfer() -> Recipe:
 
     The head alone stood at 0.9765 on validation at 192 px without mirror images, then 0.9784, 0.9882, 0.9889, 0.9896;
     at 224 px with mirror images it is 0.9913. Of the ten held-out photos that it gets wrong two show a word and a logo.
-    In bfloat16 its probabilities differ by up to 0.047, so it is served in float32.
+    In bfloat16 its probabilities differ by up to 0.047, so it was served in float32; there was no second pass yet.
 
     An earlier form had Lite0, all of whose layers moved, at twice the rate: 0.9880 on 5,500 validation photos (one
     seed), 35.5 minutes, 60 CPU minutes, on 2 cores of an AMD EPYC with AVX512-BF16, no GPU. Its head alone stood at

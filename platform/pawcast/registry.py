@@ -26,6 +26,8 @@ WEIGHTS = "model.weights.h5"
 
 _ATTEMPTS = 20
 _MIN_SAME_LABELS, _MAX_DIFFERENCE = 0.999, 0.01
+# More would make bfloat16 no faster than float32 alone.
+_MAX_AGAIN = 0.25
 
 
 class _Record(BaseModel):
@@ -70,14 +72,20 @@ class Agreement(_Record):
     photos: int = Field(description="how many were compared")
     same_labels: float = Field(description="share of them with the same label, in [0, 1]")
     largest_difference: float = Field(description="of the two probabilities of class 1, over all photos")
+    unsure_within: float = Field(
+        default=0.0, description="of bfloat16: scores nearer than this to one half are computed again in float32"
+    )
+    again: float = Field(default=0.0, description="share of the photos that were, in [0, 1]")
 
     @property
     def holds(self) -> bool:
-        """Whether it is good enough to be served."""
-        return self.same_labels >= _MIN_SAME_LABELS and self.largest_difference <= _MAX_DIFFERENCE
+        """Whether it is good enough to be served, and still worth it."""
+        close = self.same_labels >= _MIN_SAME_LABELS and self.largest_difference <= _MAX_DIFFERENCE
+        return close and self.again <= _MAX_AGAIN
 
     def __str__(self) -> str:
-        return f"{self.same_labels:.2%} of {self.photos:,} labels equal, within {self.largest_difference:.2g}"
+        again = f", {self.again:.1%} of them computed again" if self.again else ""
+        return f"{self.same_labels:.2%} of {self.photos:,} labels equal, within {self.largest_difference:.2g}{again}"
 
 
 class Version(_Record):

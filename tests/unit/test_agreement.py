@@ -78,15 +78,19 @@ def test_a_network_that_answers_no_number_is_refused(store, split):
         agreement.measure(store, split, RECIPE, spoilt, FED)
 
 
-def test_a_network_that_bfloat16_is_too_coarse_for_is_served_in_float32(store, split):
-    # Small differences between the bright photos decide, and those are what bfloat16 rounds away.
+@pytest.mark.parametrize(("steepness", "holds"), [(20, False), (100, True)])
+def test_what_bfloat16_is_too_coarse_for_is_served_in_float32(store, split, steepness, holds):
+    """Small differences between the bright photos decide, and those are what bfloat16 rounds away."""
     (batch,) = agreement._batches(store, split, FED, 60)
     score = np.median(restore(RECIPE, weights(1))(batch[-20:] / np.float32(255)))
     middle = np.log(score / (1 - score))
-    coarse = changed(lambda values: [*values[:-2], values[-2] * 300, values[-1] - middle * 300])
+    coarse = changed(lambda values: [*values[:-2], values[-2] * steepness, values[-1] - middle * steepness])
     found = agreement.measure(store, split, RECIPE, coarse, FED)
     assert found["float32"].holds
-    assert not found["bfloat16"].holds
+    assert found["bfloat16"].unsure_within > 0.4
+    # The steeper, the fewer are left between the classes: too many to compute again, or few enough.
+    assert (found["bfloat16"].again <= 0.25) is holds
+    assert found["bfloat16"].holds is holds
 
 
 def test_what_differs_in_float32_is_refused_and_nothing_is_registered(store, split, monkeypatch):
@@ -103,6 +107,21 @@ def test_what_differs_in_float32_is_refused_and_nothing_is_registered(store, spl
 )
 def test_the_gate(same, difference, holds):
     assert Agreement(photos=1_000, same_labels=same, largest_difference=difference).holds is holds
+
+
+@pytest.mark.parametrize(("again", "holds"), [(0.25, True), (0.26, False)])
+def test_what_must_mostly_be_computed_again_is_not_served(again, holds):
+    assert Agreement(photos=1_000, same_labels=1.0, largest_difference=0.0, again=again).holds is holds
+
+
+def test_what_bfloat16_is_unsure_of_is_compared_as_it_will_be_served():
+    exact = np.array([0.1, 0.52, 0.53, 0.9], np.float32)
+    coarse = np.array([0.104, 0.49, 0.55, 0.903], np.float32)
+    found = agreement.compare_cascade(exact, exact, coarse)
+    assert (found.same_labels, found.again, found.holds) == (1.0, 0.5, False)
+    assert found.unsure_within == pytest.approx(0.06)
+    assert found.largest_difference == pytest.approx(0.004, abs=1e-6)
+    assert str(found).endswith("50.0% of them computed again")
 
 
 def test_probabilities_are_compared_photo_by_photo():

@@ -1,7 +1,7 @@
 """Whether a network answers the same where it is served as in Keras: measured before a version is registered.
 
-Served are whole batches in a compiled graph, in bfloat16 where that is faster. What that is held against is plain
-Keras: float32, eagerly, on the CPU, from pixels that NumPy scaled and mirrored.
+Served are whole batches in a compiled graph, in bfloat16 where that is faster, with float32 for what that is unsure of.
+What that is held against is plain Keras: float32, eagerly, on the CPU, from pixels that NumPy scaled and mirrored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from pawcast.dataset.manifest import Split
 from pawcast.devices import Precision, compute_dtype, configure_tensorflow, usable_cpus
 from pawcast.errors import TrainingError
+from pawcast.inference import cascade
 from pawcast.inference.engine import MAX_BATCH, restore
 from pawcast.inference.forward import Forward
 from pawcast.inference.judge import from_split
@@ -53,7 +54,8 @@ def measure(
         photos: Most photos to compare, spread over the split.
 
     Returns:
-        For each precision, how far they agree; float32 holds. Where bfloat16 doesn't, it won't be served.
+        For each precision, how far they agree; float32 holds. Where bfloat16 doesn't, it won't be served. Its
+        agreement is that of `inference.cascade`, and says how near to one half scores are computed again.
 
     Raises:
         TrainingError: If they don't agree in float32, or a score is no number.
@@ -63,22 +65,39 @@ def measure(
     network = restore(recipe, weights)
     wanted = min(photos, split.photos)
     emulated = compute_dtype() != "bfloat16"
-    every: dict[Precision, int] = {"float32": 1, "bfloat16": math.ceil(wanted / _EMULATED) if emulated else 1}
-    forwards = {precision: Forward(network, preprocessing, precision, emulated) for precision in every}
-    pairs: dict[Precision, list[np.ndarray]] = {precision: [] for precision in every}
+    every = math.ceil(wanted / _EMULATED) if emulated else 1
+    exact_forward = Forward(network, preprocessing, "float32")
+    coarse_forward = Forward(network, preprocessing, "bfloat16", emulated)
+    pairs, triples = [], []
     for number, batch in enumerate(_batches(store, split, preprocessing, wanted)):
-        expected = _by_keras(network, batch, preprocessing)
-        for precision, forward in forwards.items():
-            if number % every[precision] == 0:
-                pairs[precision].append(np.stack([expected, forward(batch)]))
-    agreements = {precision: compare(*np.concatenate(found, 1)) for precision, found in pairs.items()}
-    if not agreements["float32"].holds:
+        expected, exact = _by_keras(network, batch, preprocessing), exact_forward(batch)
+        pairs.append(np.stack([expected, exact]))
+        if number % every == 0:
+            triples.append(np.stack([expected, exact, coarse_forward(batch)]))
+    float32 = compare(*np.concatenate(pairs, 1))
+    if not float32.holds:
         raise TrainingError(
             "The network answers differently where it is served, so it was not registered",
-            received=agreements["float32"],
+            received=float32,
             expected="99.9% equal, within 0.01",
         )
-    return agreements
+    return {"float32": float32, "bfloat16": compare_cascade(*np.concatenate(triples, 1))}
+
+
+def compare_cascade(expected: np.ndarray, exact: np.ndarray, coarse: np.ndarray) -> Agreement:
+    """Hold bfloat16's probabilities, those that it is unsure of computed again, against those that are right.
+
+    Args:
+        expected: float32 [n], n at least 1, the right ones.
+        exact, coarse: float32 [n], those of the same photos served in float32 and in bfloat16.
+
+    Raises:
+        TrainingError: If one of them is no number.
+    """
+    within = cascade.width(coarse, exact)
+    again = cascade.unsure(coarse, within)
+    found = compare(expected, np.where(again, exact, coarse))
+    return found.model_copy(update={"unsure_within": within, "again": float(again.mean())})
 
 
 def compare(expected: np.ndarray, found: np.ndarray) -> Agreement:

@@ -8,9 +8,10 @@ import numpy as np
 
 from pawcast import registry
 from pawcast.devices import Precision, compute_dtype, configure_tensorflow, usable_cpus
+from pawcast.inference.cascade import Cascade
 from pawcast.inference.forward import Forward
 from pawcast.recipe import Recipe
-from pawcast.registry import WEIGHTS, Version
+from pawcast.registry import WEIGHTS, Agreement, Version
 from pawcast.store import Store
 
 if TYPE_CHECKING:
@@ -44,12 +45,14 @@ class Engine:
         version: What to run.
         network: Its network, from `restore`.
         precision: What to compute in: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the hardware is
-            faster in it and the version was found to agree with Keras in it.
+            faster in it and the version was found to agree with Keras in it. Photos that bfloat16 was found to be
+            unsure of are computed again in float32.
 
     Attributes:
         version: The version that it runs.
         size: Height and width in pixels that `predict` takes.
         network: The Keras model, float32 [n, S, S, 3] in [0, 1] to float32 [n, 1]; not to be changed.
+        precision: What it computes in, `float32` or `bfloat16`.
 
     Raises:
         UsageError: For another precision.
@@ -59,7 +62,11 @@ class Engine:
         self.version = version
         self.size = version.preprocessing.image_size
         self.network = network
-        self._forward = Forward(network, version.preprocessing, _chosen(version, precision))
+        self.precision = _chosen(version, precision)
+        self._forward: Forward | Cascade = Forward(network, version.preprocessing, self.precision)
+        if self._again:
+            exact = Forward(network, version.preprocessing, "float32")
+            self._forward = Cascade(self._forward, exact, self._again.unsure_within)
 
     @classmethod
     def load(cls, store: Store, name: str, precision: str = "auto") -> Engine:
@@ -85,8 +92,11 @@ class Engine:
         return cls(version, restore(version.recipe, weights), precision)
 
     @property
-    def facts(self) -> dict[str, str | int]:
-        """What it runs on, for people: framework, device, threads of a batch, precision, batches and photos at once."""
+    def facts(self) -> dict[str, str | int | float]:
+        """What it runs on, for people: framework, device, threads of a batch, precision, batches and photos at once.
+
+        `again_in_float32` is the share of validation's photos that were computed again.
+        """
         import keras
         import tensorflow as tf
 
@@ -94,7 +104,8 @@ class Engine:
             "framework": f"Keras {keras.__version__} on TensorFlow {tf.__version__}",
             "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
             "threads": tf.config.threading.get_intra_op_parallelism_threads(),
-            "precision": self._forward.precision,
+            "precision": self.precision,
+            "again_in_float32": self._again.again if self._again else 0.0,
             "lanes": LANES,
             "max_batch": MAX_BATCH,
         }
@@ -109,6 +120,12 @@ class Engine:
             float32 [n] in [0, 1].
         """
         return self._forward(pixels)
+
+    @property
+    def _again(self) -> Agreement | None:
+        """The agreement that needs some photos to be computed again, if this precision has one."""
+        agreement = (self.version.agreement or {}).get(self.precision)
+        return agreement if agreement and agreement.unsure_within else None
 
 
 def _chosen(version: Version, precision: str) -> Precision:

@@ -151,9 +151,7 @@ class S3Store:
         """Upload with a sha256 that the server checks the body against, and keeps for those who read it."""
         digest = bytes.fromhex(sha256) if sha256 else hashlib.sha256(data).digest()
         checksum = base64.b64encode(digest).decode()
-        self._client.put_object(
-            Bucket=self.bucket, Key=self._key(key), Body=data, ChecksumSHA256=checksum, **condition
-        )
+        self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, ChecksumSHA256=checksum, **condition)
 
     def _conditional_put(self, key: str, data: bytes, sha256: str | None = None, **condition: str) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError

@@ -1,0 +1,68 @@
+"""The cascade: what bfloat16 is unsure of is answered by float32, photo by photo."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pawcast import devices
+from pawcast.inference import cascade
+from pawcast.inference.engine import Engine
+from pawcast.inference.forward import Forward
+from pawcast.registry import Agreement, Preprocessing
+from tests.unit.served import version
+from tests.unit.test_forward import flat, noise
+
+FED = Preprocessing(image_size=48)
+
+
+@pytest.mark.parametrize(
+    ("exact", "coarse", "width"),
+    [
+        ([0.1, 0.6], [0.104, 0.604], 0.0),  # all near enough
+        ([0.2, 0.6], [0.2, 0.594], 0.1),  # 0.094 from one half
+        ([0.2, 0.6], [0.21, 0.6], 0.3),
+        ([0.5001], [0.4999], 0.01),  # another label
+        ([0.0], [1.0], 0.51),
+        ([0.61], [0.6], 0.11),  # what lies on the edge is computed again
+    ],
+)
+def test_the_width_is_the_least_that_leaves_nothing_wrong(exact, coarse, width):
+    exact, coarse = np.array(exact, np.float32), np.array(coarse, np.float32)
+    found = cascade.width(coarse, exact)
+    assert found == pytest.approx(width)
+    left = ~cascade.unsure(coarse, found)
+    assert (np.abs(coarse - exact)[left] <= cascade.TOLERANCE).all()
+    assert ((coarse > 0.5) == (exact > 0.5))[left].all()
+
+
+def test_the_unsure_are_float32s_and_the_others_bfloat16s_in_any_batch():
+    network, photos = flat(), noise(20, 48)
+    coarse, exact = (Forward(network, FED, precision) for precision in ("bfloat16", "float32"))
+    low, high = coarse(photos), exact(photos)
+    within = float(np.median(np.abs(low - 0.5)))
+    unsure = np.abs(low - 0.5) < within
+    assert unsure.sum() == 10
+    assert (low != high).all()
+    both = cascade.Cascade(coarse, exact, within)
+    expected = np.where(unsure, high, low)
+    assert both(photos).tobytes() == expected.tobytes()
+    assert np.concatenate([both(photo[None]) for photo in photos]).tobytes() == expected.tobytes()
+    assert both(photos[unsure]).tobytes() == high[unsure].tobytes()
+    assert both(photos[:0]).shape == (0,)
+
+
+def test_an_engine_computes_again_what_its_version_was_found_to_need(tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : amx_bf16\n")
+    monkeypatch.setattr(devices, "_CPUINFO", cpuinfo)
+    measured = Agreement(photos=1_000, same_labels=1.0, largest_difference=0.005, unsure_within=0.51, again=0.2)
+    network, photos = flat(), noise(3, 48)
+    for asked, again in (("auto", 0.2), ("bfloat16", 0.2), ("float32", 0.0)):
+        engine = Engine(version(48, agreement={"bfloat16": measured}), network, asked)
+        assert engine.facts["again_in_float32"] == again
+        # Within 0.51 of one half is every photo.
+        assert engine.predict(photos).tobytes() == Forward(network, FED, "float32")(photos).tobytes()
+    plain = Engine(version(48), network, "bfloat16")
+    assert plain.facts["again_in_float32"] == 0.0
+    assert plain.predict(photos).tobytes() == Forward(network, FED, "bfloat16")(photos).tobytes()
