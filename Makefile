@@ -97,9 +97,9 @@ bench-train: .venv/.dev var/bench/train/.installed ## Training beside its peers:
 	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.train --labelled "$(TRAIN)" --peers var/bench/train/bin/python $(ARGS)
 	@$(MAKE) results
 
-bench-serve: .venv/.dev var/bench/serve/.installed ## The service beside its peers: make bench-serve TEST=test1.zip
+bench-serve: .venv/.dev var/bench/serve/.installed ## The service beside its peers: make bench-serve TEST=test1.zip [STORE=… MODEL=catdog@3]
 	@test -n "$(TEST)" || { echo "error: make bench-serve needs TEST. Expected: Kaggle's test1.zip. Fix: make bench-serve TEST=test1.zip" >&2; exit 2; }
-	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.serve --images "$(TEST)" --peers var/bench/serve/bin/python $(ARGS)
+	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.serve --images "$(TEST)" --peers var/bench/serve/bin/python $(if $(MODEL),--store "$(or $(STORE),var/store)" --model "$(MODEL)") $(ARGS)
 	@$(MAKE) results
 
 bench-endurance: .venv/.dev ## The service's bad hours, 200,000 photos among them: make bench-endurance TEST=test1.zip

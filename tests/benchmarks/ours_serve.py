@@ -1,9 +1,10 @@
 """What `serve.py` measures of Pawcast, each in a process of its own: `python -m tests.benchmarks.ours_serve …`.
 
-network STORE FILE        publish the article's network with fresh weights, and save it for the peers
-serve STORE PORT FOLDER   the service as `make run` deploys it, until standard input ends
-bulk ZIP PORT FOLDER      photos a second of the bulk client
-in-process STORE ZIP      photos a second of decoding and the network alone, without HTTP
+network STORE FILE [FROM NAME]   publish the article's network with fresh weights, or a trained version of another
+                                 store, and save it for the peers
+serve STORE PORT FOLDER          the service as `make run` deploys it, until standard input ends
+bulk ZIP PORT FOLDER             photos a second of the bulk client
+in-process STORE ZIP             photos a second of decoding and the network alone, without HTTP
 """
 
 from __future__ import annotations
@@ -16,32 +17,62 @@ from pathlib import Path
 from pawcast.client import bulk
 from pawcast.client.photos import Files, Photos
 from pawcast.errors import ImageError
+from pawcast.registry import Version
+from pawcast.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "catdog"
 
 
-def network(store_uri: str, file: str) -> None:
+def network(store_uri: str, file: str, origin: str = "", name: str = "") -> None:
     import keras
 
+    from pawcast import registry
     from pawcast.inference.engine import Engine
     from pawcast.models.dropout import Dropout
+    from pawcast.models.normalization import BatchNorm
     from pawcast.store import open_store
     from tests.unit import served
 
     store = open_store(store_uri)
-    version = served.publish(store, model=MODEL, recipe=served.resolve("article"))
-    own = Engine.from_version(store, version).network
+    if name:
+        version = _copied(open_store(origin), name, store)
+        registry.point(store, MODEL, "production", version.version)
+    else:
+        version = served.publish(store, model=MODEL, recipe=served.resolve("article"))
+    engine = Engine.from_version(store, version)
+    # The peers have Keras's layers only.
+    plain = {Dropout: keras.layers.Dropout, BatchNorm: keras.layers.BatchNormalization}
 
     def known(layer: keras.Layer) -> keras.Layer:
-        """The peers have Keras's layers only."""
-        if isinstance(layer, Dropout):
-            return keras.layers.Dropout(layer.rate, name=layer.name)
-        return type(layer).from_config(layer.get_config())
+        return plain.get(type(layer), type(layer)).from_config(layer.get_config())
 
-    plain = keras.models.clone_model(own, clone_function=known)
-    plain.set_weights(own.get_weights())
-    plain.save(file)
+    theirs = keras.models.clone_model(engine.network, clone_function=known)
+    theirs.set_weights(engine.network.get_weights())
+    theirs.save(file)
+    facts = engine.facts
+    tell(
+        {
+            "name": f"{version.recipe.name}, {engine.size}x{engine.size}",
+            "trained": bool(name),
+            "precision": facts["precision"],
+            "again": facts["again_in_float32"],
+        }
+    )
+
+
+def _copied(origin: Store, name: str, store: Store) -> Version:
+    """Register a version of one store in another; the peers do to a photo just what most versions ask for."""
+    from pawcast import registry
+
+    version = registry.resolve(origin, name)
+    if version.preprocessing.mirror or version.preprocessing.detail:
+        sys.exit(f"error: {name} looks at each photo twice, or reduces it first, which the peers don't. Fix: another")
+    files = {file: registry.read_file(origin, version, file) for file in version.files}
+    facts = {key: getattr(version, key) for key in Version.model_fields}
+    for own in ("schema_version", "model", "version", "files"):
+        del facts[own]
+    return registry.register(store, MODEL, files, **facts)
 
 
 def serve(store_uri: str, port: str, folder: str) -> None:

@@ -90,7 +90,15 @@ def serve(record: dict[str, Any]) -> list[str]:
     for name, loads in record["servers"].items():
         cells = " | ".join(_load(loads[key]) for key in ("many", "1", "16", "64"))
         lines.append(f"| {_versioned(name, record)} | {cells} |")
-    return [*lines, "", f"The network: {record['network']}. {record['hardware']}; {record['measured']}."]
+    network = record["network"]
+    again = f", {network['again']:.1%} of the photos again in float32" if network["again"] else ""
+    ours = f"Pawcast computes in {network['precision']}{again}, the others in float32"
+    return [
+        *lines, "",
+        f"The network: {network['name']}{', trained' if network['trained'] else ''}. "
+        f"{'All compute in float32' if network['precision'] == 'float32' else ours}. "
+        f"{record['hardware']}; {record['measured']}.",
+    ]  # fmt: skip
 
 
 def _versioned(name: str, record: dict[str, Any]) -> str:

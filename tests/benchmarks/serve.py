@@ -1,6 +1,10 @@
 """The service beside its peers: the same photos, weights and load on this machine, clients included, in one run.
 
-    python -m tests.benchmarks.serve --images test1.zip --peers var/bench/serve/bin/python
+    python -m tests.benchmarks.serve --images test1.zip --peers var/bench/serve/bin/python \\
+        [--store var/store --model catdog@latest]
+
+Without a trained model the article's network has fresh weights, and is served in float32: in bfloat16 only what was
+found to agree is.
 
 In each round every contender is started, loaded and stopped before the next one starts; every other round goes
 backwards. Loads are bounded in time and stay on 127.0.0.1. Writes results/benchmarks/serve.json with what every
@@ -114,6 +118,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, type=Path, help="Kaggle's test1.zip")
     parser.add_argument("--peers", required=True, help="Python of the peers' environment")
+    parser.add_argument("--store", default="", help="where --model is")
+    parser.add_argument("--model", default="", help="a trained version to serve, such as catdog@latest")
     parser.add_argument("--photos", type=int, default=12_500, help="how many of them the bulk client sends")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each other load lasts")
@@ -123,8 +129,9 @@ def main() -> None:
         work = Path(folder)
         source, photos = some(options.images, options.photos, work / "photos.zip")
         bench = Bench(str(Path(options.peers).absolute()), source, photos, work, options.seconds)
-        ours("network", bench.store, bench.network)
-        record = measure(bench, options.rounds)
+        trained = [options.store, options.model] if options.model else []
+        network = json.loads(ours("network", bench.store, bench.network, *trained).splitlines()[-1])
+        record = {"network": network, **measure(bench, options.rounds)}
     RESULT.write_text(json.dumps(record, indent=1) + "\n")
 
 
@@ -164,7 +171,6 @@ def summary(bench: Bench, found: dict[str, list[dict[str, Any]]]) -> dict[str, A
         "measured": f"{datetime.now(UTC):%Y-%m-%d}",
         "hardware": hardware(),
         "photos": count(bench.source),
-        "network": "article, 150x150",
         "many": {"photos": MAX_BATCH, "connections": MANY_CONNECTIONS},
         "versions": installed(bench.peers, {name: server.package for name, server in SERVERS.items() if server.script}),
         "bulk": {
