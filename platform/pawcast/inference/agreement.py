@@ -27,7 +27,7 @@ from pawcast.store import Store
 if TYPE_CHECKING:
     import keras
 
-PHOTOS = 4_096
+PHOTOS = 2_048
 """Most photos that are compared: enough to see that one label in a thousand differs."""
 _EMULATED = 1_024
 
