@@ -164,9 +164,9 @@ def transfer() -> Recipe:
 
     The head alone stood at 0.9765 on validation at 192 px without mirror images, then 0.9784, 0.9882, 0.9889, 0.9896;
     at 224 px with mirror images it is 0.9913. Of the ten held-out photos that it gets wrong two show a word and a logo.
-    In bfloat16 its probabilities differ by up to 0.037, also where it is sure: nearly three quarters of the photos would
-    have to be computed again, so it is served in float32. An earlier run of it, on slower cores of the same kind in
-    62.7 minutes (101 CPU minutes), ended at the same figures.
+    In bfloat16 its probabilities differ by up to 0.037, also where it is sure: nearly three quarters of the photos
+    would have to be computed again, so it is served in float32. An earlier run of it, on slower cores of the same kind
+    in 62.7 minutes (101 CPU minutes), ended at the same figures.
 
     An earlier form had Lite0, all of whose layers moved, at twice the rate: 0.9880 on 5,500 validation photos (one
     seed), 35.5 minutes, 60 CPU minutes, on 2 cores of an AMD EPYC with AVX512-BF16, no GPU. Its head alone stood at
