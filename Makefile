@@ -109,7 +109,7 @@ bench-endurance: .venv/.dev ## The service's bad hours, 200,000 photos among the
 
 bench-gpu: .venv/.dev ## Training and serving on a GPU: make bench-gpu STORE=var/store, after make run
 	@test -n "$(STORE)" || { echo "error: make bench-gpu needs STORE. Expected: a folder with a dataset. Fix: make run, then make bench-gpu STORE=var/store" >&2; exit 2; }
-	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.gpu --store "$(STORE)" --dataset "$(or $(DATASET),dogs-vs-cats)"
+	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.gpu --store "$(STORE)" --dataset "$(or $(DATASET),dogs-vs-cats)" $(if $(ONLY),--only $(ONLY))
 	@$(MAKE) results
 
 screenshot: .venv/.dev

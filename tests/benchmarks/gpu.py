@@ -1,9 +1,10 @@
 """Training and serving on this machine's first GPU, and its memory before, meanwhile and afterwards.
 
-    python -m tests.benchmarks.gpu --store var/store --dataset dogs-vs-cats
+    python -m tests.benchmarks.gpu --store var/store --dataset dogs-vs-cats [--only stop]
 
 The dataset is one that `jobs/ingest.py` has left in the store; the runs and the model version stay there. Writes
-results/benchmarks/gpu.json; `make results` renews README's table from it.
+results/benchmarks/gpu.json, where each part says on which GPU and when it was measured: time on a GPU is dear, so
+`--only` renews one part and keeps the others. `make results` renews README's table from it.
 """
 
 from __future__ import annotations
@@ -59,23 +60,23 @@ def main() -> None:
     parser.add_argument("--store", required=True, type=Path, help="a folder that is a store")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--recipe", default="article")
+    parser.add_argument("--only", choices=["train", "stop", "serve"], help="renew this part alone")
     options = parser.parse_args()
     store = str(options.store.resolve())
     environment = {**plain_environment(), "PAWCAST_STORE": store}
     memory = Memory()
-    record: dict[str, Any] = {
-        "measured": f"{datetime.now(UTC):%Y-%m-%d}", "hardware": hardware(), "recipe": options.recipe,
-        "idle_mib": memory.idle,
-    }  # fmt: skip
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "train": lambda: train(memory, environment, options.dataset, options.recipe),
         "stop": lambda: stop(memory, environment, options.dataset, options.recipe),
         "serve": lambda: serve(memory, store, options.dataset),
     }
+    record: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    for name, measure in parts.items():
-        # Time on a GPU is dear: what was measured is kept, whatever becomes of the rest.
-        record[name] = measure()
+    for name in [options.only] if options.only else parts:
+        record[name] = {
+            "measured": f"{datetime.now(UTC):%Y-%m-%d}", "hardware": hardware(), "recipe": options.recipe,
+            "idle_mib": memory.idle, **parts[name](),
+        }  # fmt: skip
         RESULT.write_text(json.dumps(record, indent=1) + "\n")
 
 

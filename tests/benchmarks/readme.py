@@ -138,18 +138,20 @@ def endurance(record: dict[str, Any]) -> list[str]:
 
 def gpu(record: dict[str, Any]) -> list[str]:
     """Training and serving on a GPU, and its memory, from `make bench-gpu`."""
-    trained, served = record["train"], record["serve"]
-    lines = ["| on the GPU | photos/s | memory at its peak | a moment after the end |", "| --- | ---: | ---: | ---: |"]
-    for name, found in (
-        (f"training `{record['recipe']}` with its augmentation", trained),
-        ("training it, interrupted by Ctrl-C", record.get("stop", {})),
-        (f"{served['photos']:,} photos over HTTP, in {served['engine']['precision']}", served),
-    ):
-        if found:
-            rate = f"{found['photos_per_second']:,.0f}" if "photos_per_second" in found else "–"
-            memory = [f"{found[key]:,.0f} MiB" if key in found else "–" for key in ("peak_mib", "after_mib")]
-            lines.append(f"| {name} | {rate} | {' | '.join(memory)} |")
-    return [*lines, "", f"{record['hardware']}; {record['measured']}."]
+    lines = [
+        "| on the GPU | photos/s | memory at its peak | a moment after the end | hardware, date |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for part, found in record.items():
+        name = {
+            "train": f"training `{found['recipe']}` with its augmentation",
+            "stop": f"training `{found['recipe']}`, interrupted by Ctrl-C",
+            "serve": f"{found.get('photos', 0):,} photos over HTTP, in {found.get('engine', {}).get('precision')}",
+        }[part]
+        rate = f"{found['photos_per_second']:,.0f}" if "photos_per_second" in found else "–"
+        memory = " | ".join(f"{found[key]:,.0f} MiB" if key in found else "–" for key in ("peak_mib", "after_mib"))
+        lines.append(f"| {name} | {rate} | {memory} | {found['hardware']}; {found['measured']} |")
+    return lines
 
 
 BENCHMARKS = {"gpu": gpu, "ingest": ingest, "train": train, "serve": serve, "endurance": endurance}
