@@ -1,8 +1,8 @@
-"""Summing tensors over Ray Train's workers with TensorFlow's collectives.
+"""Summing tensors over Ray Train's workers: through memory within a node, else with TensorFlow's collectives.
 
 Keras 3's `fit` fails under `MultiWorkerMirroredStrategy` (keras-team/keras#20585) and Ray's TensorFlow
 trainer falls back to Keras 2, so only the strategy's public all-reduce is used, in a step of our own:
-ring over gRPC on CPUs, NCCL on GPUs.
+ring over gRPC between nodes, NCCL on GPUs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from ray.train.backend import Backend, BackendConfig
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from pawcast.training.shared_memory import SharedMemory
 
 # Gradients travel in packs of this size, so that the first leave while the last are still computed.
 _BYTES_PER_PACK = 8 * 2**20
@@ -51,10 +53,15 @@ class Collective:
     """All ranks of a run, able to add up tensors.
 
     Create it before any other TensorFlow operation, on every rank; it returns once all have joined.
+
+    Args:
+        rank: This rank.
+        world: How many there are.
+        memory: Joins them where all are on one node and compute on its CPUs.
     """
 
-    def __init__(self, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+    def __init__(self, rank: int, world: int, memory: SharedMemory | None = None) -> None:
+        self.rank, self.world, self._memory = rank, world, memory
         self._strategy: tf.distribute.Strategy | None = None
         if world > 1:
             import tensorflow as tf
@@ -66,11 +73,17 @@ class Collective:
         return function() if self._strategy is None else self._strategy.run(function)
 
     def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Return each tensor summed over all ranks; the result is the same on each, to the last bit."""
+        """Return each tensor summed over all ranks; the result is the same on each, to the last bit.
+
+        All are of one type.
+        """
         if self._strategy is None:
             return list(tensors)
         import tensorflow as tf
 
+        if self._memory is not None:
+            totals = tf.numpy_function(self._memory.sum, tensors, [tensor.dtype for tensor in tensors])
+            return [tf.ensure_shape(total, tensor.shape) for total, tensor in zip(totals, tensors, strict=True)]
         options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=_BYTES_PER_PACK)
         context = tf.distribute.get_replica_context()
         # The reduction goes to where its inputs are; a tensor from outside of `run` is nowhere until it is copied.

@@ -32,6 +32,7 @@ from pawcast.training.collective import Collective
 from pawcast.training.feed import AHEAD_OF_GPU, Feed
 from pawcast.training.progress import Teller
 from pawcast.training.schedule import learning_rate
+from pawcast.training.shared_memory import SharedMemory
 from pawcast.training.step import Steps, Sums
 from pawcast.training.timing import Parts
 
@@ -81,7 +82,10 @@ def train_loop(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     gpus = configure_tensorflow(max(1, usable_cpus() // context.get_local_world_size()), job.recipe.deterministic)
-    run = _Run(job, rank, world, AHEAD_OF_GPU if gpus else 1)
+    memory = None
+    if not gpus and 1 < world == context.get_local_world_size():
+        memory = SharedMemory(rank, world, ray.train.collective.broadcast_from_rank_zero)
+    run = _Run(job, Collective(rank, world, memory), AHEAD_OF_GPU if gpus else 1)
     for epoch in range(run.state.epochs_done, job.recipe.epochs):
         # Before the epoch: a run that is resumed may have been out of patience already.
         if run.out_of_patience():
@@ -104,14 +108,13 @@ def train_loop(config: dict[str, Any]) -> None:
 class _Run:
     """One rank's part of a run: its network, its photos, and how far it is."""
 
-    def __init__(self, job: Job, rank: int, world: int, ahead: int) -> None:
-        collective = Collective(rank, world)
-
+    def __init__(self, job: Job, collective: Collective, ahead: int) -> None:
         import keras
 
         from pawcast import models
 
         self.recipe = recipe = job.recipe
+        rank, world = collective.rank, collective.world
         self.job, self.rank, self.collective = job, rank, collective
         self.store: Store = open_store(job.store_uri)
         self.tell = Teller(job.progress if rank == 0 else None)
