@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pawcast.augment import Draws, apply, compose, draw, to_unit, unchanged
+from pawcast.augment import Draws, apply, compose, draw, unchanged
 from pawcast.devices import configure_tensorflow
 from pawcast.recipe import Augment
 from pawcast.reports.gallery import Tile, draw_contact_sheet
@@ -69,7 +69,7 @@ def draw_preview(pixels: np.ndarray, augment: Augment, name: str, seed: int = 0)
     draws = draw(augment, size, size, _DRAWS, seed, epoch=0)
     everything = Draws(*(np.concatenate(parts) for parts in zip(singles, draws, strict=True)))
     configure_tensorflow()
-    warped = apply(augment, to_unit(np.repeat(pixels[None], count + _DRAWS, 0)), everything, size).numpy() * 255
+    warped = apply(augment, np.repeat(pixels[None], count + _DRAWS, 0), everything, size).numpy() * 255
     photos = np.rint(warped).astype(np.uint8)
     return draw_contact_sheet(
         [

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
+import ray.train
+import ray.train.collective
 from ray.train.backend import Backend, BackendConfig
+
+from pawcast.training.shared_memory import SharedMemory
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-    from pawcast.training.shared_memory import SharedMemory
 
 # Gradients travel in packs of this size, so that the first leave while the last are still computed.
 _BYTES_PER_PACK = 8 * 2**20
@@ -108,6 +110,23 @@ class Collective:
 
             for variable, value in zip(alike, summed(), strict=True):
                 variable.assign(value)
+
+
+def joined(on_gpus: bool) -> Collective:
+    """Join the ranks of the run that this process is a Ray Train worker of.
+
+    Args:
+        on_gpus: Whether the network is computed on GPUs.
+
+    Raises:
+        ClusterError: If the workers of one node can't share memory.
+    """
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    memory = None
+    if not on_gpus and 1 < world == context.get_local_world_size():
+        memory = SharedMemory(rank, world, ray.train.collective.broadcast_from_rank_zero)
+    return Collective(rank, world, memory)
 
 
 def _free_address() -> str:

@@ -136,7 +136,7 @@ class Steps:
             batch = Batch(*parts)
 
             def on_this_rank() -> tuple[list[tf.Tensor], tf.Tensor]:
-                pixels = augment.apply(recipe.augment, to_unit(batch.pixels), batch.draws, size)
+                pixels = augment.apply(recipe.augment, batch.pixels, batch.draws, size)
                 with tf.GradientTape() as tape:
                     probability = _probability(network, pixels, not frozen)
                     loss, sums = _measure(batch, probability, recipe.label_smoothing)
@@ -157,7 +157,7 @@ class Steps:
         @tf.function(input_signature=_signature())
         def step(*parts: tf.Tensor) -> tf.Tensor:
             batch = Batch(*parts)
-            return tf.reduce_mean(augment.apply(self._recipe.augment, to_unit(batch.pixels), batch.draws, size))
+            return tf.reduce_mean(augment.apply(self._recipe.augment, batch.pixels, batch.draws, size))
 
         return step
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import cv2
 import numpy as np
 import ray
 import ray.train
@@ -28,11 +29,10 @@ from pawcast.training import checkpoint, timing
 from pawcast.training import optimizer as optimizers
 from pawcast.training import run as runs
 from pawcast.training.checkpoint import State
-from pawcast.training.collective import Collective
+from pawcast.training.collective import Collective, joined
 from pawcast.training.feed import AHEAD_OF_GPU, Feed
 from pawcast.training.progress import Teller
 from pawcast.training.schedule import learning_rate
-from pawcast.training.shared_memory import SharedMemory
 from pawcast.training.step import Steps, Sums
 from pawcast.training.timing import Parts
 
@@ -79,13 +79,10 @@ def train_loop(config: dict[str, Any]) -> None:
         TrainingError: If the ranks' weights differ. Another attempt may mend that.
     """
     job: Job = config["job"]
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    gpus = configure_tensorflow(max(1, usable_cpus() // context.get_local_world_size()), job.recipe.deterministic)
-    memory = None
-    if not gpus and 1 < world == context.get_local_world_size():
-        memory = SharedMemory(rank, world, ray.train.collective.broadcast_from_rank_zero)
-    run = _Run(job, Collective(rank, world, memory), AHEAD_OF_GPU if gpus else 1)
+    threads = max(1, usable_cpus() // ray.train.get_context().get_local_world_size())
+    gpus = configure_tensorflow(threads, job.recipe.deterministic)
+    cv2.setNumThreads(threads)
+    run = _Run(job, joined(on_gpus=gpus > 0), AHEAD_OF_GPU if gpus else 1)
     for epoch in range(run.state.epochs_done, job.recipe.epochs):
         # Before the epoch: a run that is resumed may have been out of patience already.
         if run.out_of_patience():
@@ -96,7 +93,7 @@ def train_loop(config: dict[str, Any]) -> None:
             run.tell.failed(error)
             return
         ended = time.monotonic()
-        _require_agreement(run.model, rank, epoch)
+        _require_agreement(run.model, run.rank, epoch)
         if not run.owned():
             run.tell.failed(_TAKEN_OVER)
             return
