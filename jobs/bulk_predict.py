@@ -18,7 +18,7 @@ from pawcast.errors import DataError, ImageError, UsageError
 from pawcast.reports.gallery import Tile, draw_contact_sheet
 from pawcast.settings import api_key, store_uri
 
-_SHOWN = 24
+_SHOWN = 16  # two rows of the sheet
 _TELL_SECONDS = 10.0
 _NOTE = 60
 _LIMITS = Limits()
@@ -117,10 +117,9 @@ def contact_sheet(photos: Photos, found: Bulk) -> bytes:
     by_score = sorted(scored, key=lambda item: (item[1].score, item[1].id))
     doubtful = sorted(scored, key=lambda item: (abs((item[1].score or 0) - 0.5), item[1].id))
     low, high = found.classes
-    half = _SHOWN // 2
     sections = [
-        (f"Surest {high}s", by_score[::-1][:half]),
-        (f"Surest {low}s", by_score[:half]),
+        (f"Surest {high}s", by_score[::-1][:_SHOWN]),
+        (f"Surest {low}s", by_score[:_SHOWN]),
         ("Least certain", doubtful[:_SHOWN]),
     ]
     # In the photos' order, since reading back and forth in a dataset reads its shards again and again.

@@ -1,9 +1,11 @@
 """Record a trained model in results/: what it is, how it was trained, how good it is, what it costs to run.
 
     python tests/benchmarks/record.py catdog@3 --store var/store --bulk var/run/bulk.json
+    python tests/benchmarks/record.py catdog@4 --store var/store --again
 
 Reads only what the jobs left in the store (run, history, evaluation, version) and, with --bulk, the object that
-`bulk_predict.py --json` printed. `make results` then renews README's table from the files in results/.
+`bulk_predict.py --json` printed. With --again it adds another seed to a recipe's record: what that did on validation,
+as the photos held out are read once a recipe. `make results` then renews README's table from the files in results/.
 """
 
 from __future__ import annotations
@@ -33,33 +35,42 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--store")
     parser.add_argument("--bulk", type=Path)
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     store = open_store(store_uri(options.store))
     version = registry.resolve(store, options.model)
     run = json.loads(store.get(f"runs/{version.run}/run.json"))
     history = json.loads(store.get(f"runs/{version.run}/history.json"))
-    made = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").pseudo_labels
-    key = f"models/{version.model}/evaluations/{version.version}-holdout.json"
-    record: dict[str, Any] = {
-        "recipe": version.recipe.name,
+    trained: dict[str, Any] = {
         "trained": version.created,
         "hardware": hardware(),
         "workers": run["workers"],
         "minutes": round(sum(history["seconds"]) / 60, 1),
         "cpu_minutes": round(sum(history["cpu_seconds"]) / 60, 1),
-        "dataset_sha256": version.dataset_sha256,
-        "pseudo_labels": made.model_dump() if made else None,
-        "weights_bytes": sum(file.bytes for file in version.files.values()),
         "metrics": version.metrics,
-        "holdout": json.loads(store.get(key)),
-        "timing": json.loads(store.get(f"runs/{version.run}/timing.json")),
-        "bulk": bulk(options.bulk) if options.bulk else None,
-        "config": version.recipe.model_dump(),
-        "history": history,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{version.recipe.name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / f"{version.recipe.name}-curves.png").write_bytes(store.get(f"runs/{version.run}/curves.png"))
+    path = RESULTS / f"{version.recipe.name}.json"
+    if options.again:
+        record = json.loads(path.read_text())
+        seeds = {**record.get("seeds", {}), str(version.recipe.seed): {**trained, "history": history}}
+        record["seeds"] = dict(sorted(seeds.items()))
+    else:
+        made = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").pseudo_labels
+        key = f"models/{version.model}/evaluations/{version.version}-holdout.json"
+        record = {
+            "recipe": version.recipe.name,
+            **trained,
+            "dataset_sha256": version.dataset_sha256,
+            "pseudo_labels": made.model_dump() if made else None,
+            "weights_bytes": sum(file.bytes for file in version.files.values()),
+            "holdout": json.loads(store.get(key)),
+            "timing": json.loads(store.get(f"runs/{version.run}/timing.json")),
+            "bulk": bulk(options.bulk) if options.bulk else None,
+            "config": version.recipe.model_dump(),
+            "history": history,
+        }
+        (RESULTS / f"{version.recipe.name}-curves.png").write_bytes(store.get(f"runs/{version.run}/curves.png"))
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def bulk(output: Path) -> dict[str, Any]:
