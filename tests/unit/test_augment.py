@@ -16,6 +16,8 @@ SIZE = 24
 NEUTRAL = {"rotation": 0.0, "shift_x": 0.0, "shift_y": 0.0, "shear": 0.0, "zoom_x": 1.0, "zoom_y": 1.0, "flip": False}
 FULL = Augment(rotation=30, width_shift=0.2, height_shift=0.1, shear=10, zoom=0.3, horizontal_flip=True)
 
+Warp = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def tensorflow():
@@ -25,9 +27,6 @@ def tensorflow():
 @pytest.fixture
 def photo() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-
-
-Warp = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
 @pytest.fixture(params=["a GPU's", "a CPU's"])
