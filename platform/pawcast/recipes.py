@@ -50,7 +50,7 @@ def fast() -> Recipe:
     Hardware: 2 cores of an AMD EPYC of the fifth generation with AVX512-BF16, no GPU, shared with other work
     Minutes: 29.4, in which it had 39 CPU minutes: 67% of both cores
     Score: 0.9767 on 5,500 validation photos, 0.964 on the 1,000 held out (0.951 to 0.974 at 95%); 0.9751 and
-        0.9751 with seeds 1 and 2, for which `detail`, chosen with the first seed on these photos, was fixed before. They took
+        0.9751 with seeds 1 and 2, for which `detail`, chosen with the first seed on these photos, was fixed before; in
         48.1 and 63.1 minutes (70 and 72 CPU minutes) beside tests, the last one halted for some five of them
 
     Sharpness counts more than size. Training enlarges most crops, so the network hardly ever sees a sharp photo. The
