@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pawcast.devices import Precision
+from pawcast.inference.rounding import nearest, to_bfloat16
 from pawcast.registry import Preprocessing
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
     def called(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
         if layer.name in away:
             return inputs[0]
-        return layer(*keras.tree.map_structure(_rounded, inputs) if emulated else inputs, **options)
+        return layer(*keras.tree.map_structure(nearest, inputs) if emulated else inputs, **options)
 
     # A sequential network has nothing to fold, and Keras clones it without calls.
     calls = {"call_function": called} if folding.functional(network) else {}
@@ -179,16 +180,10 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
         weights = folding.merged(own, norm) if norm else own.get_weights()
         if own is first:
             weights = [weights[0] * np.float32(scale), *weights[1:]]
-        exact = not emulated or own is last or isinstance(own, layers.BatchNormalization)
-        layer.set_weights(weights if exact else [np.asarray(_rounded(weight)) for weight in weights])
+        if precision == "bfloat16" and own is not last and not isinstance(own, layers.BatchNormalization):
+            weights = [to_bfloat16(weight) for weight in weights]
+        layer.set_weights(weights)
     return copy
-
-
-def _rounded(value: Any) -> Any:
-    """Round to the nearest bfloat16, kept in float32."""
-    from keras import ops
-
-    return ops.cast(ops.cast(value, "bfloat16"), "float32")
 
 
 def _longer(photos: tf.Tensor, count: int) -> tf.Tensor:
