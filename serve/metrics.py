@@ -2,6 +2,9 @@
 
 requests{method,route,status}   request_seconds{route}   errors{kind}   model_version{model}
 photos{outcome}                 waiting_photos           batch_photos   decode_seconds   inference_seconds
+
+Ray takes some 40 µs for each number, and exports them every few seconds. So what adds up is added up here first, and
+handed over by `report`; only what goes into a histogram goes there one by one.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from collections import Counter as Tally
 from collections.abc import Iterable
 
 from ray.serve import metrics
+
+from pawcast.registry import Version
 
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
 _PHOTOS = [1, 2, 4, 8, 16, 32, 48, 64, 128, 256]
@@ -28,24 +33,21 @@ class Metrics:
         self._decode = _seconds("pawcast_decode_seconds", "To decode the photos of a request.")
         self._inference = _seconds("pawcast_inference_seconds", "To run one batch.")
         self._version = metrics.Gauge("pawcast_model_version", "The model version that answers.", ("model",))
+        self._counted: Tally[tuple[metrics.Counter, tuple[tuple[str, str], ...]]] = Tally()
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request; `route` is a path's template, never what a client sent."""
-        self._requests.inc(1, {"method": method, "route": route, "status": str(status)})
+        self._count(self._requests, method=method, route=route, status=str(status))
         self._request_seconds.observe(seconds, {"route": route})
 
     def error(self, kind: str) -> None:
         """Count a request that was refused or failed."""
-        self._errors.inc(1, {"kind": kind})
+        self._count(self._errors, kind=kind)
 
     def photos(self, outcomes: Iterable[str]) -> None:
         """Count photos by what came of them: `answered`, or the kind of error."""
-        for outcome, count in Tally(outcomes).items():
-            self._photos.inc(count, {"outcome": outcome})
-
-    def waiting(self, photos: int) -> None:
-        """Tell how many photos are taken on and not yet answered."""
-        self._waiting.set(photos, {})
+        for outcome in outcomes:
+            self._count(self._photos, outcome=outcome)
 
     def decoded(self, seconds: float) -> None:
         """Time the decoding of a request's photos."""
@@ -56,9 +58,24 @@ class Metrics:
         self._batch.observe(photos, {})
         self._inference.observe(seconds, {})
 
-    def version(self, model: str, number: int) -> None:
-        """Tell which version of the model answers."""
-        self._version.set(number, {"model": model})
+    def report(self, waiting: int, version: Version | None) -> None:
+        """Hand to Ray what was counted since the last time, and what is true now.
+
+        Call it every second or so, also when nothing happens: Ray forgets a gauge that it has exported.
+
+        Args:
+            waiting: Photos taken on and not yet answered.
+            version: The model version that answers; None if none does.
+        """
+        counted, self._counted = self._counted, Tally()
+        for (counter, tags), number in counted.items():
+            counter.inc(number, dict(tags))
+        self._waiting.set(waiting, {})
+        if version:
+            self._version.set(version.version, {"model": version.model})
+
+    def _count(self, counter: metrics.Counter, **tags: str) -> None:
+        self._counted[counter, tuple(tags.items())] += 1
 
 
 def _seconds(name: str, description: str, *tags: str) -> metrics.Histogram:

@@ -57,7 +57,6 @@ class Rollout:
         model: `name@ref`.
         batcher: Makes the batcher of an engine.
         check_seconds: How often to look.
-        looked: Called after each look.
 
     Attributes:
         model: As above.
@@ -70,11 +69,10 @@ class Rollout:
         model: str,
         batcher: Callable[[Engine], Batcher],
         check_seconds: float = CHECK_SECONDS,
-        looked: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model
         self.failure: PawcastError | None = None
-        self._store, self._batcher, self._check_seconds, self._looked = store, batcher, check_seconds, looked
+        self._store, self._batcher, self._check_seconds = store, batcher, check_seconds
         self._loaded: Loaded | None = None
         self._failed: _Failed | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
@@ -150,7 +148,6 @@ class Rollout:
             # Replicas that started together need not ask the store together.
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             await self.check()
-            self._looked()
 
 
 def _load(store: Store, version: Version) -> Engine:

@@ -29,6 +29,7 @@ _MAX_DECODERS = 8
 _TOGETHER = 8
 # No batch takes so long, on any machine that could be of use.
 _STUCK_SECONDS = 120.0
+_REPORT_SECONDS = 1.0
 
 Photo = bytes | np.ndarray | ImageError
 _ToPixels = Callable[[bytes | np.ndarray], np.ndarray]
@@ -70,10 +71,11 @@ class Service:
     ) -> None:
         self.limits = limits or Limits()
         self.metrics = Metrics()
-        self.rollout = Rollout(store, model, self._batches, check_seconds, self._tell)
+        self.rollout = Rollout(store, model, self._batches, check_seconds)
         self._decoding = min(usable_cpus(), _MAX_DECODERS)
         self._decoders = ThreadPoolExecutor(self._decoding, thread_name_prefix="decode")
         self._taken = 0
+        self._reporting: asyncio.Task[None] | None = None
 
     async def start(self, alone: Callable[[], bool] = lambda: True) -> None:
         """Load and warm up the model, if there is one, and follow its ref from now on. Once is enough.
@@ -86,13 +88,19 @@ class Service:
             PawcastError: Why the model can't be loaded, if this replica isn't alone.
         """
         await self.rollout.start()
+        self._reporting = self._reporting or asyncio.get_running_loop().create_task(self._report_again_and_again())
         if (failure := self.rollout.failure) and not await asyncio.to_thread(alone):
             await self.stop()
             raise failure
 
     async def stop(self) -> None:
-        """Stop following the ref."""
+        """Stop following the ref, and report what was counted last."""
         await self.rollout.stop()
+        if self._reporting is not None:
+            self._reporting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reporting
+            self._report()
 
     def check_health(self) -> None:
         """Raise `ServiceError` if the engine hangs; Ray then replaces the replica. No model is no reason to."""
@@ -157,14 +165,17 @@ class Service:
                 expected=f"at most {self.limits.waiting_photos:,}", fix="try again in a second",
             )  # fmt: skip
         self._taken += photos
-        self._tell()
 
-    def _tell(self) -> None:
-        # Again and again, also when nothing happens: Ray forgets a gauge that it has exported.
-        self.metrics.waiting(self._taken)
+    async def _report_again_and_again(self) -> None:
+        while True:
+            self._report()
+            await asyncio.sleep(_REPORT_SECONDS)
+
+    def _report(self) -> None:
+        version: Version | None = None
         with contextlib.suppress(ServiceError):
             version = self.rollout.loaded.version
-            self.metrics.version(version.model, version.version)
+        self.metrics.report(self._taken, version)
 
     def _batches(self, engine: Engine) -> Batcher:
         # One limit is enough, and `_take` is the one that comes first.

@@ -130,12 +130,17 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
     from pawcast.models import folding
 
     class ByColumns(layers.Dense):
-        """A dense layer whose product has a column for each row of its input."""
+        """A dense layer whose product has a column for each row of its input, and reads its kernel row by row."""
+
+        def build(self, shape: tuple[int, ...]) -> None:
+            self.transposed = self.add_weight(shape=(self.units, shape[-1]), name="kernel")
+            self.bias = self.add_weight(shape=(self.units,), name="bias") if self.use_bias else None
+            self.built = True
 
         def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
             rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
             filled = ops.pad(rows, [[0, -tf.shape(rows)[0] % (_VECTOR_BYTES // rows.dtype.size)], [0, 0]])
-            columns = tf.matmul(self.kernel, filled, transpose_a=True, transpose_b=True)
+            columns = tf.matmul(self.transposed, filled, transpose_b=True)
             found = tf.transpose(columns)[: tf.shape(rows)[0]]
             found = found if self.bias is None else found + self.bias
             # The last few of many values are no full vector of the CPU, and their sigmoid is another function.
@@ -182,6 +187,8 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
             weights = [weights[0] * np.float32(scale), *weights[1:]]
         if precision == "bfloat16" and own is not last and not isinstance(own, layers.BatchNormalization):
             weights = [to_bfloat16(weight) for weight in weights]
+        if isinstance(layer, ByColumns):
+            weights = [weights[0].T, *weights[1:]]
         layer.set_weights(weights)
     return copy
 

@@ -1,0 +1,51 @@
+"""What the service counts reaches Ray: added up, with its labels, nothing twice and nothing lost."""
+
+from __future__ import annotations
+
+import pytest
+from ray.serve import metrics as ray_metrics
+
+from pawcast_serve.metrics import Metrics
+from tests.unit.served import version
+
+Handed = list[tuple[str, float, dict[str, str]]]
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> Handed:
+    """What Ray is told."""
+    found: Handed = []
+
+    def note(self, value, tags):
+        found.append((self.info["name"], value, tags))
+
+    monkeypatch.setattr(ray_metrics.Counter, "inc", note)
+    monkeypatch.setattr(ray_metrics.Gauge, "set", note)
+    return found
+
+
+def test_what_was_counted_is_handed_over_in_sums_and_once(handed):
+    metrics = Metrics()
+    metrics.photos(["answered", "unreadable", "answered"])
+    metrics.photos(["answered"])
+    metrics.error("busy")
+    for status in (200, 200, 429):
+        metrics.request("POST", "/v1/classify", status, 0.1)
+    assert handed == []
+    metrics.report(7, version())
+    asked = {"method": "POST", "route": "/v1/classify"}
+    now = [("pawcast_waiting_photos", 7, {}), ("pawcast_model_version", 1, {"model": "pets"})]
+    assert handed == [
+        ("pawcast_photos", 3, {"outcome": "answered"}), ("pawcast_photos", 1, {"outcome": "unreadable"}),
+        ("pawcast_errors", 1, {"kind": "busy"}),
+        ("pawcast_requests", 2, {**asked, "status": "200"}), ("pawcast_requests", 1, {**asked, "status": "429"}),
+        *now,
+    ]  # fmt: skip
+    handed.clear()
+    metrics.report(7, version())
+    assert handed == now
+
+
+def test_without_a_model_no_version_is_told(handed):
+    Metrics().report(0, None)
+    assert handed == [("pawcast_waiting_photos", 0, {})]
