@@ -19,8 +19,8 @@ def article() -> Recipe:
     Command: python jobs/train.py --dataset dogs-vs-cats --recipe article --workers 1 --cpus-per-worker 2
     Hardware: 2 cores of an AMD EPYC with AVX2, no GPU, shared with other work and halted for some minutes
     Minutes: 150, in which it had 200 CPU minutes; interrupted after 17 epochs and resumed
-    Score: 0.9298 on 5,500 validation photos, 0.932 on the 1,000 held out (0.915 to 0.946 at 95%), read once;
-        one seed
+    Score: 0.9298 on 5,500 validation photos, 0.932 on the 1,000 held out (0.915 to 0.946 at 95%), read once
+    Again: 0.9269 on validation in 18 minutes (29 CPU minutes), by two workers in bfloat16 on 2 cores with AVX512-BF16
 
     An earlier form, 19 epochs at half the rate with shear that slanted columns, ended at 0.9038 on validation and 0.903
     on the 1,000. Training's accuracy ended at 0.919, on warped photos with dropout: this network underfits.
