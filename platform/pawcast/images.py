@@ -68,6 +68,9 @@ _RUN_LENGTHS, _MAX_RUN_LENGTHS, _MAX_RUN_PIXELS = {1, 2}, 2 * 2**20, 8_000_000
 _HARMLESS = re.compile(r"unknown JFIF revision|bad ICC marker|subsampling|extraneous bytes before marker 0x(?!d[0-7])")
 _CUT = re.compile(r"truncated|premature end|not enough image data", re.IGNORECASE)
 
+# Photos are read by several threads at once, and OpenCV's own, as many as CPUs for each photo, are only in the way.
+# Training's workers, which warp whole batches, set their number again.
+cv2.setNumThreads(1)
 # Pillow warns of what is handled here. `catch_warnings` would do that for each photo, but isn't safe among threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
