@@ -104,6 +104,22 @@ def test_pixels_are_not_rounded_to_bfloat16():
     np.testing.assert_allclose(found, by_keras(network, photos), atol=2e-6, rtol=0)
 
 
+def test_rounded_kernels_keep_their_sums():
+    """Kernels that see nothing in a photo of one colour see nothing in it in bfloat16 either."""
+    configure_tensorflow(2)
+    import keras
+    from keras import layers
+
+    pixels = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 3, use_bias=False)(pixels))
+    network = keras.Model(pixels, layers.Dense(1, activation="sigmoid")(x))
+    kernel = np.random.default_rng(6).normal(size=(3, 3, 3, 16)).astype(np.float32)
+    network.set_weights([kernel - kernel.mean((0, 1)), np.full((16, 1), 5, np.float32), np.zeros(1, np.float32)])
+    photos = np.broadcast_to(np.arange(5, 250, 5, np.uint8)[:, None, None, None], (49, 8, 8, 3))
+    found = Forward(network, Preprocessing(image_size=8), "bfloat16")(photos)
+    np.testing.assert_allclose(found, by_keras(network, photos), atol=3e-3, rtol=0)
+
+
 def test_the_article_has_the_same_scores_in_every_batch():
     """At its full size, where sums are longest."""
     forward = Forward(flat(150), Preprocessing(image_size=150))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from ray.serve import metrics as ray_metrics
 
+from pawcast.store import open_store
 from pawcast_serve.metrics import Metrics
+from pawcast_serve.service import Service
+from tests.unit import served
 from tests.unit.served import version
 
 Handed = list[tuple[str, float, dict[str, str]]]
@@ -49,3 +54,16 @@ def test_what_was_counted_is_handed_over_in_sums_and_once(handed):
 def test_without_a_model_no_version_is_told(handed):
     Metrics().report(0, None)
     assert handed == [("pawcast_waiting_photos", 0, {})]
+
+
+def test_a_service_reports_at_once_and_what_is_left_when_it_stops(handed, tmp_path, monkeypatch):
+    monkeypatch.setattr("pawcast_serve.service._REPORT_SECONDS", 600)
+
+    async def scenario() -> None:
+        async with served.client(Service(open_store(str(tmp_path)), "pets@production")) as http:
+            await http.get("/healthz")
+            assert handed == [("pawcast_waiting_photos", 0, {})]
+
+    asyncio.run(scenario())
+    asked = ("pawcast_requests", 1, {"method": "GET", "route": "/healthz", "status": "200"})
+    assert handed[1:] == [asked, ("pawcast_waiting_photos", 0, {})]
