@@ -24,8 +24,11 @@ from pawcast.store import Store
 WEIGHTS = "model.weights.h5"
 """A version's weights among its files, in Keras's format."""
 
+MAX_DIFFERENCE = 0.01
+"""How far a served probability may be from Keras's in float32."""
+
 _ATTEMPTS = 20
-_MIN_SAME_LABELS, _MAX_DIFFERENCE = 0.999, 0.01
+_MIN_SAME_LABELS = 0.999
 # More would make bfloat16 no faster than float32 alone.
 _MAX_AGAIN = 0.25
 
@@ -49,7 +52,9 @@ class Preprocessing(_Record):
 
     image_size: int
     detail: int | None = None
-    resize: Literal["area or bilinear, aspect ratio not kept"] = "area or bilinear, aspect ratio not kept"
+    resize: Literal["bilinear, area beyond half, aspect ratio not kept"] = (
+        "bilinear, area beyond half, aspect ratio not kept"
+    )
     scale: float = 1 / 255
     mirror: bool = False
 
@@ -80,7 +85,7 @@ class Agreement(_Record):
     @property
     def holds(self) -> bool:
         """Whether it is good enough to be served, and still worth it."""
-        close = self.same_labels >= _MIN_SAME_LABELS and self.largest_difference <= _MAX_DIFFERENCE
+        close = self.same_labels >= _MIN_SAME_LABELS and self.largest_difference <= MAX_DIFFERENCE
         return close and self.again <= _MAX_AGAIN
 
     def __str__(self) -> str:
@@ -192,7 +197,11 @@ def resolve(store: Store, name: str) -> Version:
         raise _unknown(store, model, ref) from None
     except ValidationError as error:
         first = error.errors()[0]["msg"]
-        raise IntegrityError(f"The record of {model}@{number} can't be read", received=first) from None
+        raise IntegrityError(
+            f"The record of {model}@{number} can't be read",
+            received=first,
+            fix="serve it with the Pawcast that made it, or train again",
+        ) from None
     except ValueError:
         raise IntegrityError(
             f"The ref {model}@{ref} holds no version's number", received=repr(number),

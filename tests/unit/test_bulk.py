@@ -288,6 +288,20 @@ def test_photos_that_change_during_the_run(desk, folder, tmp_path):
         predict(folder, desk, tmp_path / "out")
 
 
+def test_a_zip_that_changes_during_the_run(desk, tmp_path):
+    source = make_zip(tmp_path / "photos.zip", {f"{i}.jpg": b"x" for i in range(30)})
+
+    def change(number: int, photos: list[bytes]) -> None:
+        make_zip(tmp_path / "other.zip", {f"{i}.jpg": b"x" * (i + 1) for i in range(30)})
+        (tmp_path / "other.zip").replace(source)
+
+    everything_at_once = FAST._replace(connections=1, batch=30)
+    assert len(predict(source, desk, tmp_path / "out", everything_at_once).rows) == 30
+    desk.rules.append(change)
+    with pytest.raises(DataError, match="changed while it was read"):
+        predict(source, desk, tmp_path / "out", everything_at_once)
+
+
 def test_a_zip_that_vanishes_during_the_run_is_one_line(desk, tmp_path):
     source = make_zip(tmp_path / "photos.zip", {f"{i}.jpg": b"x" for i in range(30)})
     desk.rules.append(lambda number, photos: Path(source).unlink(missing_ok=True))

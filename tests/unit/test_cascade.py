@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pawcast import devices
 from pawcast.inference import cascade
@@ -19,21 +21,44 @@ FED = Preprocessing(image_size=48)
 @pytest.mark.parametrize(
     ("exact", "coarse", "width"),
     [
-        ([0.1, 0.6], [0.104, 0.604], 0.0),  # all near enough
-        ([0.2, 0.6], [0.2, 0.594], 0.1),  # 0.094 from one half
-        ([0.2, 0.6], [0.21, 0.6], 0.3),
+        ([0.1, 0.6], [0.1, 0.6], 0.0),
+        ([0.1, 0.6], [0.1, 0.604], 0.01),  # odds move by less than anything could be off by; labels may change
+        ([0.2, 0.6], [0.2, 0.59], 0.24),  # odds that move by 5% move 0.6 by 0.01, and 0.74 by less
+        ([0.2, 0.6], [0.21, 0.6], 0.35),
         ([0.5001], [0.4999], 0.01),  # another label
+        ([0.95, 0.5], [0.93, 0.5], 0.44),  # off, however sure
+        ([0.61], [0.6], 0.25),
         ([0.0], [1.0], 0.51),
-        ([0.61], [0.6], 0.11),  # what lies on the edge is computed again
+        ([0.5], [1.0], 0.51),
+        ([0.0, 1.0], [0.0, 1.0], 0.0),
     ],
 )
 def test_the_width_is_the_least_that_leaves_nothing_wrong(exact, coarse, width):
     exact, coarse = np.array(exact, np.float32), np.array(coarse, np.float32)
-    found = cascade.width(coarse, exact)
+    found = cascade.width(coarse, exact, 0.01)
     assert found == pytest.approx(width)
     left = ~cascade.unsure(coarse, found)
-    assert (np.abs(coarse - exact)[left] <= cascade.TOLERANCE).all()
+    assert (np.abs(coarse - exact)[left] <= 0.01).all()
     assert ((coarse > 0.5) == (exact > 0.5))[left].all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), furthest=st.floats(1e-4, 0.5), tolerance=st.floats(0.003, 0.05))
+def test_other_photos_whose_odds_move_a_quarter_further_are_right_as_well(seed, furthest, tolerance):
+    def moved(scores: np.ndarray, moves: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-np.log(scores / (1 - scores)) - moves))
+
+    random = np.random.default_rng(seed)
+    seen = random.uniform(0.15, 0.85, 300)
+    moves = random.uniform(-furthest, furthest, 300)
+    moves[0] = furthest
+    width = cascade.width(moved(seen, moves), seen, tolerance)
+    others = np.linspace(0.001, 0.999, 4_001)
+    for sign in (-1, 1):
+        found = moved(others, np.full(len(others), 1.25 * sign * furthest))
+        left = ~cascade.unsure(found, width)
+        assert ((found > 0.5) == (others > 0.5))[left].all()
+        # The slope isn't quite the same all the way.
+        assert np.abs(found - others)[left].max(initial=0.0) <= tolerance * (1 + furthest)
 
 
 def test_the_unsure_are_float32s_and_the_others_bfloat16s_in_any_batch():

@@ -105,9 +105,22 @@ def test_resize(picture):
     assert images.resize(picture, 200).shape == (200, 200, 3)
     square = picture[:60, :60]
     assert images.resize(square, 60) is square
-    # Area averaging: a photo shrunk to half is the mean of its 2x2 blocks.
-    halves = square.reshape(30, 2, 30, 2, 3).mean((1, 3))
-    assert np.abs(images.resize(square, 30) - halves).max() <= 1
+
+
+@pytest.mark.parametrize("times", [2, 3, 6])
+def test_a_photo_that_shrinks_is_averaged_over_all_of_its_pixels(picture, times):
+    square = picture[:60, :60]
+    size = 60 // times
+    means = square.reshape(size, times, size, times, 3).mean((1, 3))
+    assert np.abs(images.resize(square, size) - means).max() <= 1
+
+
+def test_a_photo_that_shrinks_by_less_than_half_leaves_no_pixel_out():
+    for side in range(61, 121):
+        for place in range(side):
+            line = np.zeros((side, side, 3), np.uint8)
+            line[:, place] = 255
+            assert images.resize(line, 60).any(), (side, place)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

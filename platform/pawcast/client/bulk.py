@@ -43,8 +43,8 @@ class Limits(NamedTuple):
         patience: Seconds without an answer after which the run gives up.
     """
 
-    batch: int = 64
-    connections: int = 8
+    batch: int = 128
+    connections: int = 6
     timeout: float = 60
     patience: float = 600
 

@@ -43,6 +43,7 @@ class Files:
 
     def __init__(self, path: str) -> None:
         self.name = path
+        self._stamp = sources.stamp(path)
         self._photos = sources.scan(path)
         self.fingerprint = sources.fingerprint(path, self._photos)
 
@@ -55,6 +56,8 @@ class Files:
 
     def check(self) -> None:
         """Raise `DataError` if the source holds other photos by now, as far as names and sizes tell."""
+        if self._stamp and sources.stamp(self.name) == self._stamp:
+            return
         photos = sources.scan(self.name)
         if sources.fingerprint(self.name, photos) != self.fingerprint:
             raise DataError(

@@ -21,7 +21,7 @@ from pawcast.inference.engine import MAX_BATCH, restore
 from pawcast.inference.forward import Forward
 from pawcast.inference.judge import from_split
 from pawcast.recipe import Recipe
-from pawcast.registry import Agreement, Preprocessing
+from pawcast.registry import MAX_DIFFERENCE, Agreement, Preprocessing
 from pawcast.store import Store
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def compare_cascade(expected: np.ndarray, exact: np.ndarray, coarse: np.ndarray)
     Raises:
         TrainingError: If one of them is no number.
     """
-    within = cascade.width(coarse, exact)
+    within = cascade.width(coarse, exact, MAX_DIFFERENCE)
     again = cascade.unsure(coarse, within)
     found = compare(expected, np.where(again, exact, coarse))
     return found.model_copy(update={"unsure_within": within, "again": float(again.mean())})

@@ -1,8 +1,9 @@
 """bfloat16 first, and float32 again for the few photos that it is unsure of.
 
-bfloat16's rounding moves a probability most where the network wavers between the classes; a photo that it is sure of
-hardly moves, since there the sigmoid is flat. So photos near one half get a second opinion, and all scores are as good
-as float32's at little more than bfloat16's price. How near is near is measured when a version is registered.
+bfloat16's rounding moves the odds by about as much whatever they are, and so a probability most where the network
+wavers between the classes: one it is sure of hardly moves, since there the sigmoid is flat. So photos near one half get
+a second opinion, and all scores are nearly as good as float32's at little more than bfloat16's price. How near is near
+is worked out from what the rounding did to the odds of the photos that a version was registered with.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import numpy as np
 
 from pawcast.inference.forward import Forward
 
-TOLERANCE = 0.005
-"""Scores further off are computed again: half of what `Agreement` allows, since other photos differ a little more."""
+_MARGIN = 1.25  # other photos' odds move further than the furthest of a few hundred
+_WAVERING = 0.4  # scores nearer than this to one half show how far odds move
 _STEP = 100  # widths are given in hundredths
 
 
@@ -46,17 +47,28 @@ def unsure(scores: np.ndarray, within: float) -> np.ndarray:
     return np.abs(scores - 0.5) < within
 
 
-def width(coarse: np.ndarray, exact: np.ndarray) -> float:
-    """Return how near to one half a score must be computed again, in [0, 0.51]; 0 if none need be.
+def width(coarse: np.ndarray, exact: np.ndarray, tolerance: float) -> float:
+    """Return how near to one half a score must be computed again, in [0, 0.51].
 
-    The least, in hundredths, that leaves no photo with another label or further off than `TOLERANCE`.
+    The least, in hundredths, that leaves no photo with another label or too far off: neither among these photos nor
+    among others whose odds move by a quarter more.
 
     Args:
         coarse: float32 [n], the scores of photos in bfloat16.
         exact: float32 [n], the same photos' in float32.
+        tolerance: How far off a score may be, in (0, 1).
     """
-    off = (np.abs(coarse - exact) > TOLERANCE) | ((coarse > 0.5) != (exact > 0.5))
-    if not off.any():
-        return 0.0
-    furthest = float(np.abs(coarse[off] - 0.5).max())
-    return (math.floor(furthest * _STEP) + 1) / _STEP
+    wavering = unsure(exact, _WAVERING)
+    moves = np.abs(_log_odds(coarse[wavering]) - _log_odds(exact[wavering]))
+    move = _MARGIN * float(moves.max(initial=0.0))
+    off = (_MARGIN * np.abs(coarse - exact) > tolerance) | ((coarse > 0.5) != (exact > 0.5))
+    furthest = float(np.abs(coarse[off] - 0.5).max(initial=0.0))
+    # The sigmoid's slope is p(1 - p): a quarter at one half, where labels change, and low enough at some distance.
+    steep = math.sqrt(max(0.0, 0.25 - tolerance / move)) if move else 0.0
+    within = min(max(furthest, move / 4, steep), 0.5)
+    return (math.floor(within * _STEP) + 1) / _STEP if within else 0.0
+
+
+def _log_odds(scores: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(scores) - np.log1p(-scores)

@@ -92,7 +92,7 @@ def scan(path: str, classes: Sequence[str] = ()) -> list[Photo]:
             _refuse_empty(path, members)
         if kind is archive:
             archive.check(path, wanted)
-        labels = {member: label_of(member, classes) for member in wanted}
+        labels = {member: label_of(member, classes) if classes else -1 for member in wanted}
     wanted.sort(key=natural)
     root = common_root(wanted, classes)
     names = ["/".join(relative(member)[len(root) :]) for member in wanted]
@@ -134,6 +134,11 @@ def fingerprint(path: str, photos: Sequence[Photo]) -> str:
     for photo, about in zip(photos, facts, strict=True):
         digest.update(repr((photo.name, about)).encode(errors="backslashreplace"))
     return digest.hexdigest()
+
+
+def stamp(path: str) -> tuple[int, ...] | None:
+    """Return what changes when an archive is replaced or written to; None for a source of many files."""
+    return archive.stamp(path) if _kind(path) is archive else None
 
 
 def _kind(path: str) -> object:

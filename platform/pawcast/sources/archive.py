@@ -118,6 +118,16 @@ def facts(path: str, members: Sequence[str]) -> Iterator[tuple[int, ...]]:
         yield info.file_size, info.CRC
 
 
+def stamp(path: str) -> tuple[int, ...]:
+    """Return what changes when the archive is replaced or written to."""
+    outer, _ = nested.split(path)
+    try:
+        about = outer.stat()
+    except OSError as error:
+        raise DataError(f"{shown(path)} can't be opened", received=error.strerror) from None
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
 def _bytes(archive: zipfile.ZipFile, member: str) -> bytes:
     try:
         info = archive.getinfo(member)
@@ -180,12 +190,8 @@ def _unreadable(info: zipfile.ZipInfo) -> str | None:
 
 def _open(path: str) -> zipfile.ZipFile:
     outer, inner = nested.split(path)
-    try:
-        about = outer.stat()
-    except OSError as error:
-        raise DataError(f"{shown(path)} can't be opened", received=error.strerror) from None
     # A file of the same name that was replaced meanwhile is another archive.
-    return _opened(str(outer), inner, about.st_ino, about.st_size, about.st_mtime_ns)
+    return _opened(str(outer), inner, *stamp(path))
 
 
 @lru_cache(maxsize=4)
