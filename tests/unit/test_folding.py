@@ -197,3 +197,42 @@ def test_nothing_follows_what_does_not_scale_or_goes_elsewhere_as_well(case):
     assert folding.follower(network, first) is None
     plain = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Conv2D(4, 3)])
     assert folding.follower(plain, plain.layers[0]) is None
+
+
+def test_rectifiers_behind_pooling_may_lie_before_it():
+    from keras import layers
+
+    from pawcast import models
+    from pawcast.models import folding
+
+    for name, count in (("article", 4), ("fast", 4), ("transfer", 0)):
+        network = models.build(resolve(name))
+        found = folding.rectifiers(network)
+        assert len(found) == count
+        for convolution, relu in found.items():
+            pooling = relu.input._keras_history.operation
+            assert type(pooling) is layers.MaxPooling2D
+            before = pooling.input._keras_history.operation
+            assert before in (network.get_layer(convolution), folding.pairs(network).get(convolution))
+
+
+@pytest.mark.parametrize(
+    "case", ["ReLU6", "leaky", "averages", "activated", "convolved twice", "pooled twice", "an output"]
+)
+def test_a_rectifier_stays_where_another_place_would_change_values(case):
+    import keras
+    from keras import layers
+
+    from pawcast.models import folding
+
+    pixels = keras.Input((16, 16, 3))
+    convolved = layers.Conv2D(4, 3, activation="sigmoid" if case == "activated" else None)(pixels)
+    pooled = (layers.AveragePooling2D(2) if case == "averages" else layers.MaxPooling2D(2))(convolved)
+    relu = layers.ReLU(6 if case == "ReLU6" else None, 0.1 if case == "leaky" else 0)
+    y = relu(pooled)
+    if case == "convolved twice":
+        y = layers.Add()([y, layers.MaxPooling2D(2)(convolved)])
+    if case == "pooled twice":
+        y = layers.Add()([y, pooled])
+    network = keras.Model(pixels, [y, convolved] if case == "an output" else y)
+    assert folding.rectifiers(network) == {}

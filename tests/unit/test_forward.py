@@ -54,6 +54,20 @@ def pooled():
     return network
 
 
+def forked():
+    """Two ends of convolutions, neither of which sees all."""
+    configure_tensorflow(2)
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(3)
+    pixels = keras.Input((50, 50, 3))
+    x = layers.ReLU()(layers.MaxPooling2D(2)(layers.Conv2D(8, 3)(pixels)))
+    y = layers.Conv2D(8, 3, activation="relu")(x)
+    both = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalAveragePooling2D()(y)])
+    return keras.Model(pixels, layers.Dense(1, activation="sigmoid")(both))
+
+
 def noise(photos: int, size: int) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (photos, size, size, 3), np.uint8)
 
@@ -63,7 +77,7 @@ def by_keras(network, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50)])
+@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50), (forked, 50)])
 def test_a_photo_has_the_same_score_in_every_batch(network, size, precision):
     forward = Forward(network(), Preprocessing(image_size=size), precision)
     photos = noise(MAX_BATCH, size)
@@ -76,7 +90,7 @@ def test_a_photo_has_the_same_score_in_every_batch(network, size, precision):
     assert forward(photos[:0]).shape == (0,)
 
 
-@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50)])
+@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50), (forked, 50)])
 def test_emulated_bfloat16_is_as_coarse_as_the_real_one(network, size):
     model, photos = network(), noise(MAX_BATCH, size)
     exact, real, emulated = (
@@ -138,7 +152,7 @@ def test_scores_are_those_of_keras(network, size, precision, tolerance):
     np.testing.assert_allclose(found, by_keras(model, photos), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50)])
+@pytest.mark.parametrize(("network", "size"), [(flat, 48), (pooled, 50), (forked, 50)])
 def test_with_mirror_images_the_probability_is_the_mean_of_both(network, size):
     model, photos = network(), noise(20, size)
     forward = Forward(model, Preprocessing(image_size=size, mirror=True))

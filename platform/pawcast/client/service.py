@@ -7,6 +7,7 @@ import email.utils
 import hashlib
 import json
 import math
+import secrets
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -131,8 +132,8 @@ class Service:
             ModelChangedError: If another model answers than `server`.
             ServiceError: If the server refuses them, or answers what makes no sense.
         """
-        files = [("photo", (str(i), data)) for i, data in enumerate(photos)]
-        response = await self._post(files=files)
+        form, content_type = _form(photos)
+        response = await self._post(form, content_type)
         if response.status_code == _TOO_LARGE:
             if len(photos) == 1:
                 return [Answer(None, "larger than the server takes")]
@@ -144,7 +145,7 @@ class Service:
         if found["model"] != server.model:
             raise ModelChangedError(str(found["model"]))
         try:
-            if [item["id"] for item in found["predictions"]] != [name for _, (name, _) in files]:
+            if [item["id"] for item in found["predictions"]] != [str(i) for i in range(len(photos))]:
                 raise ValueError
             return [_answer(item, server.classes) for item in found["predictions"]]
         except (ValueError, KeyError, TypeError):
@@ -152,19 +153,16 @@ class Service:
 
     async def classify_one(self, photo: bytes) -> dict[str, Any]:
         """Send one photo as the body; return the service's answer to it. Raises as `classify`, and `ImageError`."""
-        response = await self._post(content=photo, headers={"content-type": "application/octet-stream"})
+        response = await self._post(photo, "application/octet-stream")
         found = self._found(response)
         prediction: dict[str, Any] = found["predictions"][0]
         if error := prediction.get("error"):
             raise ImageError(error)
         return {"model": found["model"], **prediction}
 
-    async def _post(self, **options: Any) -> httpx.Response:
-        request = self._http.build_request("POST", "/v1/classify", **options)
-        # A form in one piece: sent part by part it takes three times as long.
-        await request.aread()
+    async def _post(self, body: bytes, content_type: str) -> httpx.Response:
         try:
-            response = await self._http.send(request)
+            response = await self._http.post("/v1/classify", content=body, headers={"content-type": content_type})
         except httpx.RequestError as error:
             raise PassingError(f"{type(error).__name__} {error}".strip()) from None
         self._refuse_stranger(response)
@@ -236,6 +234,19 @@ def classify(photo: bytes, url: str, key: str | None = None) -> dict[str, Any]:
             return await patiently(lambda: service.classify_one(photo), _ONE_PHOTO_SECONDS)
 
     return asyncio.run(send())
+
+
+def _form(photos: Sequence[bytes]) -> tuple[bytes, str]:
+    """Return a multipart form and its type: each photo a file named by its index. httpx takes five times as long.
+
+    Source: https://www.rfc-editor.org/rfc/rfc7578
+    """
+    boundary = secrets.token_hex(16)
+    parts: list[bytes] = []
+    for i, photo in enumerate(photos):
+        named = f'Content-Disposition: form-data; name="photo"; filename="{i}"'
+        parts += (f"--{boundary}\r\n{named}\r\nContent-Type: application/octet-stream\r\n\r\n".encode(), photo, b"\r\n")
+    return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
 
 
 @lru_cache

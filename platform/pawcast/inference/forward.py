@@ -9,7 +9,8 @@ bits is seen to on this machine's own kernels before the first answer: only batc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _CPU_SIZES = (1, 2, 4, 8, 16, 32)
+_SLICE = 4  # divides every larger size
 # A GPU is hardly busy with fewer, and takes the same time for one.
 _GPU_SIZES = (1, 8, 64)
 # Bytes in the longest vector of any CPU, and how many values of bfloat16 that is.
@@ -52,7 +54,6 @@ class Forward:
         precision: Precision = "float32",
         emulated: bool = False,
     ) -> None:
-        import keras
         import tensorflow as tf
 
         from pawcast.augment import to_unit
@@ -62,19 +63,32 @@ class Forward:
         emulated = emulated and precision == "bfloat16" and folding.functional(network)
         served = _served(network, precision, emulated, preprocessing.scale)
         unscaled = folding.first_convolution(network) is not None
-        cells = next(layer.output for layer in reversed(served.layers) if layer.output.ndim == 4)
-        model = keras.Model(served.inputs, [cells, served.layers[-1].input, served.outputs[0]])
+        body, head = _parts(served)
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
 
-        @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
-        def run(pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def convolved(pixels: tf.Tensor) -> tf.Tensor:
+            return body(tf.cast(pixels, tf.float32) if unscaled else to_unit(pixels), training=False)
+
+        def in_slices(pixels: tf.Tensor) -> tf.Tensor:
+            """Keep what lies between convolutions in the CPU's caches: a twelfth off the article's time."""
+            slices = tf.reshape(pixels, [-1, _SLICE, size, size, 3])
+            found = tf.map_fn(convolved, slices, fn_output_signature=body.output.dtype, parallel_iterations=1)
+            return tf.reshape(found, [-1, *found.shape[2:]])
+
+        def run(pixels: tf.Tensor, convolve: Callable[[tf.Tensor], tf.Tensor]) -> tuple[tf.Tensor, ...]:
             seen = tf.concat([pixels, tf.reverse(pixels, [2])], 0) if mirror else pixels
-            *inner, scores = model(tf.cast(seen, tf.float32) if unscaled else to_unit(seen), training=False)
-            return tf.reduce_mean(tf.reshape(scores, [1 + mirror, -1]), 0), *inner
+            found = convolve(seen)
+            inner, scores = head(found, training=False)
+            return tf.reduce_mean(tf.reshape(scores, [1 + mirror, -1]), 0), found, inner
 
+        signature = [tf.TensorSpec([None, size, size, 3], tf.uint8)]
         self.precision = precision
-        self._run = run
+        self._whole = tf.function(partial(run, convolve=convolved), input_signature=signature)
+        self._sliced = (
+            self._whole if on_gpu else tf.function(partial(run, convolve=in_slices), input_signature=signature)
+        )
         self._shape = (size, size, 3)
-        self.sizes = self._agreeing(_GPU_SIZES if tf.config.list_physical_devices("GPU") else _CPU_SIZES)
+        self.sizes = self._agreeing(_GPU_SIZES if on_gpu else _CPU_SIZES)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of class 1, the same bits for equal photos in whatever company.
@@ -94,6 +108,9 @@ class Forward:
             scores[start : start + size] = self._run(padded)[0].numpy()[: len(part)]
             start += size
         return scores
+
+    def _run(self, pixels: np.ndarray) -> Sequence[tf.Tensor]:
+        return (self._sliced if len(pixels) > _SLICE else self._whole)(pixels)
 
     def _agreeing(self, sizes: tuple[int, ...]) -> list[int]:
         """Of these sizes, those that give a photo the same bits as the largest one that does so at every place."""
@@ -119,9 +136,9 @@ def _rows(values: Sequence[tf.Tensor], photos: int) -> np.ndarray:
 def _served(network: keras.Model, precision: Precision, emulated: bool, scale: float) -> keras.Model:
     """Return a copy that computes each photo by itself and in this precision, all but its last layer.
 
-    Normalizations are folded into the convolutions before them. If the network begins with a convolution, that takes
-    pixels in [0, 255], which bfloat16 holds exactly, and does the scaling: of all roundings to bfloat16 that of scaled
-    pixels would change the probabilities most.
+    Normalizations and rectifiers are folded into the convolutions before them. If the network begins with a
+    convolution, that takes pixels in [0, 255], which bfloat16 holds exactly, and does the scaling: of all roundings to
+    bfloat16 that of scaled pixels would change the probabilities most.
     """
     import keras
     import tensorflow as tf
@@ -156,7 +173,8 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
     kinds: dict[Any, Any] = {layers.Dense: ByColumns, layers.GlobalAveragePooling2D: AverageOneByOne}
     first, last = folding.first_convolution(network), network.layers[-1]
     norms = folding.pairs(network)
-    away = {norm.name for norm in norms.values()}
+    rectifiers = folding.rectifiers(network)
+    away = {layer.name for layer in (*norms.values(), *rectifiers.values())}
 
     def copied(layer: keras.Layer) -> keras.Layer:
         if precision == "float32" or layer is last or emulated:
@@ -170,6 +188,8 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
         config = {**layer.get_config(), "dtype": dtype}
         if layer.name in norms:
             config["use_bias"] = True
+        if layer.name in rectifiers:
+            config["activation"] = "relu"
         return kinds.get(type(layer), type(layer)).from_config(config)
 
     def called(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
@@ -198,6 +218,19 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
             weights = [weights[0].T, *weights[1:]]
         layer.set_weights(weights)
     return copy
+
+
+def _parts(network: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Cut a network behind its last cells: pixels to cells, and cells to the last layer's input and output."""
+    import keras
+
+    ends = [network.layers[-1].input, network.outputs[0]]
+    cells = next(layer.output for layer in reversed(network.layers) if layer.output.ndim == 4)
+    try:
+        return keras.Model(network.inputs, cells), keras.Model(cells, ends)
+    except ValueError:
+        # Something of a user's own network leads past these cells.
+        return keras.Model(network.inputs, network.inputs[0]), keras.Model(network.inputs, ends)
 
 
 def _longer(photos: tf.Tensor, count: int) -> tf.Tensor:

@@ -72,6 +72,33 @@ def follower(model: keras.Model, convolution: layers.Conv2D) -> layers.Conv2D | 
             return None
 
 
+def rectifiers(model: keras.Model) -> dict[str, layers.ReLU]:
+    """Return the ReLUs behind max pooling that may as well lie before it, by the names of the convolutions there.
+
+    The values are the same. In training a ReLU has a fourth of the values to pass behind the pooling; without gradients
+    it costs nothing as part of the convolution.
+    """
+    if not functional(model):
+        return {}
+    sources, norms = _sources(model), pairs(model)
+    uses = Counter(source for taken in sources.values() for source in taken)
+    convolutions = {norm.name: name for name, norm in norms.items()}
+
+    def before(name: str) -> str:
+        """The one layer that this one takes from, if nothing else takes from that."""
+        source = sources[name][0] if len(sources[name]) == 1 else ""
+        return source if uses[source] == 1 else ""
+
+    found = {}
+    for layer in model.layers:
+        pooling = before(layer.name) if _plain_relu(layer) else ""
+        name = before(pooling) if pooling and type(model.get_layer(pooling)) is layers.MaxPooling2D else ""
+        name = convolutions.get(name, name)
+        if name and _linear_convolution(model.get_layer(name)) and (name in norms or uses[name] == 1):
+            found[name] = layer
+    return found
+
+
 def merged(convolution: keras.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:
     """Return kernel and bias, float32, of a convolution that does the work of both."""
     scale, shift = (np.asarray(part) for part in _scale_and_shift(convolution, norm))
@@ -129,9 +156,11 @@ def _linear_convolution(layer: keras.Layer) -> bool:
 
 
 def _homogeneous(layer: keras.Layer) -> bool:
-    if type(layer) is layers.ReLU:
-        return layer.max_value is None and not layer.threshold
-    return type(layer) is layers.MaxPooling2D
+    return _plain_relu(layer) or type(layer) is layers.MaxPooling2D
+
+
+def _plain_relu(layer: keras.Layer) -> bool:
+    return type(layer) is layers.ReLU and layer.max_value is None and not layer.threshold and not layer.negative_slope
 
 
 def _scale_and_shift(convolution: keras.Layer, norm: layers.BatchNormalization) -> tuple[Any, Any]:
