@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import httpx
@@ -67,6 +69,32 @@ def test_a_promoted_version_goes_live_with_no_failed_and_no_mixed_answer(store, 
     for answer in answers:
         found = [item["scores"]["dog"] for item in answer["predictions"]]
         assert set(found) == {expected[answer["model"]]}
+
+
+def test_the_collector_leaves_alone_what_stays_but_takes_what_was_replaced(store):
+    async def scenario() -> None:
+        service = Service(store, MODEL, check_seconds=0.05)
+        async with client(service) as http:
+            old = weakref.ref((await service.engine()).network)
+            await settled()
+            gc.unfreeze()
+            await asyncio.to_thread(publish, store, 2)
+            await until(http, lambda found: found["version"] == 2)
+            await settled()
+            assert old() is None
+
+    async def settled() -> None:
+        for _ in range(600):
+            if gc.get_freeze_count():
+                return
+            await asyncio.sleep(0.05)
+        pytest.fail("never came")
+
+    gc.unfreeze()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.unfreeze()
 
 
 def test_a_version_that_fails_to_load_leaves_the_old_one_and_says_so(store, tmp_path, picture, caplog):
