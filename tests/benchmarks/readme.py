@@ -27,7 +27,7 @@ def recipes() -> list[str]:
         low, high = record["holdout"]["interval"]
         bulk = f"{record['bulk']['photos_per_second']:,.0f}" if record.get("bulk") else "–"
         cpu = f"{record['cpu_minutes']:,.0f}" if record.get("cpu_minutes") else "–"
-        seeds = (record, *record.get("seeds", {}).values())
+        seeds = (record, *record.get("again", ()))
         scores = ", ".join(f"{seed['metrics']['val_acc']:.4f}" for seed in seeds)
         lines.append(
             f"| `{record['recipe']}` | {scores} | **{record['holdout']['accuracy']:.3f}** "

@@ -4,8 +4,9 @@
     python tests/benchmarks/record.py catdog@4 --store var/store --again
 
 Reads only what the jobs left in the store (run, history, evaluation, version) and, with --bulk, the object that
-`bulk_predict.py --json` printed. With --again it adds another seed to a recipe's record: what that did on validation,
-as the photos held out are read once a recipe. `make results` then renews README's table from the files in results/.
+`bulk_predict.py --json` printed. With --again it adds another training to a recipe's record: what that did on
+validation, as the photos held out are read once a recipe. `make results` then renews README's table from the files in
+results/.
 """
 
 from __future__ import annotations
@@ -52,8 +53,7 @@ def main() -> None:
     path = RESULTS / f"{version.recipe.name}.json"
     if options.again:
         record = json.loads(path.read_text())
-        seeds = {**record.get("seeds", {}), str(version.recipe.seed): {**trained, "history": history}}
-        record["seeds"] = dict(sorted(seeds.items()))
+        record.setdefault("again", []).append({"seed": version.recipe.seed, **trained, "history": history})
     else:
         made = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").pseudo_labels
         key = f"models/{version.model}/evaluations/{version.version}-holdout.json"
