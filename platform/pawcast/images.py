@@ -149,13 +149,13 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
         size: The new height and width in pixels.
 
     Returns:
-        uint8 [size, size, 3]: bilinear, which takes a fifth of the time, or the averages of areas where a photo
-        shrinks by more than half and two neighbours in a row would leave others out.
+        uint8 [size, size, 3]: bilinear, which takes a fifth of the time, or the averages of areas where a side shrinks
+        by more than half and two neighbours in a row would leave others out.
     """
     height, width = pixels.shape[:2]
     if (height, width) == (size, size):
         return pixels
-    method = cv2.INTER_AREA if height * width > (2 * size) ** 2 else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if max(height, width) > 2 * size else cv2.INTER_LINEAR
     return cv2.resize(pixels, (size, size), interpolation=method)
 
 

@@ -115,12 +115,12 @@ def test_a_photo_that_shrinks_is_averaged_over_all_of_its_pixels(picture, times)
     assert np.abs(images.resize(square, size) - means).max() <= 1
 
 
-def test_a_photo_that_shrinks_by_less_than_half_leaves_no_pixel_out():
-    for side in range(61, 121):
-        for place in range(side):
-            line = np.zeros((side, side, 3), np.uint8)
+def test_a_photo_that_shrinks_leaves_no_pixel_out():
+    for height, width in [(side, side) for side in range(61, 121)] + [(80, 170), (61, 300)]:
+        for place in range(width):
+            line = np.zeros((height, width, 3), np.uint8)
             line[:, place] = 255
-            assert images.resize(line, 60).any(), (side, place)
+            assert images.resize(line, 60).any(), (height, width, place)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
