@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
@@ -27,8 +27,8 @@ class Intake:
         self.limits = limits
         self._requests = self._held = 0
 
-    @asynccontextmanager
-    async def receive(self, request: Request) -> AsyncIterator[Incoming]:
+    @contextmanager
+    def receive(self, request: Request) -> Iterator[Incoming]:
         """Account for a request while the block runs; its body can be read once, by one of the two ways.
 
         Raises:

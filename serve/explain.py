@@ -86,7 +86,7 @@ def explain_router(service: Service, intake: Intake) -> APIRouter:
         """
         if not content_type.startswith(("image/", "application/octet-stream")):
             raise HTTPException(415, f"Send an image, not {content_type}.")
-        async with intake.receive(request) as incoming:
+        with intake.receive(request) as incoming:
             model, prediction, png = await explainer.explain(await incoming.whole())
         headers = {
             "pawcast-model": model,

@@ -7,8 +7,9 @@ import hmac
 import json
 import logging
 import time
+from collections.abc import Iterable
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,19 +26,24 @@ _POLICY = (
 )
 # The page that FastAPI makes starts itself by a script within the page; it shows nothing that a caller sent.
 _DOCS_POLICY = f"{_POLICY}; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; worker-src blob:"
-_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", _POLICY.encode()),
+)
+_DOCS_HEADERS = (*_HEADERS[:-1], (b"content-security-policy", _DOCS_POLICY.encode()))
+_PRIVATE_HEADERS = ((b"cache-control", b"no-store"),)
 _KINDS = {
     400: "malformed", 401: "unauthorized", 404: "unknown path", 405: "wrong method", 408: "slow", 413: "too large",
     415: "wrong type", 422: "unusable photo", 429: "busy", 499: "client gone", 503: "no model",
 }  # fmt: skip
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _log = logging.getLogger("ray.serve")
+
+Header = tuple[bytes, bytes]
 
 
 class Gate:
@@ -64,7 +70,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _protect(MutableHeaders(scope=message), _path(scope))
+                message["headers"] = _protected(message.get("headers", ()), _path(scope))
             await send(message)
 
         try:
@@ -111,12 +117,13 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _protect(headers: MutableHeaders, path: str) -> None:
-    for name, value in _HEADERS.items():
-        headers.setdefault(name, value)
-    headers.setdefault("content-security-policy", _DOCS_POLICY if path.startswith(_DOCS) else _POLICY)
-    if path.startswith(("/v1/", "/v2")):
-        headers.setdefault("cache-control", "no-store")
+def _protected(headers: Iterable[Header], path: str) -> list[Header]:
+    """Return an answer's headers, and those that keep it safe unless it has them already."""
+    found = list(headers)
+    names = {name for name, _ in found}
+    safe = _DOCS_HEADERS if path.startswith(_DOCS) else _HEADERS
+    private = _PRIVATE_HEADERS if path.startswith(("/v1/", "/v2")) else ()
+    return [*found, *(header for header in (*safe, *private) if header[0] not in names)]
 
 
 async def _answer(send: Send, status: int, line: str, headers: dict[str, str] | None = None) -> None:

@@ -3,12 +3,13 @@
 requests{method,route,status}   request_seconds{route}   errors{kind}   model_version{model}
 photos{outcome}                 waiting_photos           batch_photos   decode_seconds   inference_seconds
 
-Ray takes some 40 µs for each number, and exports them every few seconds. So what adds up is added up here first, and
-handed over by `report`; only what goes into a histogram goes there one by one.
+Ray exports numbers every few seconds, and gives way to other threads at each that it takes. So they are kept here
+first, sums where they add up, and handed over together by `report`, beside the event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter as Tally
 from collections.abc import Iterable
 
@@ -18,6 +19,9 @@ from pawcast.registry import Version
 
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
 _PHOTOS = [1, 2, 4, 8, 16, 32, 48, 64, 128, 256]
+
+_Counted = Tally[tuple[metrics.Counter, tuple[tuple[str, str], ...]]]
+_Observed = list[tuple[metrics.Histogram, float, dict[str, str]]]
 
 
 class Metrics:
@@ -33,12 +37,13 @@ class Metrics:
         self._decode = _seconds("pawcast_decode_seconds", "To decode the photos of a request.")
         self._inference = _seconds("pawcast_inference_seconds", "To run one batch.")
         self._version = metrics.Gauge("pawcast_model_version", "The model version that answers.", ("model",))
-        self._counted: Tally[tuple[metrics.Counter, tuple[tuple[str, str], ...]]] = Tally()
+        self._counted: _Counted = Tally()
+        self._observed: _Observed = []
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request; `route` is a path's template, never what a client sent."""
         self._count(self._requests, method=method, route=route, status=str(status))
-        self._request_seconds.observe(seconds, {"route": route})
+        self._observed.append((self._request_seconds, seconds, {"route": route}))
 
     def error(self, kind: str) -> None:
         """Count a request that was refused or failed."""
@@ -51,14 +56,13 @@ class Metrics:
 
     def decoded(self, seconds: float) -> None:
         """Time the decoding of a request's photos."""
-        self._decode.observe(seconds, {})
+        self._observed.append((self._decode, seconds, {}))
 
     def batch(self, photos: int, seconds: float) -> None:
         """Time a batch of the engine."""
-        self._batch.observe(photos, {})
-        self._inference.observe(seconds, {})
+        self._observed += [(self._batch, photos, {}), (self._inference, seconds, {})]
 
-    def report(self, waiting: int, version: Version | None) -> None:
+    async def report(self, waiting: int, version: Version | None) -> None:
         """Hand to Ray what was counted since the last time, and what is true now.
 
         Call it every second or so, also when nothing happens: Ray forgets a gauge that it has exported.
@@ -68,8 +72,14 @@ class Metrics:
             version: The model version that answers; None if none does.
         """
         counted, self._counted = self._counted, Tally()
-        for (counter, tags), number in counted.items():
-            counter.inc(number, dict(tags))
+        observed, self._observed = self._observed, []
+        await asyncio.to_thread(self._hand_over, counted, observed, waiting, version)
+
+    def _hand_over(self, counted: _Counted, observed: _Observed, waiting: int, version: Version | None) -> None:
+        for (counter, labels), number in counted.items():
+            counter.inc(number, dict(labels))
+        for histogram, value, tags in observed:
+            histogram.observe(value, tags)
         self._waiting.set(waiting, {})
         if version:
             self._version.set(version.version, {"model": version.model})

@@ -25,6 +25,8 @@ CHECK_SECONDS = 10.0
 _MISSING_SECONDS = 2.0
 # A version that failed is tried again, since what was wrong may pass; but not at each check.
 _FAILED_SECONDS = 60.0
+# Objects that may become garbage before the collector looks.
+_OBJECTS = 20_000
 # Ray keeps what goes to this logger in the replica's log.
 _log = logging.getLogger("ray.serve")
 
@@ -100,6 +102,8 @@ class Rollout:
         if self._watching is not None:
             return
         await self.check()
+        # Now, when nobody waits for an answer yet.
+        self._settle()
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def stop(self) -> None:
@@ -119,8 +123,7 @@ class Rollout:
             if self._loaded is not None and self._loaded.version == version:
                 self.failure = self._failed = None
                 if not self._settled:
-                    _settle()
-                    self._settled = True
+                    self._settle()
                 return
             if self._failed and self._failed.version == version.name and time.monotonic() < self._failed.until:
                 self.failure = self._failed.error
@@ -149,22 +152,24 @@ class Rollout:
         if version:
             self._failed = _Failed(version.name, time.monotonic() + wait, error)
 
+    def _settle(self) -> None:
+        """Take away what nothing refers to any more, and have Python's collector leave the rest alone from now on.
+
+        To walk all that TensorFlow and Keras are made of takes it an eighth of a second, in which no request goes on.
+        Nor does it look after every other request, as Python's own threshold of 700 objects would have it.
+        """
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_OBJECTS)
+        self._settled = True
+
     async def _watch(self) -> None:
         while True:
             pause = self._check_seconds if self._loaded else min(_MISSING_SECONDS, self._check_seconds)
             # Replicas that started together need not ask the store together.
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             await self.check()
-
-
-def _settle() -> None:
-    """Take away what nothing refers to any more, and have Python's collector leave the rest alone from now on.
-
-    To walk all that TensorFlow and Keras are made of takes it an eighth of a second, in which no request goes on.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 def _load(store: Store, version: Version) -> Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from pawcast.devices import usable_cpus
 from pawcast.errors import BusyError, ImageError, ImageSizeError, ServiceError
-from pawcast.inference.batcher import Batcher
-from pawcast.inference.engine import LANES, MAX_BATCH, Engine
+from pawcast.inference.batcher import Batcher, Call
+from pawcast.inference.engine import LANES, Engine
 from pawcast.inference.predictor import Prediction, describe
 from pawcast.registry import Version
 from pawcast.store import Store
@@ -32,7 +32,6 @@ _STUCK_SECONDS = 120.0
 _REPORT_SECONDS = 1.0
 
 Photo = bytes | np.ndarray | ImageError
-_ToPixels = Callable[[bytes | np.ndarray], np.ndarray]
 
 
 class Classified(NamedTuple):
@@ -41,8 +40,8 @@ class Classified(NamedTuple):
     Attributes:
         version: The one version that gave all of it.
         predictions: For each photo in order, or the reason why there is none.
-        decode: Seconds to decode the photos, waiting for a free thread included.
-        wait: Seconds until the engine took the first.
+        decode: Seconds until the photos were decoded, waiting for a free thread included.
+        wait: Seconds from then until the engine took the first; 0 if it had begun with those that came first.
         inference: Seconds from then until the last was done.
     """
 
@@ -88,7 +87,9 @@ class Service:
             PawcastError: Why the model can't be loaded, if this replica isn't alone.
         """
         await self.rollout.start()
-        self._reporting = self._reporting or asyncio.get_running_loop().create_task(self._report_again_and_again())
+        if self._reporting is None:
+            await self._report()
+            self._reporting = asyncio.get_running_loop().create_task(self._report_again_and_again())
         if (failure := self.rollout.failure) and not await asyncio.to_thread(alone):
             await self.stop()
             raise failure
@@ -100,7 +101,7 @@ class Service:
             self._reporting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reporting
-            self._report()
+            await self._report()
 
     def check_health(self) -> None:
         """Raise `ServiceError` if the engine hangs; Ray then replaces the replica. No model is no reason to."""
@@ -137,26 +138,24 @@ class Service:
         self._take(len(photos))
         try:
             started = time.monotonic()
-            pixels = await self._decoded(photos, loaded.version.preprocessing.pixels)
-            decode = time.monotonic() - started
-            found = await loaded.batcher.predict([item for item in pixels if not isinstance(item, ImageError)])
+            call = Call(len(photos))
+            self._decode(photos, call, loaded)
+            await call.done
         finally:
             self._take(-len(photos))
-        scores, classes = iter(found.scores), loaded.version.classes
-        predictions = [item if isinstance(item, ImageError) else describe(next(scores), classes) for item in pixels]
+        decode, wait = call.added - started, max(0.0, call.started - call.added)
+        inference = max(0.0, call.ended - call.added - wait)
+        classes = loaded.version.classes
+        predictions = [item if isinstance(item, ImageError) else describe(item, classes) for item in call.found]
         self.metrics.decoded(decode)
         self.metrics.photos(map(_outcome, predictions))
-        return Classified(loaded.version, predictions, decode, found.waited, found.ran)
+        return Classified(loaded.version, predictions, decode, wait, inference)
 
-    async def _decoded(self, photos: Sequence[Photo], pixels: _ToPixels) -> list[np.ndarray | ImageError]:
-        loop = asyncio.get_running_loop()
+    def _decode(self, photos: Sequence[Photo], call: Call, loaded: Loaded) -> None:
         # Dealt out like cards, since large photos often come one after another.
         parts = min(len(photos), max(self._decoding, -(-len(photos) // _TOGETHER)))
-        dealt = [loop.run_in_executor(self._decoders, _decode_all, photos[i::parts], pixels) for i in range(parts)]
-        found: list[np.ndarray | ImageError] = [ImageError("not decoded")] * len(photos)
-        for i, part in enumerate(await asyncio.gather(*dealt)):
-            found[i::parts] = part
-        return found
+        for i in range(parts):
+            self._decoders.submit(_decode_some, photos, range(i, len(photos), parts), call, loaded)
 
     def _take(self, photos: int) -> None:
         if self._taken + photos > self.limits.waiting_photos:
@@ -168,25 +167,31 @@ class Service:
 
     async def _report_again_and_again(self) -> None:
         while True:
-            self._report()
             await asyncio.sleep(_REPORT_SECONDS)
+            await self._report()
 
-    def _report(self) -> None:
+    async def _report(self) -> None:
         version: Version | None = None
         with contextlib.suppress(ServiceError):
             version = self.rollout.loaded.version
-        self.metrics.report(self._taken, version)
+        await self.metrics.report(self._taken, version)
 
     def _batches(self, engine: Engine) -> Batcher:
-        # One limit is enough, and `_take` is the one that comes first.
-        return Batcher(engine.predict, MAX_BATCH, self.limits.waiting_photos, self.metrics.batch, LANES)
+        return Batcher(engine.predict, engine.sizes, self.metrics.batch, LANES)
 
 
-def _decode_all(photos: Sequence[Photo], pixels: _ToPixels) -> list[np.ndarray | ImageError]:
-    return [_decode(photo, pixels) for photo in photos]
+def _decode_some(photos: Sequence[Photo], places: Iterable[int], call: Call, loaded: Loaded) -> None:
+    """Decode a call's photos at these places and hand them on, in a thread."""
+    try:
+        # Unless the client has gone.
+        if not call.done.done():
+            pixels = loaded.version.preprocessing.pixels
+            loaded.batcher.add(call, [(place, _decoded(photos[place], pixels)) for place in places])
+    except Exception as error:
+        call.fail(error)
 
 
-def _decode(photo: Photo, pixels: _ToPixels) -> np.ndarray | ImageError:
+def _decoded(photo: Photo, pixels: Callable[[bytes | np.ndarray], np.ndarray]) -> np.ndarray | ImageError:
     if isinstance(photo, ImageError):
         return photo
     try:

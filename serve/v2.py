@@ -113,7 +113,7 @@ def router(service: Service, intake: Intake) -> APIRouter:
         With `Inference-Header-Content-Length: 0` the body is one encoded photo.
         """
         loaded = _model(service, name, version)
-        async with intake.receive(request) as incoming:
+        with intake.receive(request) as incoming:
             body = await incoming.whole()
             header = request.headers.get(tensors.HEADER)
             limits = service.limits

@@ -94,11 +94,11 @@ def serve(record: dict[str, Any]) -> list[str]:
         lines.append(f"| {_versioned(name, record)} | {cells} |")
     network = record["network"]
     again = f", {network['again']:.1%} of the photos again in float32" if network["again"] else ""
-    ours = f"Pawcast computes in {network['precision']}{again}, the others in float32"
+    ours = f"Pawcast computes in {network['precision']}{again}, those that don't say so in float32"
     return [
         *lines, "",
         f"The network: {network['name']}{', trained' if network['trained'] else ''}. "
-        f"{'All compute in float32' if network['precision'] == 'float32' else ours}. "
+        f"{'Pawcast computes in float32' if network['precision'] == 'float32' else ours}. "
         f"{record['hardware']}; {record['measured']}.",
     ]  # fmt: skip
 

@@ -55,25 +55,37 @@ class Server(NamedTuple):
 
     Attributes:
         package: Whose version to state.
-        script: What runs in the peers' environment; ours if None.
+        script: A file that runs in the peers' environment until it is killed, or a module that runs in ours until its
+            standard input ends.
         one: Makes a request of one photo.
         many: Makes a request of many photos.
         score: The probability in the answer to one photo.
     """
 
     package: str
-    script: str | None
+    script: str
     one: Callable[[bytes], bytes]
     many: Callable[[Sequence[bytes]], bytes]
     score: Callable[[Any], float]
 
+    @property
+    def peer(self) -> bool:
+        """Whether it needs the peers' environment."""
+        return self.script.endswith(".py")
+
 
 SERVERS = {
     OURS: Server(
-        "pawcast", None,
+        "pawcast", "tests.benchmarks.ours_serve",
         lambda photo: load.request("/v1/classify", photo, "image/jpeg"),
         lambda photos: load.form("/v1/classify", "photo", photos),
         lambda answer: answer["predictions"][0]["scores"]["dog"],
+    ),
+    "Ray Serve by hand, in bfloat16": Server(
+        "ray", "tests.benchmarks.plain_ray",
+        lambda photo: load.request("/one", photo, "image/jpeg"),
+        lambda photos: load.form("/many", "photos", photos),
+        float,
     ),
     "LitServe": Server(
         "litserve", "peers_litserve.py",
@@ -172,7 +184,7 @@ def summary(bench: Bench, found: dict[str, list[dict[str, Any]]]) -> dict[str, A
         "hardware": hardware(),
         "photos": count(bench.source),
         "many": {"photos": MAX_BATCH, "connections": MANY_CONNECTIONS},
-        "versions": installed(bench.peers, {name: server.package for name, server in SERVERS.items() if server.script}),
+        "versions": {**versions(sys.executable, peers=False), **versions(bench.peers, peers=True)},
         "bulk": {
             BULK: over([item[BULK] for item in found[OURS]]),
             IN_PROCESS: over(found[IN_PROCESS]),
@@ -182,6 +194,12 @@ def summary(bench: Bench, found: dict[str, list[dict[str, Any]]]) -> dict[str, A
             for name in SERVERS
         },
     }
+
+
+def versions(python: str, peers: bool) -> dict[str, str]:
+    """What each contender of an environment is made with; ours is what it is."""
+    here = {name: server for name, server in SERVERS.items() if server.peer == peers and name != OURS}
+    return installed(python, {name: server.package for name, server in here.items()})
 
 
 def loaded(bench: Bench, name: str, server: Server) -> dict[str, Any]:
@@ -208,13 +226,13 @@ def loaded(bench: Bench, name: str, server: Server) -> dict[str, Any]:
 def running(bench: Bench, server: Server) -> Iterator[int]:
     """Run a server until the block ends, and nothing of it afterwards; yield its port once it answers."""
     (port,) = free_ports(1)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment["PAWCAST_BENCH_NETWORK"] = bench.network
-    if server.script is None:
-        command, cwd = [*OURS_COMMAND, "serve", bench.store, str(port), str(bench.work)], HERE.parents[1]
-        environment = dict(os.environ)
-    else:
+    environment = {**os.environ, "PAWCAST_BENCH_NETWORK": bench.network}
+    if server.peer:
         command, cwd = [bench.peers, str(HERE / server.script), str(port)], bench.work
+        environment.pop("PYTHONPATH", None)
+    else:
+        arguments = ["serve", bench.store, str(port), str(bench.work)]
+        command, cwd = [sys.executable, "-m", server.script, *arguments], HERE.parents[1]
     log = bench.work / "server.log"
     with log.open("w") as output, subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=cwd, start_new_session=True
@@ -225,14 +243,14 @@ def running(bench: Bench, server: Server) -> Iterator[int]:
         finally:
             if process.stdin:
                 process.stdin.close()
-            if server.script is not None:
+            if server.peer:
                 os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.terminate()
             # Some leave their workers behind.
-            if server.script is not None:
+            if server.peer:
                 time.sleep(1)
                 kill(process.pid)
 

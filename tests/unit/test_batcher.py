@@ -8,12 +8,19 @@ import threading
 import numpy as np
 import pytest
 
-from pawcast.errors import BusyError
-from pawcast.inference.batcher import Batcher
+from pawcast.errors import ImageError
+from pawcast.inference.batcher import Batcher, Call
 
 
 def photo(value: int) -> np.ndarray:
     return np.full((2, 2, 3), value, np.uint8)
+
+
+async def predict(batcher: Batcher, photos: list[np.ndarray]) -> list[float]:
+    call = Call(len(photos))
+    batcher.add(call, enumerate(photos))
+    await call.done
+    return [item for item in call.found if not isinstance(item, ImageError)]
 
 
 class Engine:
@@ -36,13 +43,13 @@ def test_what_waits_goes_together_and_answers_go_to_their_askers():
     engine = Engine()
 
     async def scenario() -> list[list[float]]:
-        batcher = Batcher(engine, max_batch=8)
-        first = asyncio.create_task(batcher.predict([photo(1)]))
+        batcher = Batcher(engine, (1, 2, 4, 8))
+        first = asyncio.create_task(predict(batcher, [photo(1)]))
         await asyncio.to_thread(engine.started.wait, 10)
-        rest = [asyncio.create_task(batcher.predict([photo(i), photo(i + 100)])) for i in range(2, 8)]
+        rest = [asyncio.create_task(predict(batcher, [photo(i), photo(i + 100)])) for i in range(2, 8)]
         await asyncio.sleep(0)
         engine.go.set()
-        return [found.scores for found in await asyncio.gather(first, *rest)]
+        return await asyncio.gather(first, *rest)
 
     answers = asyncio.run(scenario())
     assert answers == [[1.0], *([float(i), float(i + 100)] for i in range(2, 8))]
@@ -54,34 +61,59 @@ def test_a_failing_batch_fails_its_callers_and_no_others():
     engine.go.set()
 
     async def scenario() -> float:
-        batcher = Batcher(engine)
+        batcher = Batcher(engine, (1,))
         with pytest.raises(ValueError, match="broken"):
-            await batcher.predict([photo(99)])
-        return (await batcher.predict([photo(5)])).scores[0]
+            await predict(batcher, [photo(99)])
+        return (await predict(batcher, [photo(5)]))[0]
 
     assert asyncio.run(scenario()) == 5
 
 
-def test_too_many_are_turned_away_and_the_accepted_answered():
+def test_nothing_to_do_is_no_work():
+    assert asyncio.run(predict(Batcher(Engine(), (1,)), [])) == []
+
+
+def test_photos_may_come_one_after_another_from_threads_and_some_not_at_all():
+    engine = Engine()
+    engine.go.set()
+
+    cut = ImageError("cut short")
+
+    async def scenario() -> list[float | ImageError]:
+        batcher, call = Batcher(engine, (1, 2)), Call(4)
+        await asyncio.to_thread(batcher.add, call, [(2, photo(2)), (1, cut)])
+        assert not call.done.done()
+        await asyncio.to_thread(batcher.add, call, [(0, photo(7)), (3, photo(3))])
+        await call.done
+        return call.found
+
+    assert asyncio.run(scenario()) == [7.0, cut, 2.0, 3.0]
+
+
+def test_a_batch_is_as_large_as_the_engine_takes_at_once_and_the_rest_goes_with_the_next():
     engine = Engine()
 
-    async def scenario() -> list[float]:
-        batcher = Batcher(engine, max_batch=2, max_waiting=4)
-        first = asyncio.create_task(batcher.predict([photo(1)]))
+    async def scenario() -> None:
+        batcher = Batcher(engine, (2, 4))
+        first = asyncio.create_task(predict(batcher, [photo(1)]))
         await asyncio.to_thread(engine.started.wait, 10)
-        accepted = asyncio.create_task(batcher.predict([photo(i) for i in range(4)]))
+        rest = [asyncio.create_task(predict(batcher, [photo(i)])) for i in range(2, 9)]
         await asyncio.sleep(0)
-        with pytest.raises(BusyError, match="4 photos waiting"):
-            await batcher.predict([photo(9)])
         engine.go.set()
-        await first
-        return (await accepted).scores
+        assert await asyncio.gather(first, *rest) == [[float(i)] for i in range(1, 9)]
 
-    assert asyncio.run(scenario()) == [0, 1, 2, 3]
+    asyncio.run(scenario())
+    assert engine.batches == [1, 4, 2, 1]
 
 
-def test_nothing_to_do_is_no_work():
-    assert asyncio.run(Batcher(Engine()).predict([])).scores == []
+def test_a_caller_whose_photos_cannot_be_added_learns_why():
+    async def scenario() -> None:
+        call = Call(2)
+        await asyncio.to_thread(call.fail, MemoryError("no room"))
+        with pytest.raises(MemoryError, match="no room"):
+            await call.done
+
+    asyncio.run(scenario())
 
 
 def test_what_nobody_waits_for_any_more_is_not_computed():
@@ -89,16 +121,16 @@ def test_what_nobody_waits_for_any_more_is_not_computed():
     seen: list[int] = []
 
     async def scenario() -> None:
-        batcher = Batcher(engine, observe=lambda photos, seconds: seen.append(photos))
-        first = asyncio.create_task(batcher.predict([photo(1)]))
+        batcher = Batcher(engine, (1,), observe=lambda photos, seconds: seen.append(photos))
+        first = asyncio.create_task(predict(batcher, [photo(1)]))
         await asyncio.to_thread(engine.started.wait, 10)
-        gone = asyncio.create_task(batcher.predict([photo(2)] * 5))
-        stays = asyncio.create_task(batcher.predict([photo(3)]))
+        gone = asyncio.create_task(predict(batcher, [photo(2)] * 5))
+        stays = asyncio.create_task(predict(batcher, [photo(3)]))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
         engine.go.set()
-        assert (await first).scores + (await stays).scores == [1, 3]
+        assert await first + await stays == [1, 3]
 
     asyncio.run(scenario())
     assert engine.batches == seen == [1, 1]
@@ -108,19 +140,19 @@ def test_a_caller_learns_how_long_it_waited_and_ran():
     engine = Engine()
 
     async def scenario() -> None:
-        batcher = Batcher(engine)
-        first = asyncio.create_task(batcher.predict([photo(1)]))
+        batcher = Batcher(engine, (1,))
+        one, two = Call(1), Call(1)
+        batcher.add(one, [(0, photo(1))])
         await asyncio.to_thread(engine.started.wait, 10)
-        second = asyncio.create_task(batcher.predict([photo(2)]))
+        batcher.add(two, [(0, photo(2))])
         await asyncio.sleep(0.05)
         assert batcher.busy_seconds >= 0.04
         engine.go.set()
-        one, two = await first, await second
-        await asyncio.sleep(0)
+        await asyncio.gather(one.done, two.done)
         assert batcher.busy_seconds == 0
-        assert one.ran >= 0.04
-        assert two.waited >= 0.04
-        assert one.waited < one.ran
+        assert one.ended - one.started >= 0.04
+        assert two.started - two.added >= 0.04
+        assert one.started - one.added < one.ended - one.started
 
     asyncio.run(scenario())
 
@@ -129,30 +161,30 @@ def test_lanes_share_what_waits_and_work_at_once():
     both = threading.Barrier(2)
     batches: list[int] = []
 
-    def predict(pixels: np.ndarray) -> np.ndarray:
+    def compute(pixels: np.ndarray) -> np.ndarray:
         batches.append(len(pixels))
         # Passed only by two at once.
         both.wait(10)
         return pixels[:, 0, 0, 0].astype(np.float32)
 
     async def scenario() -> list[float]:
-        return (await Batcher(predict, lanes=2).predict([photo(i) for i in range(10)])).scores
+        return await predict(Batcher(compute, (1, 5), lanes=2), [photo(i) for i in range(10)])
 
     assert asyncio.run(scenario()) == list(range(10))
     assert batches == [5, 5]
 
 
 def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():
-    def predict(pixels: np.ndarray) -> np.ndarray:
+    def compute(pixels: np.ndarray) -> np.ndarray:
         if (pixels == 99).any():
             raise ValueError("broken")
         return pixels[:, 0, 0, 0].astype(np.float32)
 
     async def ask(batcher: Batcher, value: int) -> float:
-        return (await batcher.predict([photo(value)])).scores[0]
+        return (await predict(batcher, [photo(value)]))[0]
 
     async def scenario() -> None:
-        batcher = Batcher(predict, max_batch=1, lanes=3)
+        batcher = Batcher(compute, (1,), lanes=3)
         values = [99 if i % 7 == 0 else i % 90 for i in range(500)]
         found = await asyncio.gather(*(ask(batcher, value) for value in values), return_exceptions=True)
         for value, answer in zip(values, found, strict=True):

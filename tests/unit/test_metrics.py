@@ -37,7 +37,7 @@ def test_what_was_counted_is_handed_over_in_sums_and_once(handed):
     for status in (200, 200, 429):
         metrics.request("POST", "/v1/classify", status, 0.1)
     assert handed == []
-    metrics.report(7, version())
+    asyncio.run(metrics.report(7, version()))
     asked = {"method": "POST", "route": "/v1/classify"}
     now = [("pawcast_waiting_photos", 7, {}), ("pawcast_model_version", 1, {"model": "pets"})]
     assert handed == [
@@ -47,12 +47,12 @@ def test_what_was_counted_is_handed_over_in_sums_and_once(handed):
         *now,
     ]  # fmt: skip
     handed.clear()
-    metrics.report(7, version())
+    asyncio.run(metrics.report(7, version()))
     assert handed == now
 
 
 def test_without_a_model_no_version_is_told(handed):
-    Metrics().report(0, None)
+    asyncio.run(Metrics().report(0, None))
     assert handed == [("pawcast_waiting_photos", 0, {})]
 
 

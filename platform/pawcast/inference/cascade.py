@@ -33,6 +33,11 @@ class Cascade:
     def __init__(self, first: Forward, second: Forward, unsure_within: float) -> None:
         self._first, self._second, self._within = first, second, unsure_within
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many photos are computed at once, ascending."""
+        return self._first.sizes
+
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of class 1: uint8 [n, S, S, 3] to float32 [n] in [0, 1]."""
         scores = self._first(pixels)

@@ -92,6 +92,11 @@ class Engine:
         return cls(version, restore(version.recipe, weights), precision)
 
     @property
+    def sizes(self) -> list[int]:
+        """How many photos are computed at once, ascending: `predict` takes others apart, or fills them up."""
+        return self._forward.sizes
+
+    @property
     def facts(self) -> dict[str, str | int | float]:
         """What it runs on, for people: framework, device, threads of a batch, precision, batches and photos at once.
 
@@ -107,7 +112,7 @@ class Engine:
             "precision": self.precision,
             "again_in_float32": self._again.again if self._again else 0.0,
             "lanes": LANES,
-            "max_batch": MAX_BATCH,
+            "max_batch": self.sizes[-1],
         }
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
