@@ -51,6 +51,26 @@ def test_what_was_counted_is_handed_over_in_sums_and_once(handed):
     assert handed == now
 
 
+def test_what_was_timed_is_handed_over_once(handed, monkeypatch):
+    seen: Handed = []
+    monkeypatch.setattr(
+        ray_metrics.Histogram, "observe", lambda self, value, tags: seen.append((self.info["name"], value, tags))
+    )
+    metrics = Metrics()
+    metrics.decoded(0.1)
+    metrics.batch(3, 0.5)
+    metrics.request("POST", "/v1/classify", 200, 0.2)
+    assert seen == []
+    asyncio.run(metrics.report(0, None))
+    timed = [
+        ("pawcast_decode_seconds", 0.1, {}), ("pawcast_batch_photos", 3, {}), ("pawcast_inference_seconds", 0.5, {}),
+        ("pawcast_request_seconds", 0.2, {"route": "/v1/classify"}),
+    ]  # fmt: skip
+    assert seen == timed
+    asyncio.run(metrics.report(0, None))
+    assert seen == timed
+
+
 def test_without_a_model_no_version_is_told(handed):
     asyncio.run(Metrics().report(0, None))
     assert handed == [("pawcast_waiting_photos", 0, {})]

@@ -75,8 +75,9 @@ def test_the_collector_leaves_alone_what_stays_but_takes_what_was_replaced(store
     async def scenario() -> None:
         service = Service(store, MODEL, check_seconds=0.05)
         async with client(service) as http:
+            # At once: the first request needn't wait for it.
+            assert gc.get_freeze_count()
             old = weakref.ref((await service.engine()).network)
-            await settled()
             gc.unfreeze()
             await asyncio.to_thread(publish, store, 2)
             await until(http, lambda found: found["version"] == 2)
