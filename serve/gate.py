@@ -26,15 +26,15 @@ _POLICY = (
 )
 # The page that FastAPI makes starts itself by a script within the page; it shows nothing that a caller sent.
 _DOCS_POLICY = f"{_POLICY}; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; worker-src blob:"
-_HEADERS = (
+_SAFE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"content-security-policy", _POLICY.encode()),
 )
-_DOCS_HEADERS = (*_HEADERS[:-1], (b"content-security-policy", _DOCS_POLICY.encode()))
+_HEADERS = (*_SAFE_HEADERS, (b"content-security-policy", _POLICY.encode()))
+_DOCS_HEADERS = (*_SAFE_HEADERS, (b"content-security-policy", _DOCS_POLICY.encode()))
 _PRIVATE_HEADERS = ((b"cache-control", b"no-store"),)
 _KINDS = {
     400: "malformed", 401: "unauthorized", 404: "unknown path", 405: "wrong method", 408: "slow", 413: "too large",
@@ -43,7 +43,7 @@ _KINDS = {
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _log = logging.getLogger("ray.serve")
 
-Header = tuple[bytes, bytes]
+_Header = tuple[bytes, bytes]
 
 
 class Gate:
@@ -117,7 +117,7 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _protected(headers: Iterable[Header], path: str) -> list[Header]:
+def _protected(headers: Iterable[_Header], path: str) -> list[_Header]:
     """Return an answer's headers, and those that keep it safe unless it has them already."""
     found = list(headers)
     names = {name for name, _ in found}

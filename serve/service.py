@@ -25,7 +25,7 @@ from .rollout import CHECK_SECONDS, Loaded, Rollout
 
 # The largest photo takes some 1 GB to decode; more threads would gain nothing that the engine could use.
 _MAX_DECODERS = 8
-# A thread decodes so many before it hands them back: each time costs about as much as a small photo.
+# A thread decodes so many before it hands them on: each time costs about as much as a small photo.
 _TOGETHER = 16
 # No batch takes so long, on any machine that could be of use.
 _STUCK_SECONDS = 120.0

@@ -124,7 +124,7 @@ class Plain:
         return self._api
 
 
-def serve(store_uri: str, port: str, folder: str) -> None:
+def run(store_uri: str, port: str) -> None:
     from pawcast.serving import private_ray
 
     with private_ray(store_uri, cpus=1):
@@ -139,4 +139,5 @@ def serve(store_uri: str, port: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    {"serve": serve}[sys.argv[1]](*sys.argv[2:])
+    # As `ours_serve` is called: serve STORE PORT FOLDER.
+    run(*sys.argv[2:4])

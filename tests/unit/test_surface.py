@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,6 +18,7 @@ from pawcast.errors import NotFoundError
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import scores
 from pawcast.recipes import resolve
+from pawcast.registry import Preprocessing
 from pawcast.store import Store, open_store
 from pawcast_serve.api import create_api
 from pawcast_serve.limits import Limits
@@ -217,6 +219,44 @@ def test_what_comes_on_top_gets_a_429_and_the_accepted_are_answered(store, photo
         if response.status_code == 429:
             assert response.headers["retry-after"] == "1"
             assert response.json()["error"].startswith("The server is busy")
+
+
+def test_a_decoder_that_breaks_fails_its_request_alone(store, photo, monkeypatch):
+    async def scenario() -> None:
+        service = Service(store, MODEL)
+        await service.start()
+        with monkeypatch.context() as broken:
+            broken.setattr(Preprocessing, "pixels", lambda self, photo: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await service.classify([photo, photo])
+        assert service._taken == 0
+        assert len((await service.classify([photo])).predictions) == 1
+        await service.stop()
+
+    asyncio.run(scenario())
+
+
+def test_the_photos_of_a_client_that_has_gone_are_not_decoded(store, photo, monkeypatch):
+    decoded: list[bytes] = []
+    free = threading.Event()
+
+    async def scenario() -> None:
+        service = Service(store, MODEL)
+        await service.start()
+        monkeypatch.setattr(Preprocessing, "pixels", lambda self, photo: decoded.append(photo))
+        busy = [service._decoders.submit(free.wait, 10) for _ in range(service._decoding)]
+        gone = asyncio.create_task(service.classify([photo] * 3))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        free.set()
+        await asyncio.to_thread(service._decoders.shutdown)
+        assert all(item.result() for item in busy)
+        await service.stop()
+
+    asyncio.run(scenario())
+    assert decoded == []
 
 
 def test_without_a_model_it_is_503_and_alive(tmp_path, photo):
