@@ -34,7 +34,7 @@ class Metrics:
         self._errors = metrics.Counter("pawcast_errors", "Requests refused or failed.", ("kind",))
         self._waiting = metrics.Gauge("pawcast_waiting_photos", "Photos taken on and not yet answered.")
         self._batch = metrics.Histogram("pawcast_batch_photos", "Photos in a batch of the engine.", _PHOTOS)
-        self._decode = _seconds("pawcast_decode_seconds", "To decode the photos of a request.")
+        self._decode = _seconds("pawcast_decode_seconds", "Spent decoding a request's photos, by all threads.")
         self._inference = _seconds("pawcast_inference_seconds", "To run one batch.")
         self._version = metrics.Gauge("pawcast_model_version", "The model version that answers.", ("model",))
         self._counted: _Counted = Tally()
@@ -55,7 +55,7 @@ class Metrics:
             self._count(self._photos, outcome=outcome)
 
     def decoded(self, seconds: float) -> None:
-        """Time the decoding of a request's photos."""
+        """Time the decoding of a request's photos, in seconds of all threads together."""
         self._observed.append((self._decode, seconds, {}))
 
     def batch(self, photos: int, seconds: float) -> None:

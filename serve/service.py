@@ -1,19 +1,17 @@
-"""Photos to predictions: taken on within a limit, decoded in threads, batched, answered by one model version."""
+"""Photos to predictions: taken on within a limit, decoded and batched in threads, answered by one model version."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from pawcast.devices import usable_cpus
 from pawcast.errors import BusyError, ImageError, ImageSizeError, ServiceError
-from pawcast.inference.batcher import Batcher, Call
+from pawcast.inference.batcher import Batcher
 from pawcast.inference.engine import LANES, Engine
 from pawcast.inference.predictor import Prediction, describe
 from pawcast.registry import Version
@@ -24,9 +22,7 @@ from .metrics import Metrics
 from .rollout import CHECK_SECONDS, Loaded, Rollout
 
 # The largest photo takes some 1 GB to decode; more threads would gain nothing that the engine could use.
-_MAX_DECODERS = 8
-# A thread decodes so many before it hands them on: each time costs about as much as a small photo.
-_TOGETHER = 16
+_MAX_THREADS = 8
 # No batch takes so long, on any machine that could be of use.
 _STUCK_SECONDS = 120.0
 _REPORT_SECONDS = 1.0
@@ -40,8 +36,8 @@ class Classified(NamedTuple):
     Attributes:
         version: The one version that gave all of it.
         predictions: For each photo in order, or the reason why there is none.
-        decode: Seconds until the photos were decoded, waiting for a free thread included.
-        wait: Seconds from then until the engine took the first; 0 if it had begun with those that came first.
+        decode: Seconds that threads spent decoding the photos, added up.
+        wait: Seconds until the engine took the first of them, its decoding included.
         inference: Seconds from then until the last was done.
     """
 
@@ -71,8 +67,6 @@ class Service:
         self.limits = limits or Limits()
         self.metrics = Metrics()
         self.rollout = Rollout(store, model, self._batches, check_seconds)
-        self._decoding = min(usable_cpus(), _MAX_DECODERS)
-        self._decoders = ThreadPoolExecutor(self._decoding, thread_name_prefix="decode")
         self._taken = 0
         self._reporting: asyncio.Task[None] | None = None
 
@@ -137,25 +131,16 @@ class Service:
         # Before anything is decoded: what waits to be decoded makes others wait as well.
         self._take(len(photos))
         try:
-            started = time.monotonic()
-            call = Call(len(photos))
-            self._decode(photos, call, loaded)
+            call = loaded.batcher.ask(photos)
             await call.done
         finally:
             self._take(-len(photos))
-        decode, wait = call.added - started, max(0.0, call.started - call.added)
-        inference = max(0.0, call.ended - call.added - wait)
         classes = loaded.version.classes
         predictions = [item if isinstance(item, ImageError) else describe(item, classes) for item in call.found]
-        self.metrics.decoded(decode)
+        self.metrics.decoded(call.decoding)
         self.metrics.photos(map(_outcome, predictions))
-        return Classified(loaded.version, predictions, decode, wait, inference)
-
-    def _decode(self, photos: Sequence[Photo], call: Call, loaded: Loaded) -> None:
-        # Dealt out like cards, since large photos often come one after another.
-        parts = min(len(photos), max(self._decoding, -(-len(photos) // _TOGETHER)))
-        for i in range(parts):
-            self._decoders.submit(_decode_some, photos, range(i, len(photos), parts), call, loaded)
+        wait, inference = call.started - call.asked, call.ended - call.started
+        return Classified(loaded.version, predictions, call.decoding, wait, inference)
 
     def _take(self, photos: int) -> None:
         if self._taken + photos > self.limits.waiting_photos:
@@ -177,27 +162,9 @@ class Service:
         await self.metrics.report(self._taken, version)
 
     def _batches(self, engine: Engine) -> Batcher:
-        return Batcher(engine.predict, engine.sizes, self.metrics.batch, LANES)
-
-
-def _decode_some(photos: Sequence[Photo], places: Iterable[int], call: Call, loaded: Loaded) -> None:
-    """Decode a call's photos at these places and hand them on, in a thread."""
-    try:
-        # Unless the client has gone.
-        if not call.done.done():
-            pixels = loaded.version.preprocessing.pixels
-            loaded.batcher.add(call, [(place, _decoded(photos[place], pixels)) for place in places])
-    except Exception as error:
-        call.fail(error)
-
-
-def _decoded(photo: Photo, pixels: Callable[[bytes | np.ndarray], np.ndarray]) -> np.ndarray | ImageError:
-    if isinstance(photo, ImageError):
-        return photo
-    try:
-        return pixels(photo)
-    except ImageError as error:
-        return error
+        threads = max(LANES, min(usable_cpus(), _MAX_THREADS))
+        decode = engine.version.preprocessing.pixels
+        return Batcher(decode, engine.predict, engine.sizes, self.metrics.batch, LANES, threads)
 
 
 def _outcome(prediction: Prediction | ImageError) -> str:

@@ -35,7 +35,7 @@ class Timings(BaseModel):
     """Where a request's time went, in milliseconds."""
 
     receive: float = Field(description="until the body was there")
-    decode: float = Field(description="until its photos were decoded")
+    decode: float = Field(description="spent decoding by all threads, within `wait` and `inference`")
     wait: float = Field(description="until the network took the first of them")
     inference: float = Field(description="until the last was done")
     total: float
@@ -78,7 +78,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     503: _failure("No model; see Retry-After", "The service has no model catdog@production. …"),
 }
 _PREDICTED = {"label": "dog", "probability": 0.973, "scores": {"cat": 0.027, "dog": 0.973}}
-_TIMINGS = {"receive": 1.2, "decode": 3.4, "wait": 0.2, "inference": 6.1, "total": 11.0}
+_TIMINGS = {"receive": 1.2, "decode": 3.4, "wait": 3.6, "inference": 6.1, "total": 11.0}
 _EXAMPLES = {
     "one photo": {"id": "photo", **_PREDICTED},
     "a form with a bad photo": [{"id": "a.jpg", **_PREDICTED}, {"id": "b.jpg", "error": "truncated"}],

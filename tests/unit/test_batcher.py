@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import time
+import weakref
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +16,25 @@ import pytest
 from pawcast.errors import ImageError
 from pawcast.inference.batcher import Batcher, Call
 
-
-def photo(value: int) -> np.ndarray:
-    return np.full((2, 2, 3), value, np.uint8)
+CUT = ImageError("cut short")
 
 
-async def predict(batcher: Batcher, photos: list[np.ndarray]) -> list[float]:
-    call = Call(len(photos))
-    batcher.add(call, enumerate(photos))
+def pixels(photo: int) -> np.ndarray:
+    """A decoder: a photo is the value of all its pixels; 0 can't be decoded, and 77 is a fault of ours."""
+    if photo == 77:
+        raise MemoryError("no room")
+    if not photo:
+        raise CUT
+    return np.full((2, 2, 3), photo, np.uint8)
+
+
+def make(predict: Any, sizes: Sequence[int], decode: Any = pixels, **options: Any) -> Batcher:
+    return Batcher(decode, predict, sizes, **options)
+
+
+async def answers(call: Call) -> list[float | ImageError]:
     await call.done
-    return [item for item in call.found if not isinstance(item, ImageError)]
+    return call.found
 
 
 class Engine:
@@ -30,166 +44,271 @@ class Engine:
         self.batches: list[int] = []
         self.started, self.go = threading.Event(), threading.Event()
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        self.batches.append(len(pixels))
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        self.batches.append(len(batch))
         self.started.set()
         self.go.wait(10)
-        if (pixels == 99).any():
+        if (batch == 99).any():
             raise ValueError("broken")
-        return pixels[:, 0, 0, 0].astype(np.float32)
+        return batch[:, 0, 0, 0].astype(np.float32)
+
+
+def idle_engine() -> Engine:
+    engine = Engine()
+    engine.go.set()
+    return engine
 
 
 def test_what_waits_goes_together_and_answers_go_to_their_askers():
     engine = Engine()
 
-    async def scenario() -> list[list[float]]:
-        batcher = Batcher(engine, (1, 2, 4, 8))
-        first = asyncio.create_task(predict(batcher, [photo(1)]))
+    async def scenario() -> list[list[float | ImageError]]:
+        batcher = make(engine, (1, 2, 4, 8))
+        first = batcher.ask([1])
         await asyncio.to_thread(engine.started.wait, 10)
-        rest = [asyncio.create_task(predict(batcher, [photo(i), photo(i + 100)])) for i in range(2, 8)]
-        await asyncio.sleep(0)
+        rest = [batcher.ask([i, i + 100]) for i in range(2, 8)]
         engine.go.set()
-        return await asyncio.gather(first, *rest)
+        return [await answers(call) for call in (first, *rest)]
 
-    answers = asyncio.run(scenario())
-    assert answers == [[1.0], *([float(i), float(i + 100)] for i in range(2, 8))]
+    assert asyncio.run(scenario()) == [[1.0], *([float(i), float(i + 100)] for i in range(2, 8))]
     assert engine.batches == [1, 8, 4]
 
 
 def test_a_failing_batch_fails_its_callers_and_no_others():
-    engine = Engine()
-    engine.go.set()
-
-    async def scenario() -> float:
-        batcher = Batcher(engine, (1,))
+    async def scenario() -> list[float | ImageError]:
+        batcher = make(idle_engine(), (1,))
         with pytest.raises(ValueError, match="broken"):
-            await predict(batcher, [photo(99)])
-        return (await predict(batcher, [photo(5)]))[0]
+            await answers(batcher.ask([99]))
+        return await answers(batcher.ask([5]))
 
-    assert asyncio.run(scenario()) == 5
+    assert asyncio.run(scenario()) == [5.0]
 
 
 def test_nothing_to_do_is_no_work():
-    assert asyncio.run(predict(Batcher(Engine(), (1,)), [])) == []
+    async def scenario() -> list[float | ImageError]:
+        return await answers(make(Engine(), (1,)).ask([]))
+
+    assert asyncio.run(scenario()) == []
 
 
-def test_photos_may_come_one_after_another_from_threads_and_some_not_at_all():
-    engine = Engine()
-    engine.go.set()
-
-    cut = ImageError("cut short")
+def test_a_photo_that_cannot_be_decoded_is_answered_by_the_reason_and_its_neighbours_as_ever():
+    engine = idle_engine()
+    known = ImageError("too large")
 
     async def scenario() -> list[float | ImageError]:
-        batcher, call = Batcher(engine, (1, 2)), Call(4)
-        await asyncio.to_thread(batcher.add, call, [(2, photo(2)), (1, cut)])
-        assert not call.done.done()
-        await asyncio.to_thread(batcher.add, call, [(0, photo(7)), (3, photo(3))])
-        await call.done
-        return call.found
+        return await answers(make(engine, (1, 2)).ask([7, 0, known, 3]))
 
-    assert asyncio.run(scenario()) == [7.0, cut, 2.0, 3.0]
+    assert asyncio.run(scenario()) == [7.0, CUT, known, 3.0]
+    assert engine.batches == [2]
+
+
+def test_photos_none_of_which_can_be_decoded_need_no_engine():
+    engine = idle_engine()
+
+    async def scenario() -> list[float | ImageError]:
+        return await answers(make(engine, (1, 2)).ask([0, 0]))
+
+    assert asyncio.run(scenario()) == [CUT, CUT]
+    assert engine.batches == []
+
+
+def test_a_decoder_that_breaks_fails_its_caller_and_no_others():
+    async def scenario() -> list[float | ImageError]:
+        batcher = make(idle_engine(), (1,))
+        with pytest.raises(MemoryError, match="no room"):
+            await answers(batcher.ask([5, 77]))
+        return await answers(batcher.ask([5]))
+
+    assert asyncio.run(scenario()) == [5.0]
 
 
 def test_a_batch_is_as_large_as_the_engine_takes_at_once_and_the_rest_goes_with_the_next():
     engine = Engine()
 
     async def scenario() -> None:
-        batcher = Batcher(engine, (2, 4))
-        first = asyncio.create_task(predict(batcher, [photo(1)]))
+        batcher = make(engine, (2, 4))
+        first = batcher.ask([1])
         await asyncio.to_thread(engine.started.wait, 10)
-        rest = [asyncio.create_task(predict(batcher, [photo(i)])) for i in range(2, 9)]
-        await asyncio.sleep(0)
+        rest = [batcher.ask([i]) for i in range(2, 9)]
         engine.go.set()
-        assert await asyncio.gather(first, *rest) == [[float(i)] for i in range(1, 9)]
+        assert [await answers(call) for call in (first, *rest)] == [[float(i)] for i in range(1, 9)]
 
     asyncio.run(scenario())
     assert engine.batches == [1, 4, 2, 1]
 
 
-def test_a_caller_whose_photos_cannot_be_added_learns_why():
+def test_a_full_batch_does_not_wait_for_photos_that_are_still_to_be_decoded():
+    engine = idle_engine()
+    decoded_before: list[int] = []
+    decoded: list[int] = []
+
+    def decode(photo: int) -> np.ndarray:
+        decoded.append(photo)
+        return pixels(photo)
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        decoded_before.append(len(decoded))
+        return engine(batch)
+
     async def scenario() -> None:
-        call = Call(2)
-        await asyncio.to_thread(call.fail, MemoryError("no room"))
-        with pytest.raises(MemoryError, match="no room"):
-            await call.done
+        await answers(make(predict, (1, 2, 4), decode).ask(range(1, 11)))
 
     asyncio.run(scenario())
+    assert engine.batches == [4, 4, 2]
+    assert decoded_before == [4, 8, 10]
 
 
-def test_what_nobody_waits_for_any_more_is_not_computed():
-    engine = Engine()
-    seen: list[int] = []
+def test_a_decoded_photo_does_not_wait_for_others_that_take_long():
+    engine = idle_engine()
+
+    def slowly(photo: int) -> np.ndarray:
+        if photo > 1:
+            time.sleep(0.05)
+        return pixels(photo)
 
     async def scenario() -> None:
-        batcher = Batcher(engine, (1,), observe=lambda photos, seconds: seen.append(photos))
-        first = asyncio.create_task(predict(batcher, [photo(1)]))
+        await answers(make(engine, (1, 2, 4), slowly).ask([1, 2, 3]))
+
+    asyncio.run(scenario())
+    # With the first after it, the batch has waited long enough.
+    assert engine.batches == [2, 1]
+
+
+def test_what_nobody_waits_for_any_more_is_neither_decoded_nor_computed():
+    engine = Engine()
+    seen: list[int] = []
+    decoded: list[int] = []
+
+    def decode(photo: int) -> np.ndarray:
+        decoded.append(photo)
+        return pixels(photo)
+
+    async def scenario() -> None:
+        batcher = make(engine, (1,), decode, observe=lambda photos, seconds: seen.append(photos))
+        first = batcher.ask([1])
         await asyncio.to_thread(engine.started.wait, 10)
-        gone = asyncio.create_task(predict(batcher, [photo(2)] * 5))
-        stays = asyncio.create_task(predict(batcher, [photo(3)]))
-        await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.sleep(0)
+        gone, stays = batcher.ask([2] * 5), batcher.ask([3])
+        gone.done.cancel()
         engine.go.set()
-        assert await first + await stays == [1, 3]
+        assert await answers(first) + await answers(stays) == [1, 3]
 
     asyncio.run(scenario())
     assert engine.batches == seen == [1, 1]
+    assert decoded == [1, 3]
+
+
+def test_what_was_decoded_for_a_client_that_has_gone_since_is_not_computed():
+    engine = idle_engine()
+    decoding, go = threading.Event(), threading.Event()
+
+    def decode(photo: int) -> np.ndarray:
+        if photo == 2:
+            decoding.set()
+            go.wait(10)
+        return pixels(photo)
+
+    async def scenario() -> list[float | ImageError]:
+        batcher = make(engine, (1,), decode)
+        gone = batcher.ask([2])
+        await asyncio.to_thread(decoding.wait, 10)
+        stays = batcher.ask([3])
+        gone.done.cancel()
+        go.set()
+        return await answers(stays)
+
+    assert asyncio.run(scenario()) == [3]
+    assert engine.batches == [1]
 
 
 def test_a_caller_learns_how_long_it_waited_and_ran():
     engine = Engine()
 
     async def scenario() -> None:
-        batcher = Batcher(engine, (1,))
-        one, two = Call(1), Call(1)
-        batcher.add(one, [(0, photo(1))])
+        batcher = make(engine, (1,))
+        one = batcher.ask([1])
         await asyncio.to_thread(engine.started.wait, 10)
-        batcher.add(two, [(0, photo(2))])
+        two = batcher.ask([2])
         await asyncio.sleep(0.05)
         assert batcher.busy_seconds >= 0.04
         engine.go.set()
         await asyncio.gather(one.done, two.done)
         assert batcher.busy_seconds == 0
         assert one.ended - one.started >= 0.04
-        assert two.started - two.added >= 0.04
-        assert one.started - one.added < one.ended - one.started
+        assert two.started - two.asked >= 0.04
+        assert one.started - one.asked < one.ended - one.started
+        assert 0 < one.decoding <= one.started - one.asked
 
     asyncio.run(scenario())
 
 
 def test_lanes_share_what_waits_and_work_at_once():
-    both = threading.Barrier(2)
+    decoding, computing = threading.Barrier(2), threading.Barrier(2)
     batches: list[int] = []
 
-    def compute(pixels: np.ndarray) -> np.ndarray:
-        batches.append(len(pixels))
+    def decode(photo: int) -> np.ndarray:
         # Passed only by two at once.
-        both.wait(10)
-        return pixels[:, 0, 0, 0].astype(np.float32)
+        decoding.wait(10)
+        return pixels(photo)
 
-    async def scenario() -> list[float]:
-        return await predict(Batcher(compute, (1, 5), lanes=2), [photo(i) for i in range(10)])
+    def compute(batch: np.ndarray) -> np.ndarray:
+        batches.append(len(batch))
+        computing.wait(10)
+        return batch[:, 0, 0, 0].astype(np.float32)
 
-    assert asyncio.run(scenario()) == list(range(10))
+    async def scenario() -> list[float | ImageError]:
+        return await answers(make(compute, (1, 5, 16), decode, lanes=2, threads=2).ask(range(1, 11)))
+
+    assert asyncio.run(scenario()) == list(range(1, 11))
     assert batches == [5, 5]
 
 
-def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():
-    def compute(pixels: np.ndarray) -> np.ndarray:
-        if (pixels == 99).any():
-            raise ValueError("broken")
-        return pixels[:, 0, 0, 0].astype(np.float32)
+def test_threads_beyond_the_lanes_decode_only():
+    computing: list[int] = []
+    most: list[int] = []
 
-    async def ask(batcher: Batcher, value: int) -> float:
-        return (await predict(batcher, [photo(value)]))[0]
+    def compute(batch: np.ndarray) -> np.ndarray:
+        computing.append(1)
+        most.append(len(computing))
+        time.sleep(0.001)
+        computing.pop()
+        return batch[:, 0, 0, 0].astype(np.float32)
+
+    async def scenario() -> list[list[float | ImageError]]:
+        batcher = make(compute, (1, 2), lanes=2, threads=6)
+        return [await answers(call) for call in [batcher.ask(range(1, 9)) for _ in range(40)]]
+
+    assert asyncio.run(scenario()) == [list(range(1, 9))] * 40
+    assert max(most) <= 2
+
+
+def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():
+    def compute(batch: np.ndarray) -> np.ndarray:
+        if (batch == 99).any():
+            raise ValueError("broken")
+        return batch[:, 0, 0, 0].astype(np.float32)
 
     async def scenario() -> None:
-        batcher = Batcher(compute, (1,), lanes=3)
-        values = [99 if i % 7 == 0 else i % 90 for i in range(500)]
-        found = await asyncio.gather(*(ask(batcher, value) for value in values), return_exceptions=True)
+        batcher = make(compute, (1,), lanes=3, threads=3)
+        values = [99 if i % 7 == 0 else i % 70 for i in range(500)]
+        calls = [batcher.ask([value]) for value in values]
+        found = await asyncio.gather(*map(answers, calls), return_exceptions=True)
         for value, answer in zip(values, found, strict=True):
-            assert isinstance(answer, ValueError) if value == 99 else answer == value
-        assert await ask(batcher, 5) == 5
+            assert isinstance(answer, ValueError) if value == 99 else answer == [value or CUT]
+        assert await answers(batcher.ask([5])) == [5]
         assert batcher.busy_seconds == 0
 
     asyncio.run(scenario())
+
+
+def test_a_batcher_that_nobody_has_any_more_ends_its_threads_and_lets_its_engine_go():
+    async def scenario() -> weakref.ref[Engine]:
+        engine = idle_engine()
+        assert await answers(make(engine, (1, 2), lanes=2, threads=2).ask([1, 2])) == [1, 2]
+        return weakref.ref(engine)
+
+    gone = asyncio.run(scenario())
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone() is None

@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -15,38 +15,40 @@ import numpy as np
 
 from pawcast.errors import ImageError
 
+# A decoded photo waits no longer for others to fill its batch: some take a thousand times as long to decode.
+_FILLING_SECONDS = 0.02
+
 
 class Call:
-    """What one caller asks for: an answer to each of so many photos, which may come one after another.
+    """What one caller asks for: an answer to each of so many photos.
 
-    Made, awaited and read on an event loop; `added` is set by whoever adds photos.
+    Made, awaited and read on an event loop. Times are in seconds of `time.monotonic`.
 
     Attributes:
         found: For each photo in order, the probability of class 1, or why there is none. Complete once `done` is.
         done: Its result says nothing; its exception is why the call as a whole failed.
-        added: When the last photo was added, in seconds of `time.monotonic`.
-        started: When the engine took the first of them.
+        asked: When it was made.
+        started: When the engine took the first of the photos.
         ended: When it was done with the last.
+        decoding: Seconds that threads spent decoding the photos, added up.
     """
 
     def __init__(self, photos: int) -> None:
         self.found: list[float | ImageError] = [0.0] * photos
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.added = self.started = self.ended = time.monotonic()
+        self.asked = self.started = self.ended = time.monotonic()
+        self.decoding = 0.0
         self._left, self._begun = photos, False
         if not photos:
             self.done.set_result(None)
-
-    def fail(self, error: Exception) -> None:
-        """Fail as a whole, unless nobody waits any more. For any thread."""
-        self._tell(self._failed, error)
 
     def _failed(self, error: Exception) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
-    def _put(self, place: int, answer: float | ImageError) -> None:
+    def _put(self, place: int, answer: float | ImageError, decoding: float) -> None:
         self.found[place] = answer
+        self.decoding += decoding
         self._left -= 1
         if not self._left and not self.done.done():
             self.done.set_result(None)
@@ -65,39 +67,57 @@ class Call:
 class _Item(NamedTuple):
     """A photo, and which of whose it is."""
 
-    pixels: np.ndarray
+    photo: Any
     call: Call
     place: int
 
 
-class Batcher:
-    """Gathers photos from concurrent callers into batches for an engine.
+class _Decoded(NamedTuple):
+    """Its pixels, how many seconds they took, and since when they are there."""
 
-    Whoever decodes a photo adds it, and the engine's threads take the next batch by themselves. Neither waits for the
-    event loop, which has requests to read meanwhile.
+    pixels: np.ndarray
+    call: Call
+    place: int
+    seconds: float
+    since: float
+
+
+class Batcher:
+    """Decodes photos of concurrent callers and gathers them into batches for an engine.
+
+    Each of its threads does what is due: the next batch, or else the next photo, or else what is left over. So no
+    more of them are at work than there are CPUs, what one has decoded is computed at once and by no other, and all of
+    it goes on beside the event loop, which has requests to read meanwhile.
 
     Args:
-        predict: uint8 [n, S, S, 3] to float32 [n]; called in threads of its own.
+        decode: A photo to uint8 [S, S, 3], or raises `ImageError`.
+        predict: uint8 [n, S, S, 3] to float32 [n].
         sizes: How many photos `predict` computes at once, ascending. A batch is of one of these sizes, or smaller than
             the first: what is left over goes with those who come next.
         observe: Called after each batch with its photos and the seconds it took.
         lanes: Batches that `predict` may be at, at once.
+        threads: Batches and photos that are worked at, at once.
     """
 
     def __init__(
         self,
+        decode: Callable[[Any], np.ndarray],
         predict: Callable[[np.ndarray], np.ndarray],
         sizes: Sequence[int],
         observe: Callable[[int, float], None] = lambda photos, seconds: None,
         lanes: int = 1,
+        threads: int = 1,
     ) -> None:
-        self._predict, self._sizes, self._observe, self._lanes = predict, sizes, observe, lanes
-        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="engine")
+        self._decode, self._predict, self._sizes, self._observe = decode, predict, sizes, observe
+        self._lanes = lanes
         self._lock = threading.Lock()
-        # Guarded by the lock: photos, lanes at work or about to be, and since when each of them is at its batch.
+        # Guarded by the lock: photos as they came and decoded, threads that sleep, how many don't, and since when which
+        # of those is at a batch. Each thread has a queue of its own: of several that wait at one, all would wake up.
         self._waiting: deque[_Item] = deque()
+        self._decoded: deque[_Decoded] = deque()
+        self._asleep = [ThreadPoolExecutor(1, thread_name_prefix="engine") for _ in range(threads)]
         self._awake = 0
-        self._started: dict[int, float] = {}
+        self._started: dict[ThreadPoolExecutor, float] = {}
 
     @property
     def busy_seconds(self) -> float:
@@ -105,67 +125,99 @@ class Batcher:
         with self._lock:
             return max((time.monotonic() - started for started in self._started.values()), default=0.0)
 
-    def add(self, call: Call, photos: Iterable[tuple[int, np.ndarray | ImageError]]) -> None:
-        """Add some of a call's photos, each once. For any thread.
-
-        Args:
-            call: Whose they are.
-            photos: The place in the call, and uint8 [S, S, 3] or why there are no pixels.
-        """
+    def ask(self, photos: Sequence[Any]) -> Call:
+        """Begin to answer for photos, on the event loop; one that is an `ImageError` is its own answer."""
+        call = Call(len(photos))
         items: list[_Item] = []
-        call.added = time.monotonic()
-        for place, photo in photos:
+        for place, photo in enumerate(photos):
             if isinstance(photo, ImageError):
-                call._tell(call._put, place, photo)
+                call._put(place, photo, 0.0)
             else:
                 items.append(_Item(photo, call, place))
         with self._lock:
             self._waiting.extend(items)
-            woken = min(self._lanes - self._awake, len(items))
-            self._awake += woken
-        for _ in range(woken):
-            self._threads.submit(self._drain)
+            # The last to fall asleep first: its memory is still in the CPU's caches.
+            woken = [self._asleep.pop() for _ in range(min(len(self._asleep), len(items)))]
+            self._awake += len(woken)
+        for thread in woken:
+            thread.submit(self._work, thread)
+        return call
 
-    def _drain(self) -> None:
-        """Predict, in a thread, until nothing waits."""
-        lane = threading.get_ident()
-        while batch := self._next(lane):
-            started = self._started[lane]
-            found: list[float] | Exception
-            try:
-                found = self._predict(np.stack([item.pixels for item in batch])).tolist()
-            except Exception as error:  # All callers of this batch learn of it; the next one is tried all the same.
-                found = error
-            ended = time.monotonic()
-            with self._lock:
-                del self._started[lane]
-            batch[0].call._tell(self._deliver, batch, found, started, ended)
+    def _work(self, thread: ThreadPoolExecutor) -> None:
+        """Decode and predict, in a thread, until nothing is left to do."""
+        while work := self._next(thread):
+            if isinstance(work, _Item):
+                self._decode_one(work)
+            else:
+                self._predict_all(work, thread)
 
-    def _next(self, lane: int) -> list[_Item]:
-        """Take what waits, or a share if other lanes are idle as well. Finding nothing, the lane goes to sleep."""
+    def _next(self, thread: ThreadPoolExecutor) -> list[_Decoded] | _Item | None:
+        """Take what is due. Finding nothing, the thread goes to sleep."""
         with self._lock:
-            idle = self._awake - len(self._started)
-            share = -(-len(self._waiting) // idle)
-            size = max((size for size in self._sizes if size <= share), default=self._sizes[0])
-            batch: list[_Item] = []
-            while self._waiting and len(batch) < size:
+            if batch := self._batch():
+                self._started[thread] = time.monotonic()
+                return batch
+            while self._waiting:
                 item = self._waiting.popleft()
                 # Nobody waits any more for what was asked by a client that has gone.
                 if not item.call.done.done():
-                    batch.append(item)
-            if batch:
-                self._started[lane] = time.monotonic()
-            else:
-                self._awake -= 1
-            return batch
+                    return item
+            self._awake -= 1
+            self._asleep.append(thread)
+            return None
 
-    def _deliver(self, batch: list[_Item], found: list[float] | Exception, started: float, ended: float) -> None:
+    def _batch(self) -> list[_Decoded]:
+        """Take a batch if it is full, or if nothing is left that would fill it; then lanes share it."""
+        decoded, size = self._decoded, self._sizes[-1]
+        free = min(self._lanes, self._awake) - len(self._started)
+        if not decoded or free < 1:
+            return []
+        if self._waiting:
+            if len(decoded) < size and time.monotonic() - decoded[0].since < _FILLING_SECONDS:
+                return []
+            share = len(decoded)
+        else:
+            share = -(-len(decoded) // free)
+        size = max((size for size in self._sizes if size <= share), default=self._sizes[0])
+        batch: list[_Decoded] = []
+        while decoded and len(batch) < size:
+            item = decoded.popleft()
+            if not item.call.done.done():
+                batch.append(item)
+        return batch
+
+    def _decode_one(self, item: _Item) -> None:
+        photo, call, place = item
+        started = time.monotonic()
+        try:
+            pixels = self._decode(photo)
+        except ImageError as error:
+            call._tell(call._put, place, error, time.monotonic() - started)
+        except Exception as error:  # Such as too little memory: not this photo's fault.
+            call._tell(call._failed, error)
+        else:
+            since = time.monotonic()
+            with self._lock:
+                self._decoded.append(_Decoded(pixels, call, place, since - started, since))
+
+    def _predict_all(self, batch: list[_Decoded], thread: ThreadPoolExecutor) -> None:
+        found: list[float] | Exception
+        try:
+            found = self._predict(np.stack([item.pixels for item in batch])).tolist()
+        except Exception as error:  # All callers of this batch learn of it; the next one is tried all the same.
+            found = error
+        ended = time.monotonic()
+        with self._lock:
+            started = self._started.pop(thread)
+        batch[0].call._tell(self._deliver, batch, found, started, ended)
+
+    def _deliver(self, batch: list[_Decoded], found: list[float] | Exception, started: float, ended: float) -> None:
         """Tell the callers, on their event loop."""
         if isinstance(found, Exception):
             for item in batch:
                 item.call._failed(found)
             return
-        for (_, call, place), score in zip(batch, found, strict=True):
-            call._ran(started, ended)
-            call._put(place, score)
+        for item, score in zip(batch, found, strict=True):
+            item.call._ran(started, ended)
+            item.call._put(item.place, score, item.seconds)
         self._observe(len(batch), ended - started)
