@@ -102,9 +102,10 @@ def show(progress: Progress, epochs: int, stages: console.Stages) -> None:
         return
     epoch = f"epoch {progress.epoch + 1:>2}/{epochs}"
     if row := progress.finished:
+        validated = "val_acc" in row
+        validation = f"val_loss {row['val_loss']:.4f}  val_acc [bold]{row['val_acc']:.4f}[/]  " if validated else ""
         console.console.print(
-            f"{epoch}  loss {row['loss']:.4f}  acc {row['acc']:.4f}  val_loss {row['val_loss']:.4f}  "
-            f"val_acc [bold]{row['val_acc']:.4f}[/]  {row['seconds']:,.0f} s  "
+            f"{epoch}  loss {row['loss']:.4f}  acc {row['acc']:.4f}  {validation}{row['seconds']:,.0f} s  "
             f"{progress.photos_per_second:,.0f} photos/s"
         )
     done, total = progress.epoch * progress.steps + progress.step, epochs * progress.steps
@@ -114,19 +115,18 @@ def show(progress: Progress, epochs: int, stages: console.Stages) -> None:
 
 def summarise(trained: Trained, store: str) -> tuple[Result, str]:
     """Return the result for machines and for people."""
-    version, history = trained.version, trained.history
+    version, metrics, epochs = trained.version, trained.version.metrics, len(trained.history["acc"])
     result = {
         "model": version.name,
         "run": version.run,
-        "metrics": version.metrics,
-        "epochs": len(history["acc"]),
-        "minutes": round(sum(history["seconds"]) / 60, 2),
+        "metrics": metrics,
+        "epochs": epochs,
+        "minutes": round(metrics["train_seconds"] / 60, 2),
         "photos_per_second": round(trained.photos_per_second, 1),
         "store": store,
     }
-    metrics = version.metrics
     text = (
-        f"{version.name}: val_acc {metrics['val_acc']:.4f} in epoch {trained.best_epoch} of {len(history['acc'])}, "
+        f"{version.name}: val_acc {metrics['val_acc']:.4f} in epoch {trained.best_epoch} of {epochs}, "
         f"{result['minutes']:.1f} minutes; history, weights and curves in {store}/runs/{version.run}/"
     )
     return result, text

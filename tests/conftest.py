@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
 
-from tests.services import local_ray, photos, s3
+from tests.services import ROOT, local_ray, photos, s3
 
 __all__ = ["local_ray", "photos", "s3"]
 
@@ -43,6 +45,16 @@ def make_folder(path: Path, files: Mapping[str, bytes]) -> str:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     return str(path)
+
+
+def import_job(name: str) -> ModuleType:
+    """Import a file of `jobs/`, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"{name}_job", ROOT / "jobs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(job)
+    return job
 
 
 @pytest.fixture

@@ -69,6 +69,9 @@ class Recipe(_Config):
     warmup_epochs: float = Field(default=0.0, ge=0, description="epochs of linear rise to the peak")
     epochs: int = Field(default=10, ge=1, le=10_000)
     patience: int = Field(default=0, ge=0, description="stop after so many epochs without a better one; 0: never")
+    validate_every: int = Field(
+        default=1, ge=1, description="validate after every so many epochs, and always after the last one"
+    )
     batch_size: int = Field(default=128, ge=1, le=65_536, description="global, over all workers")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of the network's arithmetic; auto: bfloat16 where the hardware is faster in it"
@@ -92,6 +95,10 @@ class Recipe(_Config):
     def size_at(self, epoch: int) -> int:
         """Height and width of the network's photos in an epoch, counted from 0."""
         return next((size for share, size in self.train_sizes if epoch < share * self.epochs), self.image_size)
+
+    def validates(self, epoch: int) -> bool:
+        """Whether the network is validated after an epoch, counted from 0."""
+        return (epoch + 1) % self.validate_every == 0 or epoch + 1 == self.epochs
 
     @property
     def decode_size(self) -> int:

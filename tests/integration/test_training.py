@@ -21,11 +21,12 @@ from pawcast.inference.judge import from_split
 from pawcast.inference.predictor import scores
 from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
+from pawcast.training import checkpoint
 from pawcast.training import run as runs
 from pawcast.training.collective import TensorFlowClusterConfig
 from pawcast.training.progress import Progress
 from pawcast.training.run import Workers
-from pawcast.training.trainer import Trained, Watch, train
+from pawcast.training.trainer import Trained, Watch, resume, train
 from tests.services import job, plain_environment, result_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -153,6 +154,49 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(store):
         assert records[0][key] == records[1][key]
 
 
+# Photos grow within a gap, so that a graph for them is made with and without validation before it.
+EXACT = ("model=residual", "width=0.25", "epochs=5", "train_sizes=[[0.3, 32], [1, 48]]", "deterministic=true")
+MEASURED = ("acc", "val_acc", "loss", "val_loss", "learning_rate")
+
+
+def last_weights(store: Store, name: str) -> str:
+    """The sha256 of a run's latest weights, those that it would go on with."""
+    state, _ = checkpoint.newest(store, name)
+    return state.sha256[WEIGHTS]
+
+
+@pytest.fixture(scope="module")
+def sparse(store) -> Trained:
+    return run(store, 1, "sparse", *EXACT, "validate_every=3")
+
+
+def test_how_often_is_validated_changes_no_weight(store, sparse):
+    each = run(store, 1, "each", *EXACT)
+    assert last_weights(store, "sparse") == last_weights(store, "each")
+    kept = json.loads(store.get("runs/sparse/history.json"))
+    assert kept == sparse.history
+    for key in MEASURED:
+        validated = (2, 4) if key.startswith("val_") else range(5)
+        assert kept[key] == [value if i in validated else None for i, value in enumerate(each.history[key])]
+    assert [seconds > 0 for seconds in kept["validation_seconds"]] == [False, False, True, False, True]
+    assert sparse.version.metrics["val_acc"] == max(value for value in kept["val_acc"] if value is not None)
+    assert sparse.best_epoch in (3, 5)
+
+
+def test_a_run_resumed_between_validations_validates_after_the_same_epochs(store, sparse):
+    before = last_weights(store, "sparse")
+    store.delete("runs/sparse/checkpoints/000005/state.json")
+    store.delete("runs/sparse/result.json")
+    state, _ = checkpoint.newest(store, "sparse")
+    assert (state.epochs_done, state.history["val_acc"][-1], state.best_epoch) == (4, None, 2)
+    assert state.sha256[checkpoint.BEST] != state.sha256[WEIGHTS]
+    resumed = resume(store, "sparse")
+    assert {key: resumed.history[key] for key in MEASURED} == {key: sparse.history[key] for key in MEASURED}
+    assert last_weights(store, "sparse") == before
+    assert resumed.best_epoch == sparse.best_epoch
+    assert resumed.version.files == sparse.version.files
+
+
 def test_ranks_that_disagree_stop_the_run(tmp_path):
     def loop(config):
         import keras
@@ -179,6 +223,14 @@ def test_ranks_that_disagree_stop_the_run(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(store):
     with pytest.raises(TrainingError, match=r"stopped being a number in epoch 1, step \d"):
         run(store, 2, "diverged", "learning_rate=3e38", "warmup_epochs=0")
+
+
+@pytest.mark.long
+def test_a_validation_loss_that_is_no_number_stops_the_run_before_it_is_kept(store):
+    # With one step an epoch, training's loss is that of the weights before it.
+    with pytest.raises(TrainingError, match="validation loss is no number after epoch 1"):
+        run(store, 1, "diverged-late", "learning_rate=3e38", "warmup_epochs=0", "batch_size=180")
+    assert not store.exists("runs/diverged-late/history.json")
 
 
 OWN = """

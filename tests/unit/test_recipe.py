@@ -35,11 +35,20 @@ def test_overrides_reach_nested_keys_and_read_numbers_as_people_write_them():
         ("augment.zoom=1.5", "less than 1"),
         ("optimizer=adam", "rmsprop"),
         ("detail=151", "at most image_size"),
+        ("validate_every=0", "Invalid value for `validate_every`.*greater than or equal to 1"),
+        ("validate_every=1.5", "Invalid value for `validate_every`.*integer"),
     ],
 )
 def test_a_wrong_override_is_refused_with_a_hint(override, hint):
     with pytest.raises(UsageError, match=hint):
         resolve("article", [override])
+
+
+@pytest.mark.parametrize(("every", "validated"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (9, [5])])
+def test_validation_comes_every_so_many_epochs_and_after_the_last(every, validated):
+    recipe = resolve("article", ["epochs=5", f"validate_every={every}"])
+    assert [epoch + 1 for epoch in range(5) if recipe.validates(epoch)] == validated
+    assert resolve("article").validate_every == 1
 
 
 def test_an_unknown_recipe_names_the_near_one():

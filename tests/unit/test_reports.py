@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import importlib.util
 import io
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pawcast.dataset import manifest as manifests
@@ -14,13 +13,14 @@ from pawcast.dataset import shards
 from pawcast.errors import ImageError, NotFoundError
 from pawcast.recipe import Augment
 from pawcast.recipes import article
+from pawcast.reports import curves
 from pawcast.reports.curves import draw_curves
 from pawcast.reports.gallery import Tile, draw_contact_sheet
 from pawcast.reports.metrics import draw_confusion
 from pawcast.reports.page import Section, render_page
 from pawcast.reports.preview import draw_preview
 from pawcast.store import open_store
-from tests.conftest import encode
+from tests.conftest import encode, import_job
 
 
 def opened(data: bytes) -> Image.Image:
@@ -70,6 +70,27 @@ def test_curves_and_confusion_are_pictures():
     assert opened(draw_confusion(np.array([[5, 1], [0, 0]]), long)).size == (560, 490)
 
 
+def test_the_validation_curve_goes_through_the_validated_epochs(monkeypatch):
+    figures = []
+
+    def figure(*args, **options):
+        figures.append(Figure(*args, **options))
+        return figures[-1]
+
+    monkeypatch.setattr(curves, "Figure", figure)
+    gap = None
+    history = {
+        "acc": [0.5, 0.7, 0.8, 0.8, 0.9], "val_acc": [gap, 0.8, gap, 0.7, 0.8],
+        "loss": [0.7, 0.5, 0.4, 0.4, 0.3], "val_loss": [gap, 0.4, gap, 0.5, 0.3],
+    }  # fmt: skip
+    assert opened(draw_curves(history, "run")).size == (1400, 560)
+    accuracy, loss = ([line.get_xydata().tolist() for line in axes.lines] for axes in figures[0].axes)
+    assert [len(line) for line in accuracy] == [5, 3, 1]
+    assert accuracy[1:] == [[[2, 0.8], [4, 0.7], [5, 0.8]], [[2, 0.8]]]
+    assert loss[1] == [[2, 0.4], [4, 0.5], [5, 0.3]]
+    assert all(line.get_marker() == "." for axes in figures[0].axes for line in axes.lines[:2])
+
+
 def test_a_preview_shows_the_photo_and_its_warps():
     photo = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)
     sheet = np.asarray(opened(draw_preview(photo, article().augment, "cat.7")))
@@ -82,10 +103,7 @@ def test_a_preview_shows_the_photo_and_its_warps():
 
 
 def test_the_preview_job_reads_training_photos_and_files(tmp_path, picture):
-    path = Path(__file__).resolve().parents[2] / "jobs" / "preview.py"
-    spec = importlib.util.spec_from_file_location("preview_job", path)
-    job = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(job)
+    job = import_job("preview")
     store, own = open_store(str(tmp_path / "store")), tmp_path / "own.png"
     own.write_bytes(encode(picture))
     row = shards.Row("cat.7", "cat.7.png", 0, "", 80, 60, encode(picture[:, ::-1]))

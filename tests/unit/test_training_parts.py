@@ -13,8 +13,10 @@ from pawcast.store import open_store
 from pawcast.training import checkpoint
 from pawcast.training.checkpoint import State
 from pawcast.training.feed import Feed, epoch_order
+from pawcast.training.progress import Progress
 from pawcast.training.schedule import learning_rate
-from pawcast.training.worker import best_epoch
+from pawcast.training.selection import best_epoch, out_of_patience
+from tests.conftest import import_job
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -178,6 +180,30 @@ def test_a_checkpoint_brings_back_network_and_optimizer(tmp_path):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
+def test_an_epochs_line_tells_what_was_measured(capsys):
+    show = import_job("train").show
+
+    def line(row: dict[str, float]) -> str:
+        progress = Progress(epoch=1, step=5, steps=5, photos_per_second=376, finished=row)
+        show(progress, 9, lambda *stage, **unit: None)
+        return " ".join(capsys.readouterr().err.split())
+
+    row = {"loss": 0.5, "acc": 0.75, "seconds": 12.0, "validation_seconds": 0.0}
+    assert line(row) == "epoch 2/9 loss 0.5000 acc 0.7500 12 s 376 photos/s"
+    validated = "epoch 2/9 loss 0.5000 acc 0.7500 val_loss 0.4000 val_acc 0.8000 12 s 376 photos/s"
+    assert line({**row, "val_acc": 0.8, "val_loss": 0.4}) == validated
+
+
+def test_a_checkpoint_before_the_first_validation_has_no_best_weights_yet(tmp_path):
+    store = open_store(str(tmp_path))
+    _, optimizer = made()
+    unvalidated = State(epochs_done=1, history={"loss": [0.7], "val_acc": [None]}, best_epoch=-1)
+    checkpoint.save(store, "run", unvalidated, b"weights", b"", optimizer)
+    found, files = checkpoint.newest(store, "run")
+    assert (found.history, found.best_epoch) == (unvalidated.history, -1)
+    assert files[checkpoint.BEST] == b""
+
+
 @pytest.mark.parametrize("harm", ["cut", "lost", "no state", "no json"])
 def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, harm):
     store = open_store(str(tmp_path))
@@ -208,6 +234,40 @@ def test_the_best_epoch_is_the_first_best_one_of_the_latest_size():
     assert best_epoch(recipe, [0.9, 0.8]) == 0
     assert best_epoch(recipe, [0.9, 0.8, 0.7]) == 2
     assert best_epoch(recipe, [0.9, 0.8, 0.7, 0.7]) == 2
+
+
+def test_the_best_epoch_is_a_validated_one():
+    recipe = resolve("article", ["train_sizes=[[0.5, 64], [1, 96]]", "epochs=8", "validate_every=3"])
+    assert best_epoch(recipe, []) == best_epoch(recipe, [None, None]) == -1
+    assert best_epoch(recipe, [None, None, 0.9]) == 2
+    # Larger photos, not yet validated: the smaller ones' best stays.
+    assert best_epoch(recipe, [None, None, 0.9, None, None]) == 2
+    assert best_epoch(recipe, [None, None, 0.9, None, None, 0.7]) == 5
+    assert best_epoch(recipe, [None, None, 0.9, None, None, 0.7, None, 0.7]) == 5
+
+
+@pytest.mark.parametrize(
+    ("every", "patience", "val_acc", "ends_after"),
+    [
+        (1, 2, [0.5, 0.6, 0.6, 0.6, 0.6, 0.6], 4),
+        (1, 0, [0.5, 0.6, 0.6, 0.6, 0.6, 0.6], None),
+        # Two epochs are over after the fourth, but the fifth might be better: nobody knows before the sixth.
+        (3, 2, [None, None, 0.6, None, None, 0.6, None, None], 6),
+        (2, 4, [None, 0.6, None, 0.5, None, 0.5, None, 0.7], 6),
+        (2, 5, [None, 0.6, None, 0.5, None, 0.5, None, 0.7, None], None),
+        (4, 2, [None, None, None, 0.5, None], None),
+    ],
+)
+def test_patience_counts_epochs_and_ends_a_run_after_a_validated_one(every, patience, val_acc, ends_after):
+    recipe = resolve("smoke", ["epochs=30", f"patience={patience}", f"validate_every={every}"])
+
+    def ends(done: int) -> bool:
+        past = val_acc[:done]
+        return out_of_patience(
+            recipe, State(epochs_done=done, history={"val_acc": past}, best_epoch=best_epoch(recipe, past))
+        )
+
+    assert next((done for done in range(len(val_acc) + 1) if ends(done)), None) == ends_after
 
 
 def test_weights_decay_only_where_they_multiply():

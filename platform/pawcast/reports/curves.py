@@ -14,11 +14,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 TRAIN, VAL, GRID = "#c8752d", "#1f5f8b", "#dddddd"
 
 
-def draw_curves(history: Mapping[str, Sequence[float]], title: str) -> bytes:
-    """Draw a run's curves.
+def draw_curves(history: Mapping[str, Sequence[float | None]], title: str) -> bytes:
+    """Draw a run's curves, each with a marker at every epoch that has a value.
 
     Args:
-        history: `acc`, `val_acc`, `loss` and `val_loss`, one value an epoch.
+        history: `acc`, `val_acc`, `loss` and `val_loss`, one value an epoch; None where it wasn't validated. One was.
         title: What the run is.
 
     Returns:
@@ -30,12 +30,11 @@ def draw_curves(history: Mapping[str, Sequence[float]], title: str) -> bytes:
     accuracy, loss = figure.subplots(1, 2)
     _plot(accuracy, history["acc"], history["val_acc"], "Accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
-    best = max(range(len(history["val_acc"])), key=lambda i: history["val_acc"][i])
-    value = history["val_acc"][best]
-    accuracy.plot(best + 1, value, "o", color=VAL)
+    best, value = max(_points(history["val_acc"]), key=lambda point: (point[1], -point[0]))
+    accuracy.plot(best, value, "o", color=VAL)
     accuracy.annotate(
-        f"best {value:.1%}", (best + 1, value), xytext=(0, 8), textcoords="offset points", color=VAL,
-        ha="right" if best > len(history["val_acc"]) / 2 else "left", fontsize=9,
+        f"best {value:.1%}", (best, value), xytext=(0, 8), textcoords="offset points", color=VAL,
+        ha="right" if best - 1 > len(history["val_acc"]) / 2 else "left", fontsize=9,
     )  # fmt: skip
     _plot(loss, history["loss"], history["val_loss"], "Loss (binary cross-entropy)")
     buffer = io.BytesIO()
@@ -43,11 +42,10 @@ def draw_curves(history: Mapping[str, Sequence[float]], title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _plot(axes: Axes, train: Sequence[float], val: Sequence[float], name: str) -> None:
-    epochs = range(1, len(train) + 1)
+def _plot(axes: Axes, train: Sequence[float | None], val: Sequence[float | None], name: str) -> None:
     style: dict[str, Any] = {"linewidth": 1.8, "marker": "."}
-    axes.plot(epochs, train, color=TRAIN, label="training, augmented", **style)
-    axes.plot(epochs, val, color=VAL, label="validation", **style)
+    axes.plot(*zip(*_points(train), strict=True), color=TRAIN, label="training, augmented", **style)
+    axes.plot(*zip(*_points(val), strict=True), color=VAL, label="validation", **style)
     axes.set_title(name, loc="left", fontsize=10)
     axes.set_xlabel("Epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -55,3 +53,8 @@ def _plot(axes: Axes, train: Sequence[float], val: Sequence[float], name: str) -
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
+
+
+def _points(values: Sequence[float | None]) -> list[tuple[int, float]]:
+    """Epochs, from 1, and their values, where there is one."""
+    return [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]

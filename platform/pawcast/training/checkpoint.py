@@ -2,7 +2,7 @@
 
     runs/RUN/checkpoints/000012/
         model.weights.h5    the network's weights after 12 epochs, in Keras's format
-        best.weights.h5     those of the best epoch so far
+        best.weights.h5     those of the best epoch so far; empty before the first validation
         optimizer.npz       the optimizer's variables, in order
         state.json          epochs done, history, and a sha256 of each file; written last
 
@@ -37,8 +37,8 @@ class State(BaseModel):
 
     Attributes:
         epochs_done: How many epochs are over.
-        history: Values by name, one for each of them.
-        best_epoch: The index of the best of them.
+        history: Values by name, one for each of them; None for what wasn't validated after one.
+        best_epoch: The index of the best of those that were validated; -1 before the first.
         served: Validation of the best weights in the way they will be served; only once training is over.
         sha256: Of the checkpoint's files by name.
     """
@@ -46,10 +46,14 @@ class State(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs_done: int
-    history: dict[str, list[float]]
+    history: dict[str, list[float | None]]
     best_epoch: int
     served: dict[str, float] | None = None
     sha256: dict[str, str] = {}
+
+    def total(self, name: str) -> float:
+        """A value of the history, added up over the epochs that have it."""
+        return sum(value for value in self.history[name] if value is not None)
 
 
 def save(store: Store, run: str, state: State, weights: bytes, best: bytes, optimizer: keras.Optimizer) -> None:

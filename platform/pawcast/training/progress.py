@@ -80,7 +80,7 @@ class Teller:
         self._send(Progress(self._epoch, step + 1, self._train.steps, recent.mean_loss, recent.accuracy, rate))
 
     def finished(self, row: dict[str, float]) -> None:
-        """An epoch is over; `row` is its line of the history."""
+        """An epoch is over; `row` is its line of the history, without `val_acc` and `val_loss` if not validated."""
         rate = self._train.photos / (row["seconds"] - row["validation_seconds"])
         steps = self._train.steps
         self._send(Progress(self._epoch, steps, steps, row["loss"], row["acc"], rate, finished=row))

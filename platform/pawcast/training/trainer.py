@@ -39,10 +39,13 @@ _CODE_CHANGED = "Pawcast's code has changed since this run began; what is left o
 
 
 class Trained(NamedTuple):
-    """What a run leaves; the rate is that of its training steps, over all workers."""
+    """What a run leaves; the rate is that of its training steps, over all workers.
+
+    In the history `val_acc` and `val_loss` are None for epochs that weren't validated.
+    """
 
     version: Version
-    history: dict[str, list[float]]
+    history: dict[str, list[float | None]]
     best_epoch: int
     photos_per_second: float
 
@@ -248,15 +251,15 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Watch) -> 
             "loss": history["loss"][best],
             **(state.served or {}),
             "best_epoch": best + 1,
-            "train_seconds": sum(history["seconds"]),
-            "train_cpu_seconds": sum(history["cpu_seconds"]),
+            "train_seconds": state.total("seconds"),
+            "train_cpu_seconds": state.total("cpu_seconds"),
         },
         agreement=agreement,
         architecture=store.get(f"runs/{run}/summary.txt").decode(),
     )
     runs.finish(store, run, version.name)
-    stepping = sum(history["seconds"]) - sum(history["validation_seconds"])
-    rate = manifest.splits["train"].photos * len(history["seconds"]) / stepping
+    stepping = state.total("seconds") - state.total("validation_seconds")
+    rate = manifest.splits["train"].photos * state.epochs_done / stepping
     return Trained(version, history, best + 1, rate)
 
 

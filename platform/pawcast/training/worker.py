@@ -33,6 +33,7 @@ from pawcast.training.collective import Collective, joined
 from pawcast.training.feed import AHEAD_OF_GPU, Feed
 from pawcast.training.progress import Teller
 from pawcast.training.schedule import learning_rate
+from pawcast.training.selection import best_epoch, out_of_patience
 from pawcast.training.step import Steps, Sums
 from pawcast.training.timing import Parts
 
@@ -85,7 +86,7 @@ def train_loop(config: dict[str, Any]) -> None:
     run = _Run(job, joined(on_gpus=gpus > 0), AHEAD_OF_GPU if gpus else 1)
     for epoch in range(run.state.epochs_done, job.recipe.epochs):
         # Before the epoch: a run that is resumed may have been out of patience already.
-        if run.out_of_patience():
+        if out_of_patience(run.recipe, run.state):
             break
         try:
             row = run.epoch(epoch)
@@ -138,10 +139,10 @@ class _Run:
         self.tell.about(self.train, self.model, self.state.epochs_done)
 
     def epoch(self, epoch: int) -> dict[str, float]:
-        """Train and validate once; return the epoch's line of the history.
+        """Train, and validate if it is time; return the epoch's line of the history, without what wasn't measured.
 
         Raises:
-            TrainingError: If the loss is no number, or far from anything that learns. On all ranks at once.
+            TrainingError: If a loss is no number, or far from anything that learns. On all ranks at once.
         """
         from pawcast.models import dropout
 
@@ -167,8 +168,7 @@ class _Run:
                 usual, traced = batch, asked
         trained = Sums(*np.sum(parts, axis=0).tolist())
         middle = time.monotonic()
-        size = self.recipe.size_at(epoch)
-        validated = self.steps.validate(self.val.in_order(size), size)
+        validation = self._validation(epoch) if self.recipe.validates(epoch) else {}
         now = time.monotonic()
         (used,) = self.steps.over_ranks([time.process_time() - cpu])
         if self.parts is None and self.train.steps > 1:
@@ -177,14 +177,21 @@ class _Run:
             self.tell.parts(self.parts)
         return {
             "acc": trained.accuracy,
-            "val_acc": validated.accuracy,
             "loss": trained.mean_loss,
-            "val_loss": validated.mean_loss,
+            **validation,
             "learning_rate": rate,
             "seconds": now - started,
-            "validation_seconds": now - middle,
+            "validation_seconds": now - middle if validation else 0.0,
             "cpu_seconds": used,
         }
+
+    def _validation(self, epoch: int) -> dict[str, float]:
+        """Validate with photos of the epoch's size."""
+        size = self.recipe.size_at(epoch)
+        sums = self.steps.validate(self.val.in_order(size), size)
+        if not sums.finite:
+            raise self._failure(f"The validation loss is no number after epoch {epoch + 1}", sums)
+        return {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}
 
     def _looked_at(self, sums: list[Any], epoch: int, step: int) -> Sums:
         """Return the totals of the latest steps over all ranks, if they are what training may have."""
@@ -192,10 +199,16 @@ class _Run:
         if total.finite and (epoch == 0 or not total.diverged):
             return total
         first = next((i for i, own in enumerate(sums) if not np.isfinite(np.asarray(own)).all()), 0)
-        raise TrainingError(
+        raise self._failure(
             f"The loss {'diverged' if total.finite else 'stopped being a number'} in epoch {epoch + 1}, "
             f"step {step + 1 - len(sums) + first + 1}",
-            received=f"{total.mean_loss:.4g}",
+            total,
+        )
+
+    def _failure(self, what: str, sums: Sums) -> TrainingError:
+        return TrainingError(
+            what,
+            received=f"{sums.mean_loss:.4g}",
             fix=f"lower learning_rate (now {self.recipe.learning_rate:g}); the last good checkpoint is kept",
         )
 
@@ -207,7 +220,7 @@ class _Run:
 
     def keep(self, row: dict[str, float]) -> None:
         """End an epoch: all ranks know the new state, rank 0 leaves a checkpoint and the history so far."""
-        history = {key: [*values, row[key]] for key, values in self.state.history.items()}
+        history = {key: [*values, row.get(key)] for key, values in self.state.history.items()}
         done = self.state.epochs_done + 1
         best = best_epoch(self.recipe, history["val_acc"])
         self.state = State(epochs_done=done, history=history, best_epoch=best)
@@ -236,11 +249,6 @@ class _Run:
         }
         self.store.put(f"runs/{self.job.run}/timing.json", json.dumps(found, indent=1).encode())
 
-    def out_of_patience(self) -> bool:
-        """Whether the best epoch is too long ago for going on; the same on all ranks, whose histories are the same."""
-        patience = self.recipe.patience
-        return bool(patience) and self.state.epochs_done - 1 - self.state.best_epoch >= patience
-
     def validate_as_served(self) -> None:
         """Validate the best weights in the way they will be served, once, and leave that in the last checkpoint."""
         if self.state.served is not None:
@@ -256,19 +264,11 @@ class _Run:
             sums = self.steps.validate(self.val.in_order(recipe.image_size), recipe.image_size, recipe.mirror)
             served = {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}
         else:
-            served = {key: state.history[key][state.best_epoch] for key in ("val_acc", "val_loss")}
+            found = {key: state.history[key][state.best_epoch] for key in ("val_acc", "val_loss")}
+            served = {key: value for key, value in found.items() if value is not None}
         self.state = state.model_copy(update={"served": served})
         if self.rank == 0:
             checkpoint.save(self.store, self.job.run, self.state, weights, self.best, self.optimizer)
-
-
-def best_epoch(recipe: Recipe, val_acc: list[float]) -> int:
-    """Return the index of the epoch with the best validation accuracy, of those with photos of the latest size.
-
-    The first of equals. Smaller photos are another, harder test, and only come early.
-    """
-    latest = recipe.size_at(len(val_acc) - 1)
-    return max((i for i in range(len(val_acc)) if recipe.size_at(i) == latest), key=lambda i: (val_acc[i], -i))
 
 
 def _opened(
