@@ -48,7 +48,7 @@ def test_a_wrong_override_is_refused_with_a_hint(override, hint):
 def test_validation_comes_every_so_many_epochs_and_after_the_last(every, validated):
     recipe = resolve("article", ["epochs=5", f"validate_every={every}"])
     assert [epoch + 1 for epoch in range(5) if recipe.validates(epoch)] == validated
-    assert resolve("article").validate_every == 1
+    assert resolve("fast").validate_every == 1
 
 
 def test_an_unknown_recipe_names_the_near_one():

@@ -99,7 +99,7 @@ def train_loop(config: dict[str, Any]) -> None:
             run.tell.failed(_TAKEN_OVER)
             return
         run.keep(row)
-        run.leave_timing(row, time.monotonic() - ended)
+        run.leave_timing(time.monotonic() - ended)
     run.validate_as_served()
 
 
@@ -234,18 +234,19 @@ class _Run:
             self.store.put(f"runs/{self.job.run}/history.json", json.dumps(history, indent=1).encode())
         self.tell.finished(row)
 
-    def leave_timing(self, row: dict[str, float], keeping: float) -> None:
-        """Write down where the time goes: a step's by its parts, and the latest epoch's within steps and outside.
+    def leave_timing(self, keeping: float) -> None:
+        """Write down where the time goes: a step's by its parts, and an epoch's, on average, within steps and outside.
 
-        `keeping` is what comparing the ranks and leaving a checkpoint took.
+        `keeping` is what comparing the ranks and leaving a checkpoint took after the latest.
         """
         if self.rank > 0 or self.parts is None:
             return
-        validation = row["validation_seconds"]
+        done = self.state.epochs_done
+        seconds, validation = self.state.total("seconds") / done, self.state.total("validation_seconds") / done
         found = {
             "world": self.steps.world,
             "step": {"photos": self.parts.photos, "seconds": self.parts.seconds, "parts": self.parts.shares()},
-            "epoch": {"steps": row["seconds"] - validation, "validation": validation, "keeping": keeping},
+            "epoch": {"steps": seconds - validation, "validation": validation, "keeping": keeping},
         }
         self.store.put(f"runs/{self.job.run}/timing.json", json.dumps(found, indent=1).encode())
 
