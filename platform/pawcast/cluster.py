@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -155,11 +155,11 @@ def packed(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
     return tuple(map(tuple, rows))
 
 
-def run_tasks(task: Any, arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+def run_tasks(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
     """Run a Ray task once for each tuple of arguments; yield (index, result) as they finish.
 
-    Only so many run or wait at once that neither driver nor object store fills up. Our own errors raised
-    inside a task come out as themselves.
+    Only so many run or wait at once that neither driver nor object store fills up, and no more arguments are asked
+    for. Our own errors raised inside a task come out as themselves.
     """
     waiting: dict[ray.ObjectRef, int] = {}
     limit = max(2, int(ray.cluster_resources().get("CPU", 1)) * _IN_FLIGHT_PER_CPU)

@@ -110,6 +110,12 @@ def test_nothing_held_out_and_nothing_to_validate_on_leaves_all_to_train():
     assert set(split_of(labels, holdout=0, val_fraction=0.0).values()) == {"train"}
 
 
+def test_photos_come_in_the_order_of_their_ranks():
+    """The order of rows in the shards of a published dataset."""
+    labels = two_classes(60, 50)
+    assert list(split_of(labels, holdout=20, seed=3)) == sorted(labels, key=lambda identity: rank(3, identity))
+
+
 def test_rank_is_fixed_for_ever():
     """A published dataset's split must come out the same in every later version."""
     assert rank(7, "ab").hex() == hashlib.sha256(b"7:ab").hexdigest()

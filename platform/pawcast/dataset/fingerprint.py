@@ -64,6 +64,7 @@ def near_pairs(hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
     halves = np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2)
     edges = np.bitwise_count(halves)
     usable = np.flatnonzero((np.minimum(edges, 64 - edges) >= _MIN_EDGES).all(axis=1))
+    across, down = np.ascontiguousarray(halves.T)
     found: dict[tuple[int, int], int] = {}
     for keys in np.ascontiguousarray(halves[usable]).view(np.uint16).T:
         order = np.argsort(keys, kind="stable")
@@ -73,7 +74,7 @@ def near_pairs(hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
         while len(start := start[start < len(keys) - step]):
             start = start[keys[start] == keys[start + step]]
             a, b = members[start], members[start + step]
-            differing = np.bitwise_count(halves[a] ^ halves[b]).sum(axis=1)
+            differing = np.bitwise_count(across[a] ^ across[b]) + np.bitwise_count(down[a] ^ down[b])
             near = differing <= MAX_DISTANCE
             for i, j, distance in zip(a[near], b[near], differing[near], strict=True):
                 found[min(int(i), int(j)), max(int(i), int(j))] = int(distance)

@@ -110,9 +110,10 @@ def ingest(
         checks = report.quality(found, quarantine)
         report.enforce(checks, limits)
         members = plan.split_photos(found, classes, holdout=holdout, val_fraction=val_fraction, seed=seed)
+        planned = plan.cut(members)
         with ThreadPoolExecutor(1, thread_name_prefix="report") as beside:
             composing = beside.submit(report.compose, found, checks, members, classes)
-            written = _write(store, dataset, plan.cut(members), classes, _counted(progress, "writing", len(found)))
+            written = _write(store, dataset, planned, classes, _counted(progress, "writing", len(found)))
             findings = composing.result()
     # Shards without a manifest are nothing: nobody sees them, and another ingest of the same photos uses them.
     report.enforce(findings.checks, limits)
@@ -147,7 +148,8 @@ def _write(
     store: Store, dataset: str, planned: Sequence[PlannedShard], classes: Sequence[str], progress: Callable[[int], None]
 ) -> dict[str, list[Shard]]:
     written: dict[int, Shard] = {}
-    arguments = [
+    # Packed one by one, while the shards before are written.
+    arguments = (
         (
             store.uri,
             dataset,
@@ -157,7 +159,7 @@ def _write(
             list(classes),
         )
         for shard in planned
-    ]
+    )
     for index, shard in cluster.run_tasks(_write_task, arguments):
         written[index] = shard
         progress(shard.rows)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from pawcast.dataset import shards
 from pawcast.dataset.manifest import SPLITS
-from pawcast.dataset.split import assign, rank
+from pawcast.dataset.split import assign
 from pawcast.dataset.survey import Found
 from pawcast.errors import DataError
 
@@ -31,8 +31,8 @@ def split_photos(
     Raises:
         DataError: For too few photos or none of a class, or one photo under two labels.
     """
-    labelled = [item for item in found if item.photo.label >= 0]
-    labels = {identity: classes[label] for identity, label in _labels(labelled).items()}
+    copies = _copies(found)
+    labels = {identity: classes[items[0].photo.label] for identity, items in copies.items()}
     if missing := [name for name in classes if name not in labels.values()]:
         raise DataError(f"There is no usable photo of class {missing[0]}", expected=" and ".join(classes))
     if len(labels) <= holdout:
@@ -41,12 +41,11 @@ def split_photos(
             received=f"{len(labels):,} different ones",
             expected=f"more than --holdout {holdout:,}",
         )
-    copies = Counter(item.sha256 for item in labelled)
-    split = assign(labels, copies, holdout=holdout, val_fraction=val_fraction, seed=seed)
-    ranks = {identity: rank(seed, identity) for identity in labels}
+    counts = {identity: len(items) for identity, items in copies.items()}
+    split = assign(labels, counts, holdout=holdout, val_fraction=val_fraction, seed=seed)
     members: dict[str, list[Found]] = {name: [] for name in SPLITS}
-    for item in sorted(labelled, key=lambda item: (ranks[item.sha256], item.photo.name)):
-        members[split[item.sha256]].append(item)
+    for identity, name in split.items():
+        members[name] += copies[identity]
     members["test"] = [item for item in found if item.photo.label < 0]
     return members
 
@@ -65,15 +64,20 @@ def cut(members: dict[str, list[Found]]) -> list[PlannedShard]:
     return planned
 
 
-def _labels(labelled: Sequence[Found]) -> dict[str, int]:
-    """The label of every identity, which must be one."""
-    first: dict[str, Found] = {}
-    for item in labelled:
-        known = first.setdefault(item.sha256, item)
-        if known.photo.label != item.photo.label:
+def _copies(found: Sequence[Found]) -> dict[str, list[Found]]:
+    """The labelled photos of every identity, which must have one label, by their names."""
+    copies: dict[str, list[Found]] = defaultdict(list)
+    for item in found:
+        if item.photo.label < 0:
+            continue
+        items = copies[item.sha256]
+        items.append(item)
+        if items[0].photo.label != item.photo.label:
             raise DataError(
                 "One photo has two labels",
-                received=f"the same bytes in {known.photo.name} and {item.photo.name}",
+                received=f"the same bytes in {items[0].photo.name} and {item.photo.name}",
                 fix="remove the wrong one",
             )
-    return {identity: item.photo.label for identity, item in first.items()}
+    for items in copies.values():
+        items.sort(key=lambda item: item.photo.name)
+    return copies

@@ -6,6 +6,7 @@ It is written with the dataset, and depends on the photos alone: the same photos
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
@@ -194,7 +195,6 @@ def _spread(values: Sequence[int]) -> Spread:
 
 
 def _histogram(sides: Iterable[int]) -> dict[str, int]:
-    counts = Counter(next((limit for limit in _SIDES if side <= limit), 0) for side in sides)
-    return {
-        f"up to {limit}" if limit else f"over {_SIDES[-1]}": counts[limit] for limit in (*_SIDES, 0) if counts[limit]
-    }
+    counts = Counter(bisect_left(_SIDES, side) for side in sides)
+    names = [*(f"up to {limit}" for limit in _SIDES), f"over {_SIDES[-1]}"]
+    return {name: counts[i] for i, name in enumerate(names) if counts[i]}

@@ -25,14 +25,15 @@ def assign(
         seed: Another seed gives another split.
 
     Returns:
-        `holdout`, `val` or `train` by identity.
+        `holdout`, `val` or `train` by identity, in the order of photos within a split.
 
     Raises:
         DataError: If a class is left without a training or validation photo.
     """
+    in_order = sorted(labels, key=lambda identity: rank(seed, identity))
     by_class: dict[str, list[str]] = defaultdict(list)
-    for identity, label in labels.items():
-        by_class[label].append(identity)
+    for identity in in_order:
+        by_class[labels[identity]].append(identity)
     sizes = {label: sum(copies[i] for i in members) for label, members in by_class.items()}
     total = sum(sizes.values())
     validation = round((total - holdout) * val_fraction)
@@ -47,17 +48,19 @@ def assign(
                 fix="add photos, or lower --holdout or --val-fraction",
             )
         room = {"holdout": held[label], "val": checked[label], "train": sizes[label]}
-        for identity in sorted(members, key=lambda i: rank(seed, i)):
-            name = next(name for name, free in room.items() if copies[identity] <= free)
-            room[name] -= copies[identity]
-            split[identity] = name
+        for identity in members:
+            for name, free in room.items():
+                if copies[identity] <= free:
+                    room[name] -= copies[identity]
+                    split[identity] = name
+                    break
         if room["holdout"] or room["val"]:
             raise DataError(
                 "The copies of a class's photos don't fit this split, since copies stay together",
                 received=f"{room['holdout'] + room['val']:,} places for {label} photos left, and only larger groups",
                 fix="remove copies, or change --holdout or --val-fraction",
             )
-    return split
+    return {identity: split[identity] for identity in in_order}
 
 
 def rank(seed: int, identity: str) -> bytes:

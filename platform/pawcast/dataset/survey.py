@@ -59,24 +59,32 @@ def survey(
         The usable photos and the others, each in the order given.
     """
     chunks = [
-        (source, cluster.packed(photos[i : i + _PHOTOS_PER_TASK]), min_side)
+        (source, photos[i : i + _PHOTOS_PER_TASK])
         for source, photos in wanted
         for i in range(0, len(photos), _PHOTOS_PER_TASK)
     ]
-    results: list[tuple[_Seen | Quarantined, ...]] = [()] * len(chunks)
-    for index, result in cluster.run_tasks(_survey_task, chunks):
-        results[index] = result
+    arguments = ((source, cluster.packed(photos), min_side) for source, photos in chunks)
+    results: list[list[Found | Quarantined]] = [[] for _ in chunks]
+    for index, result in cluster.run_tasks(_survey_task, arguments):
+        # Now, while other tasks are at work.
+        source, photos = chunks[index]
+        results[index] = [_found(source, photo, item) for photo, item in zip(photos, result, strict=True)]
         progress(len(result))
     found: list[Found] = []
     quarantine: list[Quarantined] = []
-    looked_at = ((source, photo) for source, photos in wanted for photo in photos)
-    for (source, photo), item in zip(looked_at, chain.from_iterable(results), strict=True):
+    for item in chain.from_iterable(results):
         if isinstance(item, Quarantined):
             quarantine.append(item)
         else:
-            sha256, size, print_, kind, mode, width, height = item
-            found.append(Found(source, photo, sha256, size, Header(kind, mode, width, height), print_))
+            found.append(item)
     return found, quarantine
+
+
+def _found(source: str, photo: Photo, seen: _Seen | Quarantined) -> Found | Quarantined:
+    if isinstance(seen, Quarantined):
+        return seen
+    sha256, size, print_, kind, mode, width, height = seen
+    return Found(source, photo, sha256, size, Header(kind, mode, width, height), print_)
 
 
 @ray.remote(num_cpus=1)

@@ -81,24 +81,24 @@ def scan(path: str, classes: Sequence[str] = ()) -> list[Photo]:
             trusted (see above).
     """
     kind = _kind(path)
-    labels: dict[str, int] = {}
     if kind is table:
         labels = table.labels(path, classes)
-        wanted = list(labels)
+        paths = {member: relative(member) for member in labels}
     else:
         members = archive.members(path) if kind is archive else folder.members(path)
-        wanted = [member for member in members if is_photo(member)]
+        wanted = [(member, below) for member in members if is_photo(below := relative(member))]
         if not wanted:
             _refuse_empty(path, members)
         if kind is archive:
             archive.check(path, wanted)
-        labels = {member: label_of(member, classes) if classes else -1 for member in wanted}
-    wanted.sort(key=natural)
-    root = common_root(wanted, classes)
-    names = ["/".join(relative(member)[len(root) :]) for member in wanted]
+        paths = dict(wanted)
+        labels = {member: label_of(below, classes) if classes else -1 for member, below in wanted}
+    root = common_root(paths.values(), classes)
+    in_order = sorted(paths, key=natural)
+    names = [paths[member][len(root) :] for member in in_order]
     photos = [
         Photo(written(id_), written(name), member, labels[member])
-        for id_, name, member in zip(ids_of(names), names, wanted, strict=True)
+        for id_, name, member in zip(ids_of(names), names, in_order, strict=True)
     ]
     if classes:
         _refuse_unlabelled(path, photos, classes)

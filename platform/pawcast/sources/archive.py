@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import stat
 import struct
 import threading
@@ -13,11 +12,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from operator import attrgetter
+from string import ascii_letters
 
 from pawcast.errors import DataError, ImageError, PawcastError
 from pawcast.images import MAX_BYTES
 from pawcast.sources import nested
-from pawcast.sources.labels import folded, relative, shown
+from pawcast.sources.labels import folded, shown
 
 MAX_MEMBERS = 1_000_000
 MAX_DIRECTORY = 256 * 2**20
@@ -33,7 +34,6 @@ _ENTRY = b"PK\x01\x02"
 # zipfile inflates bzip2 and LZMA without a limit, and forty bytes of bzip2 can hold 40 MB.
 _READ = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}
-_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class _Bounded(io.BufferedReader):
@@ -67,11 +67,16 @@ def members(path: str) -> list[str]:
     return [name for name in plain if not name.endswith("/")]
 
 
-def check(path: str, photos: Sequence[str]) -> None:
-    """Refuse an archive whose photos can't be told apart, can't be read at all, or inflate to far too much."""
+def check(path: str, photos: Sequence[tuple[str, str]]) -> None:
+    """Refuse an archive whose photos can't be told apart, can't be read at all, or inflate to far too much.
+
+    Args:
+        path: Of the archive.
+        photos: Each one's member and `relative` path.
+    """
     seen: dict[str, str] = {}
-    for name in photos:
-        key = folded("/".join(relative(name)))
+    for name, below in photos:
+        key = folded(below)
         if other := seen.get(key):
             what = "of one name" if other == name else "whose names differ in nothing but letter case or accents"
             raise DataError(
@@ -81,7 +86,7 @@ def check(path: str, photos: Sequence[str]) -> None:
             )
         seen[key] = name
     archive = _open(path)
-    infos = [archive.getinfo(name) for name in photos]
+    infos = [archive.NameToInfo[name] for name, _ in photos]
     if all(map(_unreadable, infos)):
         raise DataError(
             f"No photo in {shown(path)} can be read",
@@ -89,8 +94,9 @@ def check(path: str, photos: Sequence[str]) -> None:
             expected="members stored or deflated, without a password",
             fix="unpack it and give the folder, or zip it again",
         )
-    inflated = sum(info.file_size for info in infos if info.file_size <= MAX_BYTES)
-    packed = sum(info.compress_size for info in infos if info.file_size <= MAX_BYTES)
+    usable = [info for info in infos if info.file_size <= MAX_BYTES]
+    inflated = sum(info.file_size for info in usable)
+    packed = sum(info.compress_size for info in usable)
     if inflated > max(_HARMLESS, MAX_RATIO * packed):
         raise DataError(
             f"{shown(path)} looks like a zip bomb",
@@ -238,8 +244,8 @@ def _zips(archive: zipfile.ZipFile) -> str:
 
 def _refuse_outside(path: str, name: str) -> None:
     """Nothing is unpacked, but names become ids and end up in reports; and an archive like this means harm."""
-    parts = name.replace("\\", "/")
-    if parts.startswith("/") or _DRIVE.match(parts) or ".." in parts.split("/"):
+    place = name.replace("\\", "/")
+    if place.startswith("/") or (place[1:2] == ":" and place[0] in ascii_letters) or "/../" in f"/{place}/":
         raise DataError(
             f"{shown(path)} holds a member whose path leads out of it",
             received=repr(shown(name)),
@@ -250,7 +256,7 @@ def _refuse_outside(path: str, name: str) -> None:
 
 def _refuse_overlap(path: str, archive: zipfile.ZipFile) -> None:
     """Members that share bytes let a small file inflate to petabytes, each of them harmless by itself."""
-    infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+    infos = sorted(archive.infolist(), key=attrgetter("header_offset"))
     starts = [info.header_offset for info in infos] + [archive.start_dir]
     for info, (start, following) in zip(infos, pairwise(starts), strict=True):
         if start < 0 or start + _LOCAL_HEADER.size + info.compress_size > following:

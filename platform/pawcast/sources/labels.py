@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 FORMATS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
@@ -22,38 +23,48 @@ _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2
 _SHOWN = 100
 
 
-def label_of(member: str, classes: Sequence[str]) -> int:
+def label_of(path: str, classes: Sequence[str]) -> int:
     """Return the class of a photo by its file name, else by its nearest folder that names one, else -1.
+
+    Args:
+        path: Below its source, with slashes.
+        classes: Their names; the case aside, and in the plural too.
 
     Example:
         >>> label_of("train/dog.12.jpg", ["cat", "dog"]), label_of("PetImages/Cat/3.jpg", ["cat", "dog"])
         (1, 0)
     """
-    *folders, file = relative(unicodedata.normalize("NFC", member))
     index = _index(tuple(classes))
+    for name in _names(unicodedata.normalize("NFC", path)):
+        if (label := index.get(folded(name))) is not None:
+            return label
+    return -1
+
+
+def _names(path: str) -> Iterator[str]:
+    """Yield what may be a class's name, the surest first."""
+    *folders, file = path.split("/")
     # A file is named by its class and a number; a folder by its class alone, or `dogs-vs-cats/` would be one.
     until = _TO_NUMBER.match(without_extension(file))
+    yield until.group(1) if until else ""
     word = _WORD.match(file)
-    for name in (until.group(1) if until else "", word.group() if word else "", *reversed(folders)):
-        form = folded(name)
-        for known in (form, form.removesuffix("s")):
-            if known in index:
-                return index[known]
-    return -1
+    yield word.group() if word else ""
+    yield from reversed(folders)
 
 
 @lru_cache(maxsize=16)
 def _index(classes: tuple[str, ...]) -> dict[str, int]:
-    return {folded(name): i for i, name in enumerate(classes)}
+    index = {folded(name): i for i, name in enumerate(classes)}
+    return {f"{name}s": i for name, i in index.items()} | index
 
 
-def natural(text: str) -> tuple[list[tuple[int, int, str]], str]:
+def natural(text: str) -> tuple[list[str | tuple[int, str]], str]:
     """A sort key that puts `2` before `10`, and every text in a place of its own."""
-    parts = [(1, 0, part) for part in _NUMBER.split(text)]
+    parts: list[Any] = _NUMBER.split(text)
     for i in range(1, len(parts), 2):
         # Numbers by their length, then their digits: int() refuses very long ones.
-        digits = parts[i][2].lstrip("0")
-        parts[i] = (0, len(digits), digits)
+        digits = parts[i].lstrip("0")
+        parts[i] = (len(digits), digits)
     return parts, text
 
 
@@ -64,23 +75,23 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def is_hidden(part: str) -> bool:
-    """Whether a file or folder of this name is none of the user's: `.git`, `._cat.1.jpg`, `__MACOSX`."""
-    return part.startswith((".", "__MACOSX"))
+def is_hidden(path: str) -> bool:
+    """Whether a file, or a folder that it is in, is none of the user's: `.git`, `._cat.1.jpg`, `__MACOSX`."""
+    return path.startswith((".", "__MACOSX")) or "/." in path or "/__MACOSX" in path
 
 
-def is_photo(member: str) -> bool:
+def is_photo(path: str) -> bool:
     """Whether a path is a photo's, by its extension, and not hidden."""
-    parts = relative(member)
-    return extension(parts[-1]) in EXTENSIONS and not any(map(is_hidden, parts))
+    return path.lower().endswith(EXTENSIONS) and not is_hidden(path)
 
 
-def relative(member: str) -> tuple[str, ...]:
-    """Return the parts of a member's path below its source. Some zippers on Windows write backslashes."""
-    parts = member.replace("\\", "/").split("/")
-    if "" in parts or "." in parts:
-        parts = [part for part in parts if part not in ("", ".")]
-    return tuple(parts) or ("",)
+def relative(member: str) -> str:
+    """Return a member's path below its source, with slashes. Some zippers on Windows write backslashes."""
+    path = member.replace("\\", "/")
+    framed = f"/{path}/"
+    if "//" in framed or "/./" in framed:
+        return "/".join(part for part in path.split("/") if part not in ("", "."))
+    return path
 
 
 def extension(file: str) -> str:
@@ -90,22 +101,22 @@ def extension(file: str) -> str:
 
 def without_extension(file: str) -> str:
     """Return a file's name, or a path, without the extension."""
-    dot = file.rfind(".")
-    return file[:dot] if file.rfind("/") + 1 < dot < len(file) - 1 else file
+    stem, _, ending = file.rpartition(".")
+    return stem if stem and ending and stem[-1] != "/" and "/" not in ending else file
 
 
-def common_root(members: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """The folders that all photos share, so that a zip of `train/` and the folder itself give the same ids.
+def common_root(paths: Iterable[str], classes: Sequence[str]) -> str:
+    """The folders that all photos share, so that a zip of `train/` and the folder itself give the same ids: `train/`.
 
     A folder that names a class is part of the id even if there is no other.
     """
-    parents = {relative(member)[:-1] for member in members}
-    shared = []
-    for parts in zip(*parents, strict=False):
+    parents = {path[: path.rfind("/") + 1] for path in paths}
+    root = ""
+    for parts in zip(*(parent.split("/")[:-1] for parent in parents), strict=False):
         if len(set(parts)) > 1 or label_of(f"{parts[0]}/_", classes) >= 0:
             break
-        shared.append(parts[0])
-    return tuple(shared)
+        root += f"{parts[0]}/"
+    return root
 
 
 def ids_of(names: Sequence[str]) -> list[str]:
@@ -116,6 +127,8 @@ def ids_of(names: Sequence[str]) -> list[str]:
 
 def written(name: str) -> str:
     """Return a file name as text that can be written down, even if it isn't UTF-8 on the disk or holds a line break."""
+    if name.isprintable():
+        return name
     return _UNWRITABLE.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), name)
 
 
