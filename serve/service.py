@@ -162,7 +162,8 @@ class Service:
         await self.metrics.report(self._taken, version)
 
     def _batches(self, engine: Engine) -> Batcher:
-        threads = max(LANES, min(usable_cpus(), _MAX_THREADS))
+        # One more than CPUs: it decodes the next batch while others compute.
+        threads = max(LANES, min(usable_cpus(), _MAX_THREADS)) + 1
         decode = engine.version.preprocessing.pixels
         return Batcher(decode, engine.predict, engine.sizes, self.metrics.batch, LANES, threads)
 

@@ -85,9 +85,9 @@ class _Decoded(NamedTuple):
 class Batcher:
     """Decodes photos of concurrent callers and gathers them into batches for an engine.
 
-    Each of its threads does what is due: the next batch, or else the next photo, or else what is left over. So no
-    more of them are at work than there are CPUs, what one has decoded is computed at once and by no other, and all of
-    it goes on beside the event loop, which has requests to read meanwhile.
+    Each of its threads does what is due: the next batch, or else the next photo, or else what is left over. So one
+    photo needs one of them, many are decoded while others are computed, and all of it goes on beside the event loop,
+    which has requests to read meanwhile.
 
     Args:
         decode: A photo to uint8 [S, S, 3], or raises `ImageError`.
