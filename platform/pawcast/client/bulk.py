@@ -37,14 +37,14 @@ class Limits(NamedTuple):
 
     Attributes:
         batch: Most photos in a request; fewer if they are large.
-        connections: Most requests at once. Up to `batch` x `connections` photos are in memory, and no more than 60 MiB
-            for each connection.
+        connections: Most requests at once. Two or three keep a replica at work, and leave room in its queue for others.
+            Up to `batch` x `connections` photos are in memory, and no more than 60 MiB for each connection.
         timeout: Seconds without a byte after which a request counts as lost.
         patience: Seconds without an answer after which the run gives up.
     """
 
-    batch: int = 128
-    connections: int = 6
+    batch: int = 256
+    connections: int = 3
     timeout: float = 60
     patience: float = 600
 
