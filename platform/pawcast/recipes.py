@@ -26,8 +26,9 @@ def article() -> Recipe:
     on the 1,000. Training's accuracy ended at 0.919, on warped photos with dropout: this network underfits.
     Without momentum, at a rate of 5e-4, validation stood at 0.669 after two epochs; with it, at 1e-4, at 0.747.
     The article's constant rate leaves the last epoch to luck, so the rate here falls along a cosine, and the
-    epoch with the best validation accuracy is the one that is registered. Every other epoch is validated, since 5,500
-    photos after each took 9% of the time of 16,500 in training; the weights don't depend on it.
+    epoch with the best validation accuracy is the one that is registered. Every third epoch is validated, since 5,500
+    photos take 9% of the time of 16,500 in training; the weights don't depend on it. With two workers in bfloat16 on
+    2 cores with AVX512-BF16 an epoch's steps took 41.3 s, a validation 4.0, keeping an epoch 0.25: 3.8% over 20 epochs.
     """
     return Recipe(
         name="article",
@@ -40,7 +41,7 @@ def article() -> Recipe:
         schedule="cosine",
         warmup_epochs=1,
         epochs=20,
-        validate_every=2,
+        validate_every=3,
         batch_size=128,
     )
 
