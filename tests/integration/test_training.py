@@ -113,8 +113,8 @@ def test_a_run_leaves_all_that_it_promises(store):
     assert step["photos"] == 64
     # Two workers: adding up takes time as well. Nothing is lost in between.
     assert all(step["parts"][part] > 0 for part in ("network", "augmentation", "adding up gradients"))
-    assert timing["epoch"]["validation"] == history["validation_seconds"][-1]
-    assert timing["epoch"]["steps"] + timing["epoch"]["validation"] == pytest.approx(history["seconds"][-1])
+    assert timing["epoch"]["validation"] == pytest.approx(np.mean(history["validation_seconds"]))
+    assert timing["epoch"]["steps"] + timing["epoch"]["validation"] == pytest.approx(np.mean(history["seconds"]))
     assert timing["epoch"]["keeping"] > 0
     assert all(len(values) == 2 for values in history.values())
     Image.open(io.BytesIO(store.get("runs/whole/curves.png"))).verify()
