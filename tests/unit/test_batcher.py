@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,16 @@ def pixels(photo: int) -> np.ndarray:
     if not photo:
         raise CUT
     return np.full((2, 2, 3), photo, np.uint8)
+
+
+def noting(decoded: list[int]) -> Callable[[int], np.ndarray]:
+    """A decoder that notes each photo that it is given."""
+
+    def decode(photo: int) -> np.ndarray:
+        decoded.append(photo)
+        return pixels(photo)
+
+    return decode
 
 
 def make(predict: Any, sizes: Sequence[int], decode: Any = pixels, **options: Any) -> Batcher:
@@ -142,16 +152,12 @@ def test_a_full_batch_does_not_wait_for_photos_that_are_still_to_be_decoded():
     decoded_before: list[int] = []
     decoded: list[int] = []
 
-    def decode(photo: int) -> np.ndarray:
-        decoded.append(photo)
-        return pixels(photo)
-
     def predict(batch: np.ndarray) -> np.ndarray:
         decoded_before.append(len(decoded))
         return engine(batch)
 
     async def scenario() -> None:
-        await answers(make(predict, (1, 2, 4), decode).ask(range(1, 11)))
+        await answers(make(predict, (1, 2, 4), noting(decoded)).ask(range(1, 11)))
 
     asyncio.run(scenario())
     assert engine.batches == [4, 4, 2]
@@ -179,12 +185,8 @@ def test_what_nobody_waits_for_any_more_is_neither_decoded_nor_computed():
     seen: list[int] = []
     decoded: list[int] = []
 
-    def decode(photo: int) -> np.ndarray:
-        decoded.append(photo)
-        return pixels(photo)
-
     async def scenario() -> None:
-        batcher = make(engine, (1,), decode, observe=lambda photos, seconds: seen.append(photos))
+        batcher = make(engine, (1,), noting(decoded), observe=lambda photos, seconds: seen.append(photos))
         first = batcher.ask([1])
         await asyncio.to_thread(engine.started.wait, 10)
         gone, stays = batcher.ask([2] * 5), batcher.ask([3])
