@@ -9,14 +9,12 @@ from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from pawcast.errors import BusyError, ImageError
-from pawcast.images import MAX_BYTES
+from pawcast.errors import BusyError
 
+from .form import Form, Photo
 from .limits import Limits
 
-Photo = tuple[str, bytes | ImageError]
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -95,29 +93,11 @@ class Incoming:
             BusyError: As for `whole`.
             HTTPException: 400, 408 or 413.
         """
-        most = self._limits.photos
-        parser = MultiPartParser(self._request.headers, self._chunks(), max_files=most, max_fields=most)
-        # In memory, where it is accounted for, rather than in files that may fill a disk.
-        parser.spool_max_size = self._limits.body_bytes
-        try:
-            async with self._in_time():
-                form = await parser.parse()
-        except MultiPartException as error:
-            raise HTTPException(400, f"The form can't be read: {error.message}") from None
-        photos: list[Photo] = []
-        try:
-            for _, part in form.multi_items():
-                if isinstance(part, str):
-                    continue
-                too_large = (part.size or 0) > MAX_BYTES
-                data = ImageError(f"larger than {MAX_BYTES >> 20} MiB") if too_large else await part.read()
-                photos.append((part.filename or "photo", data))
-                await part.close()
-        finally:
-            await form.close()
-        if not photos:
-            raise HTTPException(400, "The form holds no photo. Expected: at least one file field.")
-        return photos
+        form = Form(self._request.headers["content-type"], self._limits.photos)
+        async with self._in_time():
+            async for chunk in self._chunks():
+                form.feed(chunk)
+        return form.end()
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:

@@ -82,7 +82,8 @@ class Service:
                 raise httpx.InvalidURL("not an address such as http://127.0.0.1:8000")
             self._http = httpx.AsyncClient(
                 base_url=self.url,
-                verify=_trusted(),
+                # To read whom to trust takes longer than many a request.
+                verify=address.scheme == "https" and _trusted(),
                 timeout=httpx.Timeout(timeout, connect=min(_CONNECT_SECONDS, timeout)),
                 limits=httpx.Limits(max_connections=connections),
                 headers={"authorization": f"Bearer {key}"} if key else {},
@@ -251,7 +252,7 @@ def _form(photos: Sequence[bytes]) -> tuple[bytes, str]:
 
 @lru_cache
 def _trusted() -> ssl.SSLContext:
-    """Whom to trust in TLS. To read that takes longer than many a request."""
+    """Whom to trust in TLS."""
     return httpx.create_ssl_context()
 
 
