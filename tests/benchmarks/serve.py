@@ -7,8 +7,9 @@ Without a trained model the article's network has fresh weights, and is served i
 found to agree is.
 
 In each round every contender is started, loaded and stopped before the next one starts; every other round goes
-backwards. Loads are bounded in time and stay on 127.0.0.1. Writes results/benchmarks/serve.json with what every
-round found; `make results` renews README's tables from it.
+backwards. But the network in one process always follows the bulk client at once, and is compared with it round by
+round: a machine may be a fifth slower a minute later. Loads are bounded in time and stay on 127.0.0.1. Writes
+results/benchmarks/serve.json with what every round found; `make results` renews README's tables from it.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument("--store", default="", help="where --model is")
     parser.add_argument("--model", default="", help="a trained version to serve, such as catdog@latest")
     parser.add_argument("--photos", type=int, default=12_500, help="how many of them the bulk client sends")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each other load lasts")
     options = parser.parse_args()
     VAR.mkdir(parents=True, exist_ok=True)
@@ -165,11 +166,10 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
         for name, server in SERVERS.items()
     }
     contenders[IN_PROCESS] = lambda: bulk("in-process", bench.store, str(bench.source))
-    # Ours and what it is measured against one after the other.
-    names = [OURS, IN_PROCESS, *(name for name in SERVERS if name != OURS)]
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    ours, others = [OURS, IN_PROCESS], [name for name in SERVERS if name != OURS]
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for i in range(rounds):
-        for name in names[:: -1 if i % 2 else 1]:
+        for name in [*others[::-1], *ours] if i % 2 else [*ours, *others]:
             started = time.monotonic()
             found[name].append(contenders[name]())
             sys.stderr.write(f"round {i + 1} of {rounds}: {name}, {time.monotonic() - started:.0f} s\n")
