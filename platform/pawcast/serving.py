@@ -27,6 +27,8 @@ from pawcast.devices import usable_cpus
 from pawcast.errors import ServiceError
 
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+# Ray would look for new log files ten times a second, and at the memory of its dashboard every five seconds.
+_SELDOM = {"RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0", "METRICS_RECORD_INTERVAL_S": "60"}
 _READY_SECONDS = 180
 _TRY_SECONDS = 10
 _PORTS = range(20_000, 32_768)
@@ -43,7 +45,7 @@ def private_ray(store: str, cpus: int) -> Iterator[dict[str, str]]:
     # A socket's path may have no more than 107 characters, of which Ray takes most.
     with tempfile.TemporaryDirectory(prefix="pawcast-", dir="/tmp") as folder:
         # The service's processes inherit what Ray is started with.
-        os.environ.update(PAWCAST_STORE=store, RAY_AUTH_MODE="token", **proxy_settings(Path(folder)))
+        os.environ.update(PAWCAST_STORE=store, RAY_AUTH_MODE="token", **_SELDOM, **proxy_settings(Path(folder)))
         # Ray reads all this when it is imported.
         import ray
 

@@ -264,23 +264,39 @@ def test_lanes_share_what_waits_and_work_at_once():
     assert batches == [5, 5]
 
 
-def test_threads_beyond_the_lanes_decode_only():
+def test_beyond_the_lanes_one_full_batch_waits_in_line_and_no_other():
+    engine = Engine()
+    decoded: list[int] = []
     computing: list[int] = []
     most: list[int] = []
 
     def compute(batch: np.ndarray) -> np.ndarray:
         computing.append(1)
         most.append(len(computing))
-        time.sleep(0.001)
+        found = engine(batch)
         computing.pop()
-        return batch[:, 0, 0, 0].astype(np.float32)
+        return found
 
-    async def scenario() -> list[list[float | ImageError]]:
-        batcher = make(compute, (1, 2), lanes=2, threads=6)
-        return [await answers(call) for call in [batcher.ask(range(1, 9)) for _ in range(40)]]
+    async def until(reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not reached():
+                await asyncio.sleep(0.001)
 
-    assert asyncio.run(scenario()) == [list(range(1, 9))] * 40
-    assert max(most) <= 2
+    async def scenario() -> None:
+        batcher = make(compute, (1, 2, 4), noting(decoded), lanes=1, threads=4)
+        calls = [batcher.ask([1])]
+        await until(lambda: engine.batches == [1])
+        calls.append(batcher.ask([2, 3, 4]))
+        await until(lambda: len(decoded) == 4)
+        assert engine.batches == [1]
+        calls.append(batcher.ask(range(5, 16)))
+        await until(lambda: len(decoded) == 15 and engine.batches == [1, 4])
+        engine.go.set()
+        assert [await answers(call) for call in calls] == [[1], [2, 3, 4], list(range(5, 16))]
+
+    asyncio.run(scenario())
+    assert sorted(engine.batches) == [1, 2, 4, 4, 4]
+    assert max(most) == 2
 
 
 def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():

@@ -95,7 +95,8 @@ class Batcher:
         sizes: How many photos `predict` computes at once, ascending. A batch is of one of these sizes, or smaller than
             the first: what is left over goes with those who come next.
         observe: Called after each batch with its photos and the seconds it took.
-        lanes: Batches that `predict` may be at, at once.
+        lanes: Batches that `predict` may be at, at once. One more is begun if it is full: it waits in line, so that no lane
+            idles between two.
         threads: Batches and photos that are worked at, at once.
     """
 
@@ -170,14 +171,15 @@ class Batcher:
         """Take a batch if it is full, or if nothing is left that would fill it; then lanes share it."""
         decoded, size = self._decoded, self._sizes[-1]
         free = min(self._lanes, self._awake) - len(self._started)
-        if not decoded or free < 1:
+        in_line = len(decoded) >= size and len(self._started) == self._lanes
+        if not decoded or (free < 1 and not in_line):
             return []
         if self._waiting:
             if len(decoded) < size and time.monotonic() - decoded[0].since < _FILLING_SECONDS:
                 return []
             share = len(decoded)
         else:
-            share = -(-len(decoded) // free)
+            share = -(-len(decoded) // max(free, 1))
         size = max((size for size in self._sizes if size <= share), default=self._sizes[0])
         batch: list[_Decoded] = []
         while decoded and len(batch) < size:
