@@ -48,6 +48,8 @@ def create_api(service: Service, key: str | None = None) -> FastAPI:
     )  # fmt: skip
     intake = Intake(service.limits)
     api.include_router(v1.router(service, intake))
+    # Starlette and Ray both try routes in their order; photos shall come before the docs.
+    api.router.routes.insert(0, api.router.routes.pop())
     api.include_router(v2.router(service, intake))
 
     @api.get("/healthz", tags=["health"])

@@ -95,7 +95,7 @@ class Batcher:
         sizes: How many photos `predict` computes at once, ascending. A batch is of one of these sizes, or smaller than
             the first: what is left over goes with those who come next.
         observe: Called after each batch with its photos and the seconds it took.
-        lanes: Batches that `predict` may be at, at once. One more is begun if it is full: it waits in line, so that no lane
+        lanes: Batches that `predict` may be at, at once. One more is begun if it is full, and waits in line: so no lane
             idles between two.
         threads: Batches and photos that are worked at, at once.
     """
