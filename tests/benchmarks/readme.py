@@ -127,8 +127,8 @@ def endurance(record: dict[str, Any]) -> list[str]:
         f"| {statuses}, each refusal with `Retry-After`; 99% of answers within {over['p99']:.1f} s; "
         f"memory {over['growth']:+.1%}; afterwards {over['after']:,.0f} photos/s |",
         f"| one of two replicas killed under load | of {kill['requests']:,} requests {kill['lost']} lost within half a "
-        f"second, {kill['failed']} later; answers paused for {kill['pause']:.1f} s, and after {kill['recovery']:.0f} s "
-        f"there were two replicas again |",
+        f"second, {kill['failed']} later; answers paused for {1000 * kill['pause']:.0f} ms, "
+        f"and after {kill['recovery']:.0f} s there were two replicas again |",
         f"| another version promoted under load | {roll['failed']} failed and {roll['mixed']} mixed among "
         f"{sum(roll['models'].values()):,} answers, every score compared bit by bit; it answered after "
         f"{roll['seconds']:.0f} s |",
