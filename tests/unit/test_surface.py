@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from starlette.routing import Match
 
 from pawcast import images
 from pawcast.errors import NotFoundError
@@ -151,6 +152,12 @@ def test_unknown_paths_and_methods(store):
     assert (missing.status_code, slash.status_code, method.status_code) == (404, 404, 405)
     assert method.headers["allow"] == "POST"
     assert all(response.json()["error"] for response in (missing, slash, method))
+
+
+def test_photos_come_before_all_other_routes(store):
+    first = create_api(Service(store, MODEL)).routes[0]
+    match, _ = first.matches({"type": "http", "method": "POST", "path": "/v1/classify", "root_path": ""})
+    assert match is Match.FULL
 
 
 def test_a_slow_client_gets_a_408_and_is_let_go(store):
