@@ -30,8 +30,8 @@ class Form:
         self._data: list[bytes] = []
         _, options = parse_options_header(content_type)
         try:
-            # Fields of text may come along, but not without end. Latin-1 takes every byte: a name that isn't UTF-8 shall
-            # not cost the whole form.
+            # Fields of text may come along, but not without end. Latin-1 takes every byte: a name that isn't UTF-8
+            # shall not cost the whole form.
             self._parser = PushMultipartParser(
                 options.get("boundary", ""), max_segment_count=2 * most, header_charset="latin-1"
             )
