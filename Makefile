@@ -41,9 +41,9 @@ DEMO_STORE := $(if $(ON_S3),s3://pawcast/demo,$(or $(STORE),var/demo/store))
 
 demo: .venv/.runtime $(if $(ON_S3),.venv/.dev) ## The main job on drawn cats and dogs, in a few minutes; STORE=s3: on S3
 	@$(BIN)/python jobs/synthesize.py --out var/demo/photos
-	@$(if $(ON_S3),$(BIN)/python infra/seaweedfs.py --dir var/demo/s3 --) \
+	@$(if $(ON_S3),$(BIN)/python infra/local/seaweedfs.py --dir var/demo/s3 --) \
 		$(BIN)/python jobs/pipeline.py --labelled var/demo/photos/train.zip --unlabelled var/demo/photos/test1.zip \
-		--dataset demo --recipe smoke --holdout 200 --store "$(DEMO_STORE)" --out var/demo --port $(PORT)
+		--dataset demo --recipe smoke --test-size 200 --store "$(DEMO_STORE)" --out var/demo --port $(PORT)
 
 run: .venv/.runtime ## The main job on your photos: make run TRAIN=train.zip TEST=test1.zip
 	@test -n "$(TRAIN)" -a -n "$(TEST)" || { echo "error: make run needs TRAIN and TEST. Expected: zips or folders of photos. Fix: make run TRAIN=train.zip TEST=test1.zip" >&2; exit 2; }
@@ -89,31 +89,31 @@ var/bench/%/.installed: tests/benchmarks/peers_%.lock
 
 bench-ingest: .venv/.dev var/bench/ingest/.installed ## Ingest beside its peers: make bench-ingest TRAIN=train.zip
 	@test -n "$(TRAIN)" || { echo "error: make bench-ingest needs TRAIN. Expected: Kaggle's train.zip. Fix: make bench-ingest TRAIN=train.zip" >&2; exit 2; }
-	@PYTHONPATH=infra $(BIN)/python tests/benchmarks/ingest.py --labelled "$(TRAIN)" --peers var/bench/ingest/bin/python
+	@$(BIN)/python tests/benchmarks/ingest.py --labelled "$(TRAIN)" --peers var/bench/ingest/bin/python
 	@$(MAKE) results
 
 bench-train: .venv/.dev var/bench/train/.installed ## Training beside its peers: make bench-train TRAIN=train.zip
 	@test -n "$(TRAIN)" || { echo "error: make bench-train needs TRAIN. Expected: Kaggle's train.zip. Fix: make bench-train TRAIN=train.zip" >&2; exit 2; }
-	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.train --labelled "$(TRAIN)" --peers var/bench/train/bin/python $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.train --labelled "$(TRAIN)" --peers var/bench/train/bin/python $(ARGS)
 	@$(MAKE) results
 
 bench-serve: .venv/.dev var/bench/serve/.installed ## The service beside its peers: make bench-serve TEST=test1.zip [STORE=… MODEL=catdog@3]
 	@test -n "$(TEST)" || { echo "error: make bench-serve needs TEST. Expected: Kaggle's test1.zip. Fix: make bench-serve TEST=test1.zip" >&2; exit 2; }
-	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.serve --images "$(TEST)" --peers var/bench/serve/bin/python $(if $(MODEL),--store "$(or $(STORE),var/store)" --model "$(MODEL)") $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.serve --images "$(TEST)" --peers var/bench/serve/bin/python $(if $(MODEL),--store "$(or $(STORE),var/store)" --model "$(MODEL)") $(ARGS)
 	@$(MAKE) results
 
 bench-endurance: .venv/.dev ## The service's bad hours, 200,000 photos among them: make bench-endurance TEST=test1.zip
 	@test -n "$(TEST)" || { echo "error: make bench-endurance needs TEST. Expected: a zip of photos. Fix: make demo, then make bench-endurance TEST=test1.zip" >&2; exit 2; }
-	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.endurance --images "$(TEST)" --store "$(or $(STORE),var/demo/store)"
+	@$(BIN)/python -m tests.benchmarks.endurance --images "$(TEST)" --store "$(or $(STORE),var/demo/store)"
 	@$(MAKE) results
 
 bench-gpu: .venv/.dev ## Training and serving on a GPU: make bench-gpu STORE=var/store, after make run
 	@test -n "$(STORE)" || { echo "error: make bench-gpu needs STORE. Expected: a folder with a dataset. Fix: make run, then make bench-gpu STORE=var/store" >&2; exit 2; }
-	@PYTHONPATH=infra $(BIN)/python -m tests.benchmarks.gpu --store "$(STORE)" --dataset "$(or $(DATASET),dogs-vs-cats)" $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python -m tests.benchmarks.gpu --store "$(STORE)" --dataset "$(or $(DATASET),dogs-vs-cats)" $(if $(ONLY),--only $(ONLY))
 	@$(MAKE) results
 
 screenshot: .venv/.dev
-	@PYTHONPATH=infra $(BIN)/python -m tests.browser.screenshots $(if $(OUT),"$(OUT)" many,tests/browser)
+	@$(BIN)/python -m tests.browser.screenshots $(if $(OUT),"$(OUT)" many,tests/browser)
 
 results: .venv/.runtime ## Renew README's tables from tests/benchmarks/results
 	@$(BIN)/python tests/benchmarks/readme.py

@@ -8,25 +8,27 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pawcast import console, files, images
 from pawcast.client import bulk
-from pawcast.client.bulk import Bulk, Limits, Row
-from pawcast.client.photos import Files, Photos
+from pawcast.client.bulk import BulkOptions, BulkResult
+from pawcast.client.journal import PredictionRow
+from pawcast.client.photos import PhotoSequence, SourcePhotos
 from pawcast.client.submission import errors_csv, predictions_csv
-from pawcast.console import Result, StoreOption
+from pawcast.core import atomic, console
+from pawcast.core.console import Result, StoreOption
+from pawcast.core.settings import api_key, store_uri
 from pawcast.errors import DataError, ImageError, UsageError
-from pawcast.reports.gallery import Tile, draw_contact_sheet
-from pawcast.settings import api_key, store_uri
+from pawcast.evaluation.reports.gallery import Tile, draw_contact_sheet
+from pawcast.vision import preprocess
 
 _SHOWN = 16  # two rows of the sheet
 _TELL_SECONDS = 10.0
 _NOTE = 60
-_LIMITS = Limits()
+_LIMITS = BulkOptions()
 
 
 def main(
     images_: Annotated[str | None, typer.Option("--images", help="Zip or folder of photos.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="NAME[@DIGEST]: that dataset's test split instead.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="NAME[@DIGEST]: that dataset's unlabelled split instead.")] = None,
     url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv, photos.png and errors.csv.")] = Path(
         "predictions"
@@ -50,8 +52,8 @@ def main(
     a bearer token if it is set.
     """
     photos = source(images_, dataset, store)
-    started, limits = time.time(), Limits(batch, connections, timeout, patience)
-    with console.Stages() as stages:
+    started, limits = time.time(), BulkOptions(batch, connections, timeout, patience)
+    with console.ProgressBars() as stages:
         told = -_TELL_SECONDS
 
         def tell(note: str) -> None:
@@ -66,18 +68,18 @@ def main(
                 tell(note)
             stages("predicting", done, total, escape(note[:_NOTE]))
 
-        with bulk.predicting(
+        with bulk.bulk_predict(
             photos, url, out, key=api_key(), limits=limits, fresh=fresh, progress=progress, waiting=tell
         ) as found:
             seconds = stages.seconds["predicting"]
             failed = [row for row in found.rows if row.error]
-            files.write(out / "predictions.csv", predictions_csv(found.rows))
+            atomic.write(out / "predictions.csv", predictions_csv(found.rows))
             if failed:
-                files.write(out / "errors.csv", errors_csv(found.rows))
+                atomic.write(out / "errors.csv", errors_csv(found.rows))
             else:
                 (out / "errors.csv").unlink(missing_ok=True)
-            files.write(out / "photos.png", contact_sheet(photos, found))
-            files.sweep(out, started)
+            atomic.write(out / "photos.png", contact_sheet(photos, found))
+            atomic.sweep(out, started)
     if failed:
         raise DataError(
             f"{len(failed):,} of {len(found.rows):,} photos have no prediction",
@@ -98,20 +100,20 @@ def main(
     return result, f"{text}: {result['predictions']}, {result['picture']}"
 
 
-def source(images_: str | None, dataset: str | None, store: str | None) -> Photos:
+def source(images_: str | None, dataset: str | None, store: str | None) -> PhotoSequence:
     """Open what is to be predicted."""
     if dataset and not images_:
         # Arrow and perhaps boto3 take a while to import; a zip needs neither.
-        from pawcast.dataset.reader import SplitReader
+        from pawcast.data.reader import SplitReader
         from pawcast.store import open_store
 
-        return SplitReader(open_store(store_uri(store)), dataset, "test")
+        return SplitReader(open_store(store_uri(store)), dataset, "unlabelled")
     if not images_ or dataset:
         raise UsageError("Name what to predict", expected="either --images PATH or --dataset NAME")
-    return Files(images_)
+    return SourcePhotos(images_)
 
 
-def contact_sheet(photos: Photos, found: Bulk) -> bytes:
+def contact_sheet(photos: PhotoSequence, found: BulkResult) -> bytes:
     """Draw photos with their predicted label: the surest of each class, and the least certain."""
     scored = [(index, row) for index, row in enumerate(found.rows) if row.score is not None]
     by_score = sorted(scored, key=lambda item: (item[1].score, item[1].id))
@@ -130,9 +132,9 @@ def contact_sheet(photos: Photos, found: Bulk) -> bytes:
             # What the server could read may be refused here, if it is of another version.
             with suppress(ImageError):
                 if not isinstance(data, ImageError):
-                    pixels[index] = images.load(data, 150)
+                    pixels[index] = preprocess.load_image(data, 150)
 
-    def tile(index: int, row: Row) -> Tile:
+    def tile(index: int, row: PredictionRow) -> Tile:
         score = row.score or 0.0
         return Tile(pixels[index], f"{found.classes[int(score > 0.5)]} {max(score, 1 - score):.1%}", row.id)
 

@@ -5,10 +5,10 @@ import time
 from rich.markup import escape
 from rich.table import Column, Table
 
-from pawcast import console
-from pawcast.console import FindingsError, Result, StoreOption
+from pawcast.core import console
+from pawcast.core.console import FindingsError, Result, StoreOption
+from pawcast.core.settings import store_uri
 from pawcast.doctor import Finding, examine, exit_code
-from pawcast.settings import store_uri
 
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[bold red]problem[/]"}
 

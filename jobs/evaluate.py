@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-from pawcast import console, files, images
-from pawcast.console import Result, StoreOption
-from pawcast.dataset import manifest as manifests
-from pawcast.errors import UsageError, near
+from pawcast.core import atomic, console
+from pawcast.core.console import Result, StoreOption
+from pawcast.core.settings import store_uri
+from pawcast.data import manifest as manifests
+from pawcast.data.reader import read_source, read_split
+from pawcast.errors import UsageError, suggest
+from pawcast.evaluation.evaluate import Evaluation, ScoredPhoto, evaluate
+from pawcast.evaluation.reports.confusion import draw_confusion
+from pawcast.evaluation.reports.gallery import Tile, draw_contact_sheet
+from pawcast.evaluation.reports.page import Section, render_page
 from pawcast.inference.engine import Engine
-from pawcast.inference.judge import Judged, Judgement, from_source, from_split, judge
-from pawcast.registry import Version
-from pawcast.reports.gallery import Tile, draw_contact_sheet
-from pawcast.reports.metrics import draw_confusion
-from pawcast.reports.page import Section, render_page
-from pawcast.settings import store_uri
+from pawcast.registry import ModelVersion
 from pawcast.store import Store, open_store
+from pawcast.vision import preprocess
 
 
 def main(
     model: Annotated[str, typer.Option(help="MODEL@REF or MODEL@NUMBER.")] = "catdog@latest",
-    split: Annotated[str, typer.Option(help="A split of the model's own dataset: holdout, val or train.")] = "holdout",
+    split: Annotated[str, typer.Option(help="A split of the model's own dataset: test, val or train.")] = "test",
     labelled: Annotated[str | None, typer.Option(help="A labelled zip, folder or CSV instead of a split.")] = None,
     out: Annotated[Path | None, typer.Option(help="Report folder. [default: var/reports/MODEL-N-SPLIT]")] = None,
     store: StoreOption = None,
@@ -32,16 +34,16 @@ def main(
     place = open_store(store_uri(store))
     engine = Engine.load(place, model)
     version = engine.version
-    with console.Stages() as stages:
+    with console.ProgressBars() as stages:
         if labelled:
-            name, photos, total = Path(labelled).stem, from_source(labelled, version.classes), 0
+            name, photos, total = Path(labelled).stem, read_source(labelled, version.classes), 0
         else:
             found = manifests.load(place, f"{version.dataset}@{version.dataset_sha256}").splits
             usable = [key for key, value in found.items() if value.per_class]
             if split not in usable:
-                raise UsageError("Not a labelled split", received=repr(split), expected=near(split, usable))
-            name, photos, total = split, from_split(place, found[split]), found[split].photos
-        judgement = judge(engine, photos, lambda done: stages("evaluating", done, max(done, total)))
+                raise UsageError("Not a labelled split", received=repr(split), expected=suggest(split, usable))
+            name, photos, total = split, read_split(place, found[split]), found[split].photos
+        judgement = evaluate(engine, photos, lambda done: stages("evaluating", done, max(done, total)))
     metrics = judgement.evaluation._asdict() | {"unusable": len(judgement.unusable)}
     result = {
         "model": version.name,
@@ -57,11 +59,11 @@ def main(
         json.dumps(result, indent=1).encode(),
     )
     write_report(place, folder, version, name, judgement)
-    files.write(folder / "evaluation.json", json.dumps(result, indent=1).encode())
+    atomic.write(folder / "evaluation.json", json.dumps(result, indent=1).encode())
     return {**result, "report": str(folder / "report.html")}, text_of(version, name, judgement, folder)
 
 
-def text_of(version: Version, name: str, judgement: Judgement, folder: Path) -> str:
+def text_of(version: ModelVersion, name: str, judgement: Evaluation, folder: Path) -> str:
     """Return the metrics for people."""
     evaluation = judgement.evaluation
     low, high = evaluation.interval
@@ -78,7 +80,7 @@ def text_of(version: Version, name: str, judgement: Judgement, folder: Path) -> 
     )
 
 
-def write_report(place: Store, folder: Path, version: Version, name: str, judgement: Judgement) -> None:
+def write_report(place: Store, folder: Path, version: ModelVersion, name: str, judgement: Evaluation) -> None:
     """Write the confusion matrix, the photos with their predicted label, and the page that shows it all."""
     evaluation = judgement.evaluation
     wrong = sum(sum(row) for row in evaluation.confusion) - sum(evaluation.confusion[i][i] for i in (0, 1))
@@ -90,8 +92,8 @@ def write_report(place: Store, folder: Path, version: Version, name: str, judgem
         f"{version.name} on {evaluation.photos:,} photos ({name})",
     )
     confusion = draw_confusion(evaluation.confusion, version.classes)
-    files.write(folder / "photos.png", photos)
-    files.write(folder / "confusion.png", confusion)
+    atomic.write(folder / "photos.png", photos)
+    atomic.write(folder / "confusion.png", confusion)
     low, high = evaluation.interval
     facts = {
         "Accuracy": f"{evaluation.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})",
@@ -109,14 +111,14 @@ def write_report(place: Store, folder: Path, version: Version, name: str, judgem
         Section("Photos with their predicted label", image=photos, alt="Wrong and right predictions"),
         Section("Recipe", table=[(key, str(value)) for key, value in version.recipe.model_dump().items()]),
     ]
-    files.write(folder / "report.html", render_page(f"{version.name} on {name}", facts, sections).encode())
+    atomic.write(folder / "report.html", render_page(f"{version.name} on {name}", facts, sections).encode())
 
 
-def tiles(judged: list[Judged], version: Version) -> list[Tile]:
+def tiles(judged: list[ScoredPhoto], version: ModelVersion) -> list[Tile]:
     """Return photos captioned with what the model takes them for."""
     return [
         Tile(
-            images.load(item.data, 150),
+            preprocess.load_image(item.data, 150),
             f"{version.classes[int(item.score > 0.5)]} {max(item.score, 1 - item.score):.1%}",
             item.id,
             "bad" if item.wrong else "good",

@@ -6,14 +6,14 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from pawcast import console
-from pawcast.console import Result, StoreOption
-from pawcast.dataset.ingest import MIN_SIDE, ingest
-from pawcast.dataset.manifest import Manifest, report_key
-from pawcast.dataset.report import Limits, Report
-from pawcast.dataset.verify import verify as verify_dataset
-from pawcast.errors import UsageError, near
-from pawcast.settings import store_uri
+from pawcast.core import console
+from pawcast.core.console import Result, StoreOption
+from pawcast.core.settings import store_uri
+from pawcast.data.ingest import MIN_SIDE, ingest
+from pawcast.data.manifest import Manifest, report_key
+from pawcast.data.report import CheckLimits, DataReport
+from pawcast.data.verify import verify as verify_dataset
+from pawcast.errors import UsageError, suggest
 from pawcast.store import open_store
 
 
@@ -24,7 +24,7 @@ def main(
     dataset: Annotated[str | None, typer.Option(help="The dataset's name.")] = None,
     unlabelled: Annotated[str | None, typer.Option(help="Zip or folder of photos to predict.")] = None,
     store: StoreOption = None,
-    holdout: Annotated[int, typer.Option(min=0, help="Labelled photos held out.")] = 1_000,
+    test_size: Annotated[int, typer.Option(min=0, help="Labelled photos held out.")] = 1_000,
     val_fraction: Annotated[float, typer.Option(min=0.0, max=0.9, help="Validation's share of the rest.")] = 0.25,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives another split.")] = 0,
     classes: Annotated[str, typer.Option(help="Class 0 and class 1, as the names call them.")] = "cat,dog",
@@ -33,7 +33,7 @@ def main(
         list[str] | None,
         typer.Option(
             help=f"CHECK=SHARE: the share of photos above which a finding stops the run; repeatable. "
-            f"[default: {', '.join(f'{name}={share:g}' for name, share in Limits())}]"
+            f"[default: {', '.join(f'{name}={share:g}' for name, share in CheckLimits())}]"
         ),
     ] = None,
     verify: Annotated[str | None, typer.Option(help="Read a published dataset again: NAME, or NAME@DIGEST.")] = None,
@@ -41,20 +41,20 @@ def main(
     """Turn photos into a dataset: checked, hashed, split, stored as Parquet shards. Or verify one: --verify NAME."""
     place = open_store(store_uri(store))
     if verify:
-        with console.Stages() as stages:
+        with console.ProgressBars() as stages:
             manifest = verify_dataset(place, verify, lambda done, total: stages("verifying", done, total))
         return summarise(manifest, place.uri, stages.seconds), f"{manifest.dataset}@{manifest.digest[:12]} is whole"
     if not labelled or not dataset:
         raise UsageError("What to ingest is missing", expected="--labelled SOURCE --dataset NAME, or --verify NAME")
     limits = parse_limits(limit or [])
-    with console.Stages() as stages:
+    with console.ProgressBars() as stages:
         manifest, findings = ingest(
             place,
             dataset,
             labelled,
             unlabelled,
             classes=[name.strip() for name in classes.split(",")],
-            holdout=holdout,
+            test_size=test_size,
             val_fraction=val_fraction,
             seed=seed,
             min_side=min_side,
@@ -65,7 +65,7 @@ def main(
     return summarise(manifest, place.uri, stages.seconds), f"{dataset}@{manifest.digest[:12]} in {place.uri}"
 
 
-def parse_limits(words: list[str]) -> Limits:
+def parse_limits(words: list[str]) -> CheckLimits:
     """Turn `CHECK=SHARE` words into limits.
 
     Raises:
@@ -73,10 +73,12 @@ def parse_limits(words: list[str]) -> Limits:
     """
     given = dict(word.partition("=")[::2] for word in words)
     for name in given:
-        if name not in Limits.model_fields:
-            raise UsageError("Unknown check", received=f"--limit {name}", expected=near(name, Limits.model_fields))
+        if name not in CheckLimits.model_fields:
+            raise UsageError(
+                "Unknown check", received=f"--limit {name}", expected=suggest(name, CheckLimits.model_fields)
+            )
     try:
-        return Limits.model_validate(given)
+        return CheckLimits.model_validate(given)
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise UsageError(
@@ -84,7 +86,7 @@ def parse_limits(words: list[str]) -> Limits:
         ) from None
 
 
-def show(manifest: Manifest, findings: Report, limits: Limits) -> None:
+def show(manifest: Manifest, findings: DataReport, limits: CheckLimits) -> None:
     """Print photos per split and class, and the report in short."""
     table = Table("split", *(f"{name}s" for name in manifest.classes), "photos", "shards", "MB")
     for column in table.columns[1:]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pawcast_infra.local.private_ray import deploy, private_ray
 from rich.table import Table
 
-from pawcast import console, files
-from pawcast.console import Result, StoreOption
-from pawcast.errors import INTERRUPTED, ConflictError, PawcastError, ServiceError
-from pawcast.serving import deploy, private_ray
-from pawcast.settings import store_uri
+from pawcast.core import atomic, console
+from pawcast.core.console import Result, StoreOption
+from pawcast.core.settings import store_uri
+from pawcast.errors import EXIT_INTERRUPTED, ConflictError, PawcastError, ServiceError
 
 _JOBS = Path(__file__).resolve().parent
 _CONFIG = _JOBS.parent / "serve" / "config.yaml"
@@ -37,7 +37,7 @@ def main(
     dataset: Annotated[str, typer.Option(help="The dataset's name.")] = "dogs-vs-cats",
     recipe: Annotated[str, typer.Option(help="The recipe to train.")] = "article",
     workers: Annotated[int, typer.Option(min=1, help="Data-parallel workers.")] = 2,
-    holdout: Annotated[int, typer.Option(min=1, help="Labelled photos held out.")] = 1_000,
+    test_size: Annotated[int, typer.Option(min=1, help="Labelled photos held out.")] = 1_000,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value for the recipe; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for predictions, pictures and the report.")] = Path("var/run"),
     port: Annotated[int, typer.Option(min=1, max=65_535, help="The service's port.")] = 8_000,
@@ -58,7 +58,7 @@ def main(
 
         ingested = step(
             "ingest", "--labelled", labelled, "--unlabelled", unlabelled, "--dataset", dataset,
-            "--holdout", str(holdout),
+            "--test-size", str(test_size),
         )  # fmt: skip
         overrides = [word for setting in settings or [] for word in ("--set", setting)]
         trained = step("train", "--dataset", dataset, "--recipe", recipe, "--workers", str(workers), *overrides)
@@ -90,7 +90,7 @@ def main(
         "report": evaluated["report"],
         "seconds": round(time.monotonic() - started, 1),
     }
-    files.write(out / "summary.json", json.dumps(result, indent=1).encode())
+    atomic.write(out / "summary.json", json.dumps(result, indent=1).encode())
     show(result, ingested, predicted["photos"])
     return result, f"done in {result['seconds']:,.0f} s"
 
@@ -129,7 +129,7 @@ def run_step(environment: dict[str, str], job: str, *options: str) -> Result:
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
-    if process.returncode == INTERRUPTED:
+    if process.returncode == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     if process.returncode:
         raise StepFailedError(job, process.returncode)
@@ -139,14 +139,14 @@ def run_step(environment: dict[str, str], job: str, *options: str) -> Result:
 
 def first_photo(source: str, out: Path) -> str:
     """Take one photo out of the source, to be classified as a picture from outside."""
-    from pawcast import sources
+    from pawcast.data import sources
     from pawcast.errors import ImageError
 
     for photo in sources.scan(source):
         (data,) = sources.read(source, [photo])
         if not isinstance(data, ImageError):
             path = out / f"one{Path(photo.name).suffix}"
-            files.write(path, data)
+            atomic.write(path, data)
             return str(path)
     raise ServiceError("No photo could be read", received=source)
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pawcast import console
 from pawcast.client import service
-from pawcast.console import Result, StoreOption
+from pawcast.core import console
+from pawcast.core.console import Result, StoreOption
+from pawcast.core.settings import DEFAULT_MODEL, api_key, store_uri
 from pawcast.errors import ImageError, NotFoundError
-from pawcast.settings import DEFAULT_MODEL, api_key, store_uri
 
 
 def main(
@@ -38,14 +38,14 @@ def predict_here(data: bytes, model: str, store: str | None) -> dict[str, Any]:
     """Load the model in this process and predict one photo."""
     # TensorFlow takes seconds to import; with a server it isn't needed.
     from pawcast.inference.engine import Engine
-    from pawcast.inference.predictor import describe, scores
+    from pawcast.inference.predictor import predict_scores, to_prediction
     from pawcast.store import open_store
 
     engine = Engine.load(open_store(store_uri(store)), model)
-    (score,) = scores(engine, [data])
+    (score,) = predict_scores(engine, [data])
     if isinstance(score, ImageError):
         raise score
-    return {"model": engine.version.name, **describe(score, engine.version.classes)._asdict()}
+    return {"model": engine.version.name, **to_prediction(score, engine.version.classes)._asdict()}
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from pawcast import console, files, images, recipes
-from pawcast.console import Result, StoreOption
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset import shards
+from pawcast import recipes
+from pawcast.core import atomic, console
+from pawcast.core.console import Result, StoreOption
+from pawcast.core.settings import store_uri
+from pawcast.data import manifest as manifests
+from pawcast.data import shards
 from pawcast.errors import ImageError, NotFoundError
-from pawcast.reports.preview import draw_preview
-from pawcast.settings import store_uri
+from pawcast.evaluation.reports.preview import draw_preview
 from pawcast.store import open_store
+from pawcast.vision import preprocess
 
 
 def main(
@@ -29,11 +31,11 @@ def main(
     config = recipes.resolve(recipe, settings)
     name, data = find(store_uri(store), dataset, photo)
     try:
-        pixels = images.load(data, config.image_size)
+        pixels = preprocess.load_image(data, config.image_size)
     except ImageError as error:
         raise ImageError(f"{name} can't be used", received=error.what) from None
     picture = draw_preview(pixels, config.augment, name, config.seed)
-    files.write(out, picture)
+    atomic.write(out, picture)
     return {"photo": name, "recipe": recipe, "picture": str(out)}, f"{name}, augmented as by {recipe}: {out}"
 
 

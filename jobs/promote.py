@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from pawcast import console, registry
-from pawcast.console import Result, StoreOption
-from pawcast.settings import store_uri
+from pawcast import registry
+from pawcast.core import console
+from pawcast.core.console import Result, StoreOption
+from pawcast.core.settings import store_uri
 from pawcast.store import open_store
 
 
@@ -19,7 +20,7 @@ def main(
     """Point a model's ref at a version: `promote.py catdog latest production`."""
     place = open_store(store_uri(store))
     found = registry.resolve(place, f"{model}@{version}")
-    before = registry.point(place, model, ref, found.version)
+    before = registry.move_ref(place, model, ref, found.version)
     was = f" (was {before})" if before is not None else ""
     result = {"model": model, "ref": ref, "version": found.version, "was": before}
     return result, f"{model}@{ref} is version {found.version}{was}"

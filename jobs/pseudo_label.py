@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from pawcast import console
-from pawcast.console import Result, StoreOption
+from pawcast.core import console
+from pawcast.core.console import Result, StoreOption
+from pawcast.core.settings import store_uri
 from pawcast.inference.engine import Engine
 from pawcast.inference.pseudo_labels import PseudoLabelled
 from pawcast.inference.pseudo_labels import pseudo_label as label_photos
-from pawcast.settings import store_uri
 from pawcast.store import open_store
 
 
@@ -24,7 +24,7 @@ def main(
     """Let a model label the unlabelled photos that it is sure of, as a dataset for another model to learn from."""
     place = open_store(store_uri(store))
     engine = Engine.load(place, model)
-    with console.Stages() as stages:
+    with console.ProgressBars() as stages:
         done = label_photos(place, engine, dataset, right, progress=stages)
     result = {
         "dataset": dataset,

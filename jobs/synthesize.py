@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pawcast_infra.local.drawn_photos import write_zips
 
-from pawcast import console
-from pawcast.console import Result
-from pawcast.dataset.synthetic import write_zips
+from pawcast.core import console
+from pawcast.core.console import Result
 
 
 def main(
@@ -17,7 +17,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other photos.")] = 0,
 ) -> tuple[Result, str]:
     """Draw cats and dogs in Kaggle's layout, for a demo that needs no download."""
-    with console.Stages() as stages:
+    with console.ProgressBars() as stages:
         train, test = write_zips(
             out,
             labelled=labelled,

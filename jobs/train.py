@@ -4,15 +4,16 @@ from typing import Annotated
 
 import typer
 
-from pawcast import console, plugins, recipes
-from pawcast.console import Result, StoreOption
+from pawcast import recipes
+from pawcast.core import console, plugins
+from pawcast.core.console import Result, StoreOption
+from pawcast.core.settings import store_uri
 from pawcast.errors import UsageError
-from pawcast.settings import store_uri
 from pawcast.store import open_store
-from pawcast.training import run as runs
-from pawcast.training.progress import Progress
-from pawcast.training.run import Workers
-from pawcast.training.trainer import Trained, Watch
+from pawcast.training import runs
+from pawcast.training.progress import ProgressUpdate
+from pawcast.training.runs import Workers
+from pawcast.training.trainer import Callbacks, Trained
 from pawcast.training.trainer import resume as resume_run
 from pawcast.training.trainer import train as train_run
 
@@ -66,8 +67,8 @@ def main(
         config = recipes.resolve(recipe or "article", [*([f"model={own}"] if own else []), *(settings or [])])
         console.console.print(f"[bold]recipe[/] {config.model_dump_json()}", soft_wrap=True)
         chosen = Workers(number=workers or 2, cpus=cpus_per_worker, gpus=gpus_per_worker)
-    with console.Stages() as stages:
-        watch = Watch(
+    with console.ProgressBars() as stages:
+        watch = Callbacks(
             decoded=lambda done, total: stages("decoding", done, total),
             progress=lambda progress: show(progress, config.epochs, stages),
             note=lambda note: console.console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
@@ -89,7 +90,7 @@ def main(
     return summarise(trained, place.uri)
 
 
-def show(progress: Progress, epochs: int, stages: console.Stages) -> None:
+def show(progress: ProgressUpdate, epochs: int, stages: console.ProgressBars) -> None:
     """Print the network once, move the epoch's bar, and end each epoch with a line."""
     if progress.summary:
         console.console.print(progress.summary, markup=False)

@@ -15,10 +15,10 @@ from starlette.exceptions import HTTPException
 import pawcast
 from pawcast.errors import BusyError, PawcastError, ServiceError, StoreError
 
-from . import v1, v2
-from .body import Intake
-from .gate import Gate
-from .page import add_page
+from .io.body import BodyReader
+from .middleware import RequestMiddleware
+from .routes import oip, v1
+from .routes.page import add_page
 from .service import Service
 
 _BUSY_SECONDS, _NO_MODEL_SECONDS = "1", "5"
@@ -46,11 +46,11 @@ def create_api(service: Service, key: str | None = None) -> FastAPI:
         title="Pawcast", version=pawcast.__version__, description=_DESCRIPTION, lifespan=lifespan,
         redirect_slashes=False,
     )  # fmt: skip
-    intake = Intake(service.limits)
+    intake = BodyReader(service.limits)
     api.include_router(v1.router(service, intake))
     # Starlette and Ray both try routes in their order; photos shall come before the docs.
     api.router.routes.insert(0, api.router.routes.pop())
-    api.include_router(v2.router(service, intake))
+    api.include_router(oip.router(service, intake))
 
     @api.get("/healthz", tags=["health"])
     async def health() -> dict[str, str]:
@@ -65,7 +65,7 @@ def create_api(service: Service, key: str | None = None) -> FastAPI:
     add_page(api, service, intake)
     _document_key(api)
     _handle_errors(api)
-    api.add_middleware(Gate, metrics=service.metrics, key=key)
+    api.add_middleware(RequestMiddleware, metrics=service.metrics, key=key)
     return api
 
 

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat
 from ray import serve
 from ray.serve import Application
 
-from pawcast.settings import api_key, served_model, store_uri
+from pawcast.core.settings import api_key, served_model, store_uri
 from pawcast.store import open_store
 
 from .api import create_api
-from .limits import Limits
-from .rollout import CHECK_SECONDS
+from .limits import ServiceLimits
+from .model_manager import CHECK_SECONDS
 from .service import Service
 
 _NAME = "classifier"
@@ -25,7 +25,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
     store: str | None = None
     model: str | None = None
-    limits: Limits = Limits()
+    limits: ServiceLimits = ServiceLimits()
     check_seconds: PositiveFloat = CHECK_SECONDS
 
 

@@ -1,11 +1,11 @@
-"""What one replica takes on, at most. The photos' own limits (bytes, pixels, scans) are those of `pawcast.images`."""
+"""What one replica takes on, at most. The photos' own limits (bytes, pixels, scans) are those of `pawcast.vision.decode`."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 
-class Limits(BaseModel):
+class ServiceLimits(BaseModel):
     """Limits of a replica; `args: {limits: {…}}` in `config.yaml` changes them.
 
     Attributes:

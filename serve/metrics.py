@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from ray.serve import metrics
 
-from pawcast.registry import Version
+from pawcast.registry import ModelVersion
 
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
 _PHOTOS = [1, 2, 4, 8, 16, 32, 48, 64, 128, 256]
@@ -62,7 +62,7 @@ class Metrics:
         """Time a batch of the engine."""
         self._observed += [(self._batch, photos, {}), (self._inference, seconds, {})]
 
-    async def report(self, waiting: int, version: Version | None) -> None:
+    async def report(self, waiting: int, version: ModelVersion | None) -> None:
         """Hand to Ray what was counted since the last time, and what is true now.
 
         Call it every second or so, also when nothing happens: Ray forgets a gauge that it has exported.
@@ -75,7 +75,7 @@ class Metrics:
         observed, self._observed = self._observed, []
         await asyncio.to_thread(self._hand_over, counted, observed, waiting, version)
 
-    def _hand_over(self, counted: _Counted, observed: _Observed, waiting: int, version: Version | None) -> None:
+    def _hand_over(self, counted: _Counted, observed: _Observed, waiting: int, version: ModelVersion | None) -> None:
         for (counter, labels), number in counted.items():
             counter.inc(number, dict(labels))
         for histogram, value, tags in observed:

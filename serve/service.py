@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pawcast.devices import usable_cpus
 from pawcast.errors import BusyError, ImageError, ImageSizeError, ServiceError
 from pawcast.inference.batcher import Batcher
-from pawcast.inference.engine import LANES, Engine
-from pawcast.inference.predictor import Prediction, describe
-from pawcast.registry import Version
+from pawcast.inference.engine import MAX_CONCURRENT_BATCHES, Engine
+from pawcast.inference.predictor import Prediction, to_prediction
+from pawcast.registry import ModelVersion
+from pawcast.runtime.devices import usable_cpus
 from pawcast.store import Store
 
-from .limits import Limits
+from .limits import ServiceLimits
 from .metrics import Metrics
-from .rollout import CHECK_SECONDS, Loaded, Rollout
+from .model_manager import CHECK_SECONDS, LoadedModel, Rollout
 
 # The largest photo takes some 1 GB to decode; more threads would gain nothing that the engine could use.
 _MAX_THREADS = 8
@@ -27,10 +27,10 @@ _MAX_THREADS = 8
 _STUCK_SECONDS = 120.0
 _REPORT_SECONDS = 1.0
 
-Photo = bytes | np.ndarray | ImageError
+PhotoInput = bytes | np.ndarray | ImageError
 
 
-class Classified(NamedTuple):
+class ClassifyResult(NamedTuple):
     """A request's answer.
 
     Attributes:
@@ -41,7 +41,7 @@ class Classified(NamedTuple):
         inference: Seconds from then until the last was done.
     """
 
-    version: Version
+    version: ModelVersion
     predictions: list[Prediction | ImageError]
     decode: float
     wait: float
@@ -62,9 +62,9 @@ class Service:
     """
 
     def __init__(
-        self, store: Store, model: str, limits: Limits | None = None, check_seconds: float = CHECK_SECONDS
+        self, store: Store, model: str, limits: ServiceLimits | None = None, check_seconds: float = CHECK_SECONDS
     ) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or ServiceLimits()
         self.metrics = Metrics()
         self.rollout = Rollout(store, model, self._batches, check_seconds)
         self._taken = 0
@@ -108,7 +108,7 @@ class Service:
         """The model's name, without its ref."""
         return self.rollout.model.partition("@")[0]
 
-    async def version(self) -> Version:
+    async def version(self) -> ModelVersion:
         """Return the version that answers. Raises `ServiceError` if none could be loaded."""
         return self.rollout.loaded.version
 
@@ -116,7 +116,7 @@ class Service:
         """Return the engine that answers. Raises `ServiceError` if no model could be loaded."""
         return self.rollout.loaded.engine
 
-    async def classify(self, photos: Sequence[Photo], loaded: Loaded | None = None) -> Classified:
+    async def classify(self, photos: Sequence[PhotoInput], loaded: LoadedModel | None = None) -> ClassifyResult:
         """Return a prediction, or the reason why there is none, for each photo, in order.
 
         Args:
@@ -136,11 +136,11 @@ class Service:
         finally:
             self._take(-len(photos))
         classes = loaded.version.classes
-        predictions = [item if isinstance(item, ImageError) else describe(item, classes) for item in call.found]
+        predictions = [item if isinstance(item, ImageError) else to_prediction(item, classes) for item in call.found]
         self.metrics.decoded(call.decoding)
         self.metrics.photos(map(_outcome, predictions))
         wait, inference = call.started - call.asked, call.ended - call.started
-        return Classified(loaded.version, predictions, call.decoding, wait, inference)
+        return ClassifyResult(loaded.version, predictions, call.decoding, wait, inference)
 
     def _take(self, photos: int) -> None:
         if self._taken + photos > self.limits.waiting_photos:
@@ -156,16 +156,16 @@ class Service:
             await self._report()
 
     async def _report(self) -> None:
-        version: Version | None = None
+        version: ModelVersion | None = None
         with contextlib.suppress(ServiceError):
             version = self.rollout.loaded.version
         await self.metrics.report(self._taken, version)
 
     def _batches(self, engine: Engine) -> Batcher:
         # One more than CPUs: it decodes the next batch while others compute.
-        threads = max(LANES, min(usable_cpus(), _MAX_THREADS)) + 1
+        threads = max(MAX_CONCURRENT_BATCHES, min(usable_cpus(), _MAX_THREADS)) + 1
         decode = engine.version.preprocessing.pixels
-        return Batcher(decode, engine.predict, engine.sizes, self.metrics.batch, LANES, threads)
+        return Batcher(decode, engine.predict, engine.sizes, self.metrics.batch, MAX_CONCURRENT_BATCHES, threads)
 
 
 def _outcome(prediction: Prediction | ImageError) -> str:

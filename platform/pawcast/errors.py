@@ -150,10 +150,10 @@ class TrainingError(PawcastError):
     http_status = 500
 
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 
-def near(word: str, choices: Iterable[str]) -> str:
+def suggest(word: str, choices: Iterable[str]) -> str:
     """Return the choices as a readable list, with the nearest match to `word` first in line if there is one."""
     names = sorted(choices)
     if not names:

@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from pawcast.store import open_store
-from tests import endurance
 from tests.benchmarks.record import hardware
-from tests.cluster import Cluster
-from tests.load import Form
-from tests.services import wait_for
-from tests.unit import malformed
+from tests.support import endurance, malformed
+from tests.support.cluster import Cluster
+from tests.support.load import Form
+from tests.support.services import wait_for
 
 RESULT = Path(__file__).parent / "results" / "benchmarks" / "endurance.json"
 OVERLOAD_SECONDS, SETTLED_SECONDS, PER_SAMPLE = 60, 10, 200

@@ -24,13 +24,13 @@ from typing import Any
 
 import httpx
 import yaml
+from pawcast_infra.local.private_ray import deploy, free_ports, private_ray
 
-from pawcast.dataset import manifest as manifests
-from pawcast.serving import deploy, free_ports, private_ray
+from pawcast.data import manifest as manifests
 from pawcast.store import open_store
 from tests.benchmarks.record import hardware
-from tests.load import gpu_mib, sampled
-from tests.services import ROOT, plain_environment, result_of, started_job
+from tests.support.load import gpu_mib, sampled
+from tests.support.services import ROOT, plain_environment, result_of, started_job
 
 RESULT = Path(__file__).parent / "results" / "benchmarks" / "gpu.json"
 SAMPLE_SECONDS, SPARE_MIB, FREE_SECONDS = 0.1, 50, 60

@@ -25,16 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import seaweedfs
+from pawcast_infra.local import seaweedfs
 from peers_ingest import PEERS
 from record import hardware
 
-from pawcast import cluster, images
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset import pixels
-from pawcast.dataset.ingest import ingest
-from pawcast.devices import usable_cpus
+from pawcast.data import blocks
+from pawcast.data import manifest as manifests
+from pawcast.data.ingest import ingest
+from pawcast.runtime import ray_session
+from pawcast.runtime.devices import usable_cpus
 from pawcast.store import open_store
+from pawcast.vision import decode, preprocess
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = Path(__file__).parent / "results" / "benchmarks" / "ingest.json"
@@ -55,7 +56,7 @@ def main() -> None:
     with seaweedfs.serve(work / "s3") as settings, pytest.MonkeyPatch.context() as environment:
         for key, value in settings.items():
             environment.setenv(key, value)
-        with cluster.session():
+        with ray_session.connect():
             record = {
                 "measured": f"{datetime.now(UTC):%Y-%m-%d}",
                 "hardware": hardware(),
@@ -122,7 +123,7 @@ def _read_hash_decode(task: tuple[str, int, int]) -> None:
         for name in [name for name in archive.namelist() if name.endswith(".jpg")][first::step]:
             data = archive.read(name)
             hashlib.sha256(data).digest()
-            images.decode(data)
+            decode.decode(data)
 
 
 def decode_beside_ray_data(source: str, work: Path, rounds: int) -> dict[str, Any]:
@@ -138,15 +139,15 @@ def decode_beside_ray_data(source: str, work: Path, rounds: int) -> dict[str, An
 
     def by_ray_data() -> None:
         def decode(batch: dict[str, Any]) -> dict[str, Any]:
-            pixels = np.stack([images.load(image["bytes"], SIZE) for image in batch["image"]])
-            return {"pixels": pixels, "label": batch["label"]}
+            blocks = np.stack([preprocess.load_image(image["bytes"], SIZE) for image in batch["image"]])
+            return {"pixels": blocks, "label": batch["label"]}
 
         ray.data.read_parquet(files).select_columns(["image", "label"]).map_batches(
             decode, batch_size=None
         ).materialize()
 
     contenders = {
-        "Pawcast, every shard's sha256 checked": lambda: timed(lambda: pixels.decode(store, split, SIZE)),
+        "Pawcast, every shard's sha256 checked": lambda: timed(lambda: blocks.decode_split(store, split, SIZE)),
         "Ray Data, read_parquet and map_batches": lambda: timed(by_ray_data),
     }
     return {

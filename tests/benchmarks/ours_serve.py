@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from pawcast.client import bulk
-from pawcast.client.photos import Files, Photos
+from pawcast.client.photos import PhotoSequence, SourcePhotos
 from pawcast.errors import ImageError
-from pawcast.registry import Version
+from pawcast.registry import ModelVersion
 from pawcast.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,20 +29,20 @@ def network(store_uri: str, file: str, origin: str = "", name: str = "") -> None
 
     from pawcast import registry
     from pawcast.inference.engine import Engine
-    from pawcast.models.dropout import Dropout
-    from pawcast.models.normalization import BatchNorm
+    from pawcast.models.layers.batch_norm import SyncBatchNorm
+    from pawcast.models.layers.dropout import Dropout
     from pawcast.store import open_store
-    from tests.unit import served
+    from tests.support import served
 
     store = open_store(store_uri)
     if name:
         version = _copied(open_store(origin), name, store)
-        registry.point(store, MODEL, "production", version.version)
+        registry.move_ref(store, MODEL, "production", version.version)
     else:
         version = served.publish(store, model=MODEL, recipe=served.resolve("article"))
     engine = Engine.from_version(store, version)
     # The peers have Keras's layers only.
-    plain = {Dropout: keras.layers.Dropout, BatchNorm: keras.layers.BatchNormalization}
+    plain = {Dropout: keras.layers.Dropout, SyncBatchNorm: keras.layers.BatchNormalization}
 
     def known(layer: keras.Layer) -> keras.Layer:
         return plain.get(type(layer), type(layer)).from_config(layer.get_config())
@@ -56,27 +56,27 @@ def network(store_uri: str, file: str, origin: str = "", name: str = "") -> None
             "name": f"{version.recipe.name}, {engine.size}x{engine.size}",
             "trained": bool(name),
             "precision": facts["precision"],
-            "again": facts["again_in_float32"],
+            "again": facts["fallback_share"],
         }
     )
 
 
-def _copied(origin: Store, name: str, store: Store) -> Version:
+def _copied(origin: Store, name: str, store: Store) -> ModelVersion:
     """Register a version of one store in another; the peers do to a photo just what most versions ask for."""
     from pawcast import registry
 
     version = registry.resolve(origin, name)
-    if version.preprocessing.mirror or version.preprocessing.detail:
+    if version.preprocessing.mirror or version.preprocessing.eval_downscale:
         sys.exit(f"error: {name} looks at each photo twice, or reduces it first, which the peers don't. Fix: another")
     files = {file: registry.read_file(origin, version, file) for file in version.files}
-    facts = {key: getattr(version, key) for key in Version.model_fields}
+    facts = {key: getattr(version, key) for key in ModelVersion.model_fields}
     for own in ("schema_version", "model", "version", "files"):
         del facts[own]
     return registry.register(store, MODEL, files, **facts)
 
 
 def serve(store_uri: str, port: str, folder: str) -> None:
-    from pawcast.serving import deploy, private_ray
+    from pawcast_infra.local.private_ray import deploy, private_ray
 
     with private_ray(store_uri, cpus=1) as environment:
         deploy(ROOT / "serve" / "config.yaml", environment, int(port), Path(folder) / "serve.yaml")
@@ -85,22 +85,22 @@ def serve(store_uri: str, port: str, folder: str) -> None:
 
 
 def bulk_client(source: str, port: str, folder: str) -> None:
-    photos = Files(source)
+    photos = SourcePhotos(source)
     started = time.perf_counter()
-    with bulk.predicting(photos, f"http://127.0.0.1:{port}", Path(folder), fresh=True) as found:
+    with bulk.bulk_predict(photos, f"http://127.0.0.1:{port}", Path(folder), fresh=True) as found:
         seconds = time.perf_counter() - started
     tell({"seconds": seconds, "scores": [row.score for row in found.rows]})
 
 
 def in_process(store_uri: str, source: str) -> None:
     from pawcast.inference.engine import Engine
-    from pawcast.inference.predictor import scores
+    from pawcast.inference.predictor import predict_scores
     from pawcast.store import open_store
 
     engine = Engine.load(open_store(store_uri), f"{MODEL}@production")
-    photos: Photos = Files(source)
+    photos: PhotoSequence = SourcePhotos(source)
     started = time.perf_counter()
-    found = list(scores(engine, (data for _, data in photos.read(0, len(photos)))))
+    found = list(predict_scores(engine, (data for _, data in photos.read(0, len(photos)))))
     seconds = time.perf_counter() - started
     tell({"seconds": seconds, "scores": [None if isinstance(item, ImageError) else item for item in found]})
 

@@ -125,7 +125,7 @@ class Plain:
 
 
 def run(store_uri: str, port: str) -> None:
-    from pawcast.serving import private_ray
+    from pawcast_infra.local.private_ray import private_ray
 
     with private_ray(store_uri, cpus=1):
         from ray import serve

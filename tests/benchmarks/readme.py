@@ -25,13 +25,13 @@ def recipes() -> list[str]:
     ]
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
-        low, high = record["holdout"]["interval"]
+        low, high = record["test"]["interval"]
         bulk = f"{record['bulk']['photos_per_second']:,.0f}" if record.get("bulk") else "–"
         cpu = f"{record['cpu_minutes']:,.0f}" if record.get("cpu_minutes") else "–"
         seeds = (record, *record.get("again", ()))
         scores = ", ".join(f"{seed['metrics']['val_acc']:.4f}" for seed in seeds)
         lines.append(
-            f"| `{record['recipe']}` | {scores} | **{record['holdout']['accuracy']:.3f}** "
+            f"| `{record['recipe']}` | {scores} | **{record['test']['accuracy']:.3f}** "
             f"({low:.3f} to {high:.3f}) | {record['minutes']:,.0f} | {cpu} | {bulk} | "
             f"{record['weights_bytes'] / 1e6:.1f} MB | {record['hardware']}; {record['trained'][:10]} |"
         )

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from pawcast import registry
-from pawcast.dataset import manifest as manifests
-from pawcast.devices import cpu_facts
+from pawcast.core.settings import store_uri
+from pawcast.data import manifest as manifests
 from pawcast.doctor.machine import nvidia_smi
-from pawcast.settings import store_uri
+from pawcast.runtime.devices import cpu_info
 from pawcast.store import open_store
 
 # Linux's names, the fastest first.
@@ -56,14 +56,14 @@ def main() -> None:
         record.setdefault("again", []).append({"seed": version.recipe.seed, **trained, "history": history})
     else:
         made = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").pseudo_labels
-        key = f"models/{version.model}/evaluations/{version.version}-holdout.json"
+        key = f"models/{version.model}/evaluations/{version.version}-test.json"
         record = {
             "recipe": version.recipe.name,
             **trained,
             "dataset_sha256": version.dataset_sha256,
             "pseudo_labels": made.model_dump() if made else None,
             "weights_bytes": sum(file.bytes for file in version.files.values()),
-            "holdout": json.loads(store.get(key)),
+            "test": json.loads(store.get(key)),
             "timing": json.loads(store.get(f"runs/{version.run}/timing.json")),
             "bulk": bulk(options.bulk) if options.bulk else None,
             "config": version.recipe.model_dump(),
@@ -81,7 +81,7 @@ def bulk(output: Path) -> dict[str, Any]:
 
 def hardware() -> str:
     """This machine, in words, with the best that its CPU has for a network's arithmetic, and its GPU."""
-    facts = cpu_facts()
+    facts = cpu_info()
     name, flags = facts.get("model name", platform.machine()), facts.get("flags", "").split()
     best = next((shown for flag, shown in INSTRUCTIONS.items() if flag in flags), None)
     gpu = ", ".join(listed.split(",")[0] for listed in nvidia_smi()) or "no GPU"

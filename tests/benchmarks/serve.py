@@ -30,9 +30,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pawcast import sources
+from pawcast_infra.local.private_ray import free_ports
+
+from pawcast.data import sources
 from pawcast.inference.engine import MAX_BATCH
-from pawcast.serving import free_ports
 from tests.benchmarks import load
 from tests.benchmarks.readme import IN_PROCESS
 from tests.benchmarks.record import hardware, installed

@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pawcast import sources
-from pawcast.dataset.reader import SplitReader
-from pawcast.devices import usable_cpus
+from pawcast.data import sources
+from pawcast.data.reader import SplitReader
 from pawcast.errors import ImageError
+from pawcast.runtime.devices import usable_cpus
 from pawcast.store import open_store
 from tests.benchmarks.readme import TRAIN_ALONE, TRAIN_TOGETHER
 from tests.benchmarks.record import hardware, installed
@@ -73,7 +73,7 @@ def ingest(labelled: str, count: int, work: Path) -> None:
         for photo, data in zip(chosen, sources.read(labelled, chosen), strict=True):
             if not isinstance(data, ImageError):
                 archive.writestr(photo.name, data)
-    job("ingest", "--labelled", str(work / "photos.zip"), "--dataset", DATASET, "--holdout", "0",
+    job("ingest", "--labelled", str(work / "photos.zip"), "--dataset", DATASET, "--test-size", "0",
         "--val-fraction", "0.2", "--store", str(work / "store"))  # fmt: skip
 
 

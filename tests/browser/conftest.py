@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.services import Photos, free_port, started_process, wait_for
+from tests.support.services import Photos, free_port, started_process, wait_for
 
 CHROMIUM = shutil.which("chromium")
 
@@ -68,7 +68,7 @@ class served:  # noqa: N801, used as a function
     """The service in a process of its own, until the block ends or `stop` is called."""
 
     def __init__(self, store: Path, port: int, labelled: str | None = None) -> None:
-        arguments = ["-m", "tests.browser.served", str(store), str(port), *([labelled] if labelled else [])]
+        arguments = ["-m", "tests.support.browser_served", str(store), str(port), *([labelled] if labelled else [])]
         self._started = started_process(*arguments, environment=dict(os.environ))
         self._address, self._ready = f"http://127.0.0.1:{port}", "readyz" if labelled else "healthz"
 

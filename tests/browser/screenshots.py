@@ -9,7 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.services import Photos, free_port
+from tests.support.services import Photos, free_port
 
 from .conftest import CHROMIUM, served
 

@@ -9,7 +9,7 @@ import io
 import httpx
 import pytest
 
-from tests.services import Photos, free_port
+from tests.support.services import Photos, free_port
 
 from .conftest import served
 

@@ -9,13 +9,13 @@ from urllib.parse import urlparse
 
 import pytest
 
-from pawcast import cluster
-from pawcast.store.s3 import Limits, S3Store
-from tests.chaos.proxy import Proxy
+from pawcast.runtime import ray_session
+from pawcast.store.s3 import RetryPolicy, S3Store
+from tests.support.fault_proxy import Proxy
 
 # Long enough for a busy machine to answer, short enough to wait for.
-LIMITS = Limits(connect=2, read=2, attempts=2, patience=4)
-SHORT = Limits(connect=0.5, read=0.5, attempts=2, patience=0.5)
+LIMITS = RetryPolicy(connect=2, read=2, attempts=2, patience=4)
+SHORT = RetryPolicy(connect=0.5, read=0.5, attempts=2, patience=0.5)
 # What a busy machine may add to a deadline.
 MARGIN = 10
 
@@ -32,7 +32,7 @@ def proxied_s3(s3: str) -> Iterator[Proxy]:
 @pytest.fixture(scope="session")
 def local_ray(proxied_s3: Proxy) -> Iterator[None]:
     """A private Ray, whose processes reach S3 through the proxy."""
-    with cluster.session(cpus=2):
+    with ray_session.connect(cpus=2):
         yield
 
 

@@ -22,27 +22,27 @@ import pytest
 from pawcast import registry
 from pawcast.client import journal as journals
 from pawcast.client import throttle
-from pawcast.client.bulk import Limits, predicting
-from pawcast.client.journal import Row
-from pawcast.client.photos import Files
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset import shards
-from pawcast.dataset.manifest import Manifest, Split
-from pawcast.dataset.reader import SplitReader
+from pawcast.client.bulk import BulkOptions, bulk_predict
+from pawcast.client.journal import PredictionRow
+from pawcast.client.photos import SourcePhotos
+from pawcast.data import manifest as manifests
+from pawcast.data import shards
+from pawcast.data.manifest import Manifest, Split
+from pawcast.data.reader import SplitReader
 from pawcast.errors import ConflictError, IntegrityError, ServiceError
 from pawcast.store import Store, open_store
-from tests.bulk_server import environment, register, serving
-from tests.chaos import proxy as faults
-from tests.chaos.proxy import Proxy
-from tests.conftest import encode, make_zip
-from tests.services import ROOT, free_port, job, started_job, started_process
+from tests.support import fault_proxy as faults
+from tests.support.bulk_server import environment, register, serving
+from tests.support.fault_proxy import Proxy
+from tests.support.files import encode, make_zip
+from tests.support.services import ROOT, free_port, job, started_job, started_process
 
 PHOTOS = 240
 BROKEN = {17: b"", 203: b"no photo"}
 # With these a job has sixty requests, and takes two seconds for them.
 SECONDS = 0.06
 OPTIONS = ("--batch", "4", "--connections", "2", "--timeout", "5", "--patience", "30")
-LIMITS = Limits(batch=8, connections=4, timeout=1.5, patience=30)
+LIMITS = BulkOptions(batch=8, connections=4, timeout=1.5, patience=30)
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,9 @@ def undisturbed(source: str, url: str, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def rows(source: str, url: str, undisturbed: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+def rows(
+    source: str, url: str, undisturbed: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> list[PredictionRow]:
     return bulk(source, url, tmp_path_factory.mktemp("rows"))
 
 
@@ -101,8 +103,8 @@ def predict(source: str, url: str, out: Path, *options: str) -> tuple[int, str, 
     return job("bulk_predict.py", *arguments, environment=environment())
 
 
-def bulk(source: str, url: str, out: Path, limits: Limits = LIMITS) -> list[Row]:
-    with predicting(Files(source), url, out, limits=limits) as found:
+def bulk(source: str, url: str, out: Path, limits: BulkOptions = LIMITS) -> list[PredictionRow]:
+    with bulk_predict(SourcePhotos(source), url, out, limits=limits) as found:
         return found.rows
 
 
@@ -225,7 +227,7 @@ def test_all_faults_in_one_run(source, url, rows, tmp_path):
 
 def test_a_refused_connection_is_waited_for(source, url, rows, tmp_path):
     with Proxy(urlparse(url).netloc) as proxy:
-        found: list[list[Row]] = []
+        found: list[list[PredictionRow]] = []
         client = threading.Thread(target=lambda: found.append(bulk(source, proxy.url, tmp_path)))
         client.start()
         while lines(tmp_path) < 4 and client.is_alive():
@@ -269,20 +271,24 @@ def test_a_rollout_in_the_middle(source, rows, tmp_path):
             bulk(source, url, out)
         assert caught.value.exit_code == 7
         assert bulk(source, url, tmp_path / "new") != rows
-    registry.point(store, "sums", "production", 1)
+    registry.move_ref(store, "sums", "production", 1)
     with serving(store.uri, port):
         assert bulk(source, url, out) == rows
 
 
 def test_a_dataset_without_ray_and_tensorflow(source, url, store, undisturbed, tmp_path):
-    """A dataset's test split gives what its photos in a zip give; and a client's machine needs neither of the two."""
-    files = Files(source)
+    """A dataset's unlabelled split gives what its photos in a zip give; and a client's machine needs neither of the two."""
+    files = SourcePhotos(source)
     photos = [(photo, data) for photo, data in files.read(0, PHOTOS) if data not in BROKEN.values()]
-    stored = [shards.Row(p.id, p.name, -1, "0" * 64, 16, 16, data) for p, data in photos if isinstance(data, bytes)]
-    parts = [shards.write(store, "noise", "test", stored[i : i + 100], ["cat", "dog"]) for i in range(0, 238, 100)]
+    stored = [
+        shards.PhotoRow(p.id, p.name, -1, "0" * 64, 16, 16, data) for p, data in photos if isinstance(data, bytes)
+    ]
+    parts = [
+        shards.write(store, "noise", "unlabelled", stored[i : i + 100], ["cat", "dog"]) for i in range(0, 238, 100)
+    ]
     split = Split(photos=len(stored), per_class={}, shards=parts)
     facts = {"dataset": "noise", "classes": ["cat", "dog"], "seed": 0, "source_sha256": "", "report_sha256": ""}
-    digest = manifests.publish(store, Manifest(splits={"test": split}, quarantine=[], **facts))
+    digest = manifests.publish(store, Manifest(splits={"unlabelled": split}, quarantine=[], **facts))
     code = (
         "import runpy, sys; blocked = ('ray', 'tensorflow', 'keras'); sys.modules.update(dict.fromkeys(blocked));"
         f"sys.argv = ['bulk_predict.py', *sys.argv[1:]]; runpy.run_path({str(ROOT / 'jobs/bulk_predict.py')!r}, "
@@ -296,8 +302,8 @@ def test_a_dataset_without_ray_and_tensorflow(source, url, store, undisturbed, t
     assert json.loads(output)["photos"] == 238
     left = {name: data for name, data in undisturbed.items() if name != "errors.csv"}
     assert contents(out) == left
-    reader = SplitReader(store, "noise", "test")
+    reader = SplitReader(store, "noise", "unlabelled")
     assert [p.id for p, _ in reader.read(90, 210)] == [row.id for row in stored[90:210]]
     (Path(store.uri) / parts[1].key).write_bytes(b"other")
-    with pytest.raises(IntegrityError), predicting(SplitReader(store, "noise", "test"), url, tmp_path / "x"):
+    with pytest.raises(IntegrityError), bulk_predict(SplitReader(store, "noise", "unlabelled"), url, tmp_path / "x"):
         pass

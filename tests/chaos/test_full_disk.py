@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pawcast.dataset import manifest as manifests
+from pawcast.data import manifest as manifests
 from pawcast.errors import StoreFullError
 from pawcast.store import open_store
-from tests.services import ROOT, job
+from tests.support.services import ROOT, job
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_an_ingest_that_does_not_fit_ends_with_one_line(disk, photos):
     before = files(disk)
     fill(disk)
     code, output, errors = job(
-        "ingest.py", "--labelled", str(photos.labelled), "--dataset", "pets", "--holdout", "60", "--store", str(disk),
+        "ingest.py", "--labelled", str(photos.labelled), "--dataset", "pets", "--test-size", "60", "--store", str(disk),
         "--json",
     )  # fmt: skip
     assert (code, output) == (6, "")

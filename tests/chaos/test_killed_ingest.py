@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset.verify import verify
+from pawcast.data import manifest as manifests
+from pawcast.data.verify import verify
 from pawcast.errors import NotFoundError
 from pawcast.store import open_store
-from tests.services import ROOT, Photos, job, plain_environment, result_of
+from tests.support.services import ROOT, Photos, job, plain_environment, result_of
 
 # What the ingest says just before it is killed; the last one is said while the dataset is being published.
 MOMENTS = ("checking         0 of", "checking       340 of", "writing          0 of", "writing        340 of")
@@ -25,7 +25,7 @@ MOMENTS = ("checking         0 of", "checking       340 of", "writing          0
 def test_an_ingest_killed_at_any_moment_leaves_nothing_to_see_or_to_trip_over(tmp_path: Path, photos: Photos) -> None:
     arguments = [
         "ingest.py", "--labelled", str(photos.labelled), "--unlabelled", str(photos.unlabelled), "--dataset", "pets",
-        "--holdout", "60", "--json",
+        "--test-size", "60", "--json",
     ]  # fmt: skip
     code, output, errors = job(*arguments, "--store", str(tmp_path / "undisturbed"))
     assert code == 0, errors

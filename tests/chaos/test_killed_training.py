@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from pawcast.dataset.ingest import ingest
+from pawcast.data.ingest import ingest
 from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
-from tests.services import ROOT, Photos, job, plain_environment, result_of, wait_for
+from tests.support.services import ROOT, Photos, job, plain_environment, result_of, wait_for
 
 EPOCHS = 4
 # Dropout is on, the photos grow, the best epoch need not be the last: all of it has to come back.
@@ -32,7 +32,7 @@ TRAIN = (
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, photos: Photos, local_ray: None) -> Store:
     place = open_store(str(tmp_path_factory.mktemp("store")))
-    ingest(place, "pets", str(photos.labelled), str(photos.unlabelled), holdout=60)
+    ingest(place, "pets", str(photos.labelled), str(photos.unlabelled), test_size=60)
     return place
 
 

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset import shards
-from pawcast.dataset.ingest import ingest
-from pawcast.dataset.manifest import Manifest, Split
+from pawcast.data import manifest as manifests
+from pawcast.data import shards
+from pawcast.data.ingest import ingest
+from pawcast.data.manifest import Manifest, Split
 from pawcast.errors import ConflictError
 from pawcast.store import Store, open_store
-from tests.chaos import proxy as faults
+from tests.support import fault_proxy as faults
 
-ROWS = [shards.Row(f"cat.{i}", f"cat.{i}.jpg", 0, "ab" * 32, 3, 2, bytes([i % 256]) * 50) for i in range(30)]
+ROWS = [shards.PhotoRow(f"cat.{i}", f"cat.{i}.jpg", 0, "ab" * 32, 3, 2, bytes([i % 256]) * 50) for i in range(30)]
 
 
 @pytest.fixture(params=["s3", "folder"])
@@ -44,7 +44,7 @@ def together(place: str, seeds: list[int]) -> list[str | ConflictError]:
     def publish(seed: int) -> str | ConflictError:
         store = open_store(place)
         manifest = manifest_of(store, seed)
-        since = manifests.latest(store, "pets")
+        since = manifests.read_latest(store, "pets")
         start.wait(30)
         try:
             return manifests.publish(store, manifest, since)
@@ -114,7 +114,7 @@ def test_two_equal_ingests_at_once_are_one(uri, photos):
 
     def run(_: int) -> Manifest:
         start.wait(30)
-        return ingest(open_store(uri), "pets", str(photos.labelled), holdout=60).manifest
+        return ingest(open_store(uri), "pets", str(photos.labelled), test_size=60).manifest
 
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(run, range(2))
@@ -131,6 +131,6 @@ def test_of_two_different_ingests_at_once_the_later_says_so(uri, store, photos):
             other.append(manifests.publish(store, manifest_of(store, 2)))
 
     with pytest.raises(ConflictError, match="pets@latest"):
-        ingest(open_store(uri), "pets", str(photos.labelled), holdout=60, progress=meanwhile)
+        ingest(open_store(uri), "pets", str(photos.labelled), test_size=60, progress=meanwhile)
     assert manifests.load(store, "pets").digest == other[0]
     assert len(manifests_in(store)) == 2

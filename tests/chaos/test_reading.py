@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import ray
 
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset import pixels, shards
-from pawcast.dataset.manifest import Split
+from pawcast.data import blocks, shards
+from pawcast.data import manifest as manifests
+from pawcast.data.manifest import Split
 from pawcast.errors import IntegrityError, StoreError
-from pawcast.store.s3 import LIMITS as DEFAULTS
+from pawcast.store.s3 import RETRY_POLICY as DEFAULTS
 from pawcast.store.s3 import S3Store
-from tests.chaos import proxy as faults
 from tests.chaos.conftest import MARGIN, SHORT
+from tests.support import fault_proxy as faults
 
 SIZE, SHARDS, ROWS = 32, 4, 30
 
@@ -36,7 +36,7 @@ def split(proxied_s3, uri, photos) -> Split:
     with zipfile.ZipFile(photos.labelled) as archive:
         names = sorted(archive.namelist())[: SHARDS * ROWS]
         rows = [
-            shards.Row(name, name, i % 2, hashlib.sha256(data).hexdigest(), 1, 1, data)
+            shards.PhotoRow(name, name, i % 2, hashlib.sha256(data).hexdigest(), 1, 1, data)
             for i, name in enumerate(names)
             for data in [archive.read(name)]
         ]
@@ -89,11 +89,11 @@ def test_a_shard_that_never_comes_whole_is_one_line(uri, proxy, split):
 
 @pytest.mark.usefixtures("local_ray")
 def test_decoding_survives_a_bad_day_with_the_same_pixels(store, proxy, split):
-    quiet = pixels.decode(store, split, SIZE)
+    quiet = blocks.decode_split(store, split, SIZE)
     bad = [faults.error(503, "SlowDown"), faults.reset, faults.cut, faults.cut_hard]
     rules = [proxy.inject(fault, "GET", s.sha256, times=2) for fault, s in zip(bad, split.shards, strict=True)]
     started = time.monotonic()
-    stormy = pixels.decode(store, split, SIZE)
+    stormy = blocks.decode_split(store, split, SIZE)
     assert time.monotonic() - started < DEFAULTS.deadline + MARGIN
     assert [rule.hits for rule in rules] == [2] * SHARDS
     assert stormy.rows == quiet.rows == [ROWS] * SHARDS
@@ -106,7 +106,7 @@ def test_decoding_stops_at_a_wrong_shard_and_names_it(store, proxy, split):
     shard = split.shards[2]
     proxy.inject(faults.flip, "GET", shard.sha256, times=1_000)
     with pytest.raises(IntegrityError, match=shard.key) as caught:
-        pixels.decode(store, split, SIZE)
+        blocks.decode_split(store, split, SIZE)
     assert "\n" not in str(caught.value)
 
 
@@ -116,7 +116,7 @@ def test_decoding_with_expired_credentials_ends_at_once(store, proxy, split):
     proxy.requests.clear()
     proxy.inject(faults.error(400, "ExpiredToken"), times=1_000)
     with pytest.raises(StoreError, match="refused the credentials") as caught:
-        pixels.decode(store, first, SIZE)
+        blocks.decode_split(store, first, SIZE)
     assert "\n" not in str(caught.value)
     # Tasks that the test before this one cancelled may still ask for other shards.
     assert len([request for request in proxy.requests if first.shards[0].sha256 in request]) == 1

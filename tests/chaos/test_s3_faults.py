@@ -15,11 +15,11 @@ import pytest
 
 from pawcast.errors import IntegrityError, PawcastError, StoreError, StoreFullError, UsageError
 from pawcast.store import open_store
-from pawcast.store.s3 import LIMITS as DEFAULTS
-from pawcast.store.s3 import Limits, S3Store
-from tests.chaos import proxy as faults
+from pawcast.store.s3 import RETRY_POLICY as DEFAULTS
+from pawcast.store.s3 import RetryPolicy, S3Store
 from tests.chaos.conftest import LIMITS, MARGIN, SHORT
-from tests.services import free_port, job
+from tests.support import fault_proxy as faults
+from tests.support.services import free_port, job
 
 VALUE = bytes(range(256)) * 100
 
@@ -63,13 +63,13 @@ def prepare(store: S3Store) -> str:
 
 
 @contextmanager
-def within(limits: Limits) -> Iterator[None]:
+def within(limits: RetryPolicy) -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started < limits.deadline + MARGIN
 
 
-def failure(work: Callable[[], object], limits: Limits = SHORT) -> PawcastError:
+def failure(work: Callable[[], object], limits: RetryPolicy = SHORT) -> PawcastError:
     """The error that the work ends with, which is one line, in time."""
     with within(limits), pytest.raises(PawcastError) as caught:
         work()
@@ -113,7 +113,7 @@ def test_a_server_that_comes_back_is_waited_for(store, proxy):
 def test_a_slow_upload_is_no_stall(uri, proxy):
     data = bytes(2**23)
     proxy.pause = 0.02
-    S3Store(uri, Limits(connect=1, read=8)).put("k", data)
+    S3Store(uri, RetryPolicy(connect=1, read=8)).put("k", data)
     assert len(proxy.requests) == 1
     assert S3Store(uri).get("k") == data
 

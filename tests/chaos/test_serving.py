@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from pawcast.store import Store, open_store
-from tests import endurance
-from tests.cluster import Cluster
-from tests.load import Form
-from tests.services import Photos, wait_for
-from tests.unit import malformed
-from tests.unit.served import publish
+from tests.support import endurance, malformed
+from tests.support.cluster import Cluster
+from tests.support.load import Form
+from tests.support.served import publish
+from tests.support.services import Photos, wait_for
 
 MODEL = "tiny"
 WAITING = 512

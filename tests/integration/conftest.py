@@ -1,4 +1,4 @@
-"""A Ray head of its own for the integration tests; what they share with other tests is in `tests.services`."""
+"""A Ray head of its own for the integration tests; what they share with other tests is in `tests.support.services`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster import Cluster
-from tests.services import ROOT, Photos, free_port, job, result_of, started_job, started_process, wait_for
+from tests.support.cluster import Cluster
+from tests.support.services import ROOT, Photos, free_port, job, result_of, started_job, started_process, wait_for
 
 __all__ = ["ROOT", "Cluster", "Photos", "free_port", "job", "result_of", "started_job", "started_process", "wait_for"]
 RELEASE_SECONDS = 15
@@ -32,7 +32,7 @@ def ready(head: Cluster, photos: Photos) -> Cluster:
     """The head, with a dataset in its store."""
     done = head.run(
         "python", "jobs/ingest.py", "--labelled", str(photos.labelled), "--unlabelled", str(photos.unlabelled),
-        "--dataset", "pets", "--holdout", "60",
+        "--dataset", "pets", "--test-size", "60",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return head

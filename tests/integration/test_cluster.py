@@ -9,12 +9,12 @@ import time
 import httpx
 import numpy as np
 import pytest
-from conftest import FOR_EVER, TRAIN, Cluster, Photos, released, result_of, training, wait_for
 
-from pawcast import sources
+from pawcast.data import sources
 from pawcast.inference.engine import Engine
-from pawcast.inference.predictor import scores
+from pawcast.inference.predictor import predict_scores
 from pawcast.store import open_store
+from tests.integration.conftest import FOR_EVER, TRAIN, Cluster, Photos, released, result_of, training, wait_for
 
 SUBMIT = ("ray", "job", "submit", "--runtime-env", "infra/runtime-env.yaml")
 
@@ -43,7 +43,7 @@ def test_bulk_prediction_gives_one_row_a_photo_and_agrees_with_in_process(ready,
     assert [row["id"] for row in rows] == [str(i) for i in range(1, 41)]
     engine = Engine.load(open_store(str(ready.store)), "pets@production")
     listed = sources.scan(str(photos.unlabelled))
-    expected = list(scores(engine, sources.read(str(photos.unlabelled), listed)))
+    expected = list(predict_scores(engine, sources.read(str(photos.unlabelled), listed)))
     np.testing.assert_allclose([float(row["label"]) for row in rows], expected, atol=2e-6)
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cluster, free_port, job, result_of
 
 from pawcast.doctor import cluster, store
 from pawcast.doctor.finding import Finding
 from pawcast.errors import ClusterError
 from pawcast.store import open_store
+from tests.integration.conftest import Cluster, free_port, job, result_of
 
 OPERATIONS = {"put", "get", "list", "put if new", "put if unchanged", "arrow", "delete"}
 

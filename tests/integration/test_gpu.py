@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import job, result_of, started_job, wait_for
 
-from tests.load import gpu_mib
-from tests.services import plain_environment
+from tests.integration.conftest import job, result_of, started_job, wait_for
+from tests.support.load import gpu_mib
+from tests.support.services import plain_environment
 
 RELEASE_SECONDS = 30
 # TensorFlow's context alone takes more than the first; the driver's own bookkeeping less than the second.
@@ -27,7 +27,14 @@ def environment(tmp_path_factory, photos):
     store = tmp_path_factory.mktemp("gpu") / "store"
     environment = {**plain_environment(), "PAWCAST_STORE": str(store)}
     code, _, errors = job(
-        "ingest.py", "--labelled", str(photos.labelled), "--dataset", "pets", "--holdout", "60", environment=environment
+        "ingest.py",
+        "--labelled",
+        str(photos.labelled),
+        "--dataset",
+        "pets",
+        "--test-size",
+        "60",
+        environment=environment,
     )
     assert code == 0, errors
     return environment

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset import shards
-from pawcast.dataset.ingest import Ingested, ingest
-from pawcast.dataset.manifest import Manifest
-from pawcast.dataset.report import Limits, Report
-from pawcast.dataset.verify import verify
+from pawcast.data import manifest as manifests
+from pawcast.data import shards
+from pawcast.data.ingest import Ingested, ingest
+from pawcast.data.manifest import Manifest
+from pawcast.data.report import CheckLimits, DataReport
+from pawcast.data.verify import verify
 from pawcast.errors import DataError, IntegrityError, NotFoundError
 from pawcast.store import open_store
 
 pytestmark = pytest.mark.usefixtures("local_ray")
-SIZES = {"holdout": 60, "val_fraction": 0.25}
+SIZES = {"test_size": 60, "val_fraction": 0.25}
 
 
 def make(store: Path | str, labelled: Path, unlabelled: Path | None, **options: object) -> Manifest:
@@ -43,14 +43,14 @@ def shuffled(archive: Path, target: Path) -> Path:
 def test_splits_are_exact_and_every_photo_is_in_one(tmp_path, photos):
     manifest = make(tmp_path, photos.labelled, photos.unlabelled)
     assert {name: split.photos for name, split in manifest.splits.items()} == {
-        "train": 180, "val": 60, "holdout": 60, "test": 40,
+        "train": 180, "val": 60, "test": 60, "unlabelled": 40,
     }  # fmt: skip
     assert manifest.splits["train"].per_class == {"cat": 90, "dog": 90}
     store = open_store(str(tmp_path))
     with zipfile.ZipFile(photos.labelled) as archive:
         originals = {Path(name).name: archive.read(name) for name in archive.namelist()}
     seen = []
-    for name in ("train", "val", "holdout"):
+    for name in ("train", "val", "test"):
         for shard in manifest.splits[name].shards:
             table = shards.read(store, shard).to_pylist()
             for row in table:
@@ -88,7 +88,7 @@ def test_unreadable_photos_are_quarantined_by_name(tmp_path, photos):
     assert all(item.reason for item in manifest.quarantine)
     assert sum(split.photos for split in manifest.splits.values()) == 298
     with pytest.raises(DataError, match="2 of 300 photos: can't be decoded"):
-        make(tmp_path / "other", folder, None, limits=Limits(unreadable=0.001))
+        make(tmp_path / "other", folder, None, limits=CheckLimits(unreadable=0.001))
     with pytest.raises(NotFoundError):
         manifests.load(open_store(str(tmp_path / "other")), "pets")
 
@@ -100,13 +100,13 @@ def test_copies_stay_on_one_side(tmp_path, photos):
     manifest = make(tmp_path / "store", folder, None)
     store = open_store(str(tmp_path / "store"))
     side: dict[str, set[str]] = {}
-    for name in ("train", "val", "holdout"):
+    for name in ("train", "val", "test"):
         for shard in manifest.splits[name].shards:
             for digest in shards.read(store, shard)["sha256"].to_pylist():
                 side.setdefault(digest, set()).add(name)
     assert len(side) == 300
     assert all(len(names) == 1 for names in side.values())
-    assert manifest.splits["holdout"].photos == 60
+    assert manifest.splits["test"].photos == 60
 
 
 def test_one_photo_under_two_labels_is_an_error(tmp_path, photos):
@@ -126,7 +126,7 @@ def test_the_report_counts_what_is_odd_and_lies_with_the_dataset(tmp_path, photo
         # The same photo at another size: near, whatever split it goes to.
         photo = Image.open(folder / f"cat.{i}.jpg")
         photo.resize((2 * photo.width, 2 * photo.height)).save(folder / f"cat.{2000 + i}.jpg", quality=95)
-    manifest, report = made(tmp_path / "store", folder, photos.unlabelled_folder, limits=Limits(near_duplicates=1))
+    manifest, report = made(tmp_path / "store", folder, photos.unlabelled_folder, limits=CheckLimits(near_duplicates=1))
     checks = {check.name: check for check in report.checks}
     assert (checks["unreadable"].photos, checks["size"].photos, checks["duplicates"].photos) == (1, 1, 1)
     assert checks["unreadable"].examples[0].startswith("cat.1007.jpg")
@@ -139,11 +139,11 @@ def test_the_report_counts_what_is_odd_and_lies_with_the_dataset(tmp_path, photo
     assert all(pair.splits[0] != pair.splits[1] for pair in report.near_duplicates)
     store = open_store(str(tmp_path / "store"))
     kept = store.get(manifests.report_key("pets", manifest.report_sha256))
-    assert Report.model_validate_json(kept) == report
+    assert DataReport.model_validate_json(kept) == report
     with pytest.raises(DataError, match="near_duplicates=0"):
-        make(tmp_path / "other", folder, None, limits=Limits(near_duplicates=0.01))
+        make(tmp_path / "other", folder, None, limits=CheckLimits(near_duplicates=0.01))
     with pytest.raises(DataError, match="largest class, cat"):
-        make(tmp_path / "other", folder, None, limits=Limits(near_duplicates=1, majority=0.55))
+        make(tmp_path / "other", folder, None, limits=CheckLimits(near_duplicates=1, majority=0.55))
     with pytest.raises(NotFoundError):
         manifests.load(open_store(str(tmp_path / "other")), "pets")
 
@@ -154,7 +154,7 @@ def test_verify_reads_all_and_names_what_is_changed_or_gone(tmp_path, photos):
     seen: list[tuple[int, int]] = []
     assert verify(store, "pets", lambda done, total: seen.append((done, total))) == manifest
     assert seen[-1] == (340, 340)
-    shard, other = (manifest.splits[name].shards[0] for name in ("train", "test"))
+    shard, other = (manifest.splits[name].shards[0] for name in ("train", "unlabelled"))
     whole = store.get(shard.key)
     store.put(shard.key, whole[:5_000] + bytes([whole[5_000] ^ 1]) + whole[5_001:])
     store.delete(other.key)
@@ -177,4 +177,4 @@ def test_a_class_without_a_photo_is_an_error(tmp_path, photos):
     for i in range(80):
         shutil.copy(photos.labelled_folder / f"cat.{i}.jpg", folder)
     with pytest.raises(DataError, match="no usable photo of class dog"):
-        make(tmp_path / "store", folder, None, limits=Limits(majority=1))
+        make(tmp_path / "store", folder, None, limits=CheckLimits(majority=1))

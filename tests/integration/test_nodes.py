@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from pawcast.dataset import manifest as manifests
+from pawcast.data import manifest as manifests
 from pawcast.store import open_store
-from tests.services import ROOT, plain_environment
+from tests.support.services import ROOT, plain_environment
 
 # Ray's own way to have several nodes, each a raylet with its own workers and object store, on one machine. The head
 # has no CPU for tasks, so the nodes that joined do all the work.
@@ -34,14 +34,14 @@ finally:
     cluster.shutdown()
 """
 INGEST = """
-    from pawcast.dataset.ingest import ingest
-    print(ingest(store, "pets", *sys.argv[2:], holdout=60).manifest.digest)
+    from pawcast.data.ingest import ingest
+    print(ingest(store, "pets", *sys.argv[2:], test_size=60).manifest.digest)
 """
 # A worker on each node, so that gradients travel over the network.
 TRAIN = """
     import json
     from pawcast import recipes
-    from pawcast.training.run import Workers
+    from pawcast.training.runs import Workers
     from pawcast.training.trainer import train
     recipe = recipes.resolve("smoke", ["image_size=48", "epochs=2", "batch_size=50", "precision=float32"])
     histories = [train(store, "pets", recipe, Workers(number=n), run=f"of-{n}").history for n in (1, 2)]

@@ -7,24 +7,24 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from pawcast_infra.local.drawn_photos import write_zips
 from PIL import Image
 
 from pawcast import recipes, registry
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset import shards
-from pawcast.dataset.ingest import ingest
-from pawcast.dataset.manifest import Manifest
-from pawcast.dataset.report import Limits, Report
-from pawcast.dataset.synthetic import write_zips
-from pawcast.dataset.verify import verify
+from pawcast.data import manifest as manifests
+from pawcast.data import shards
+from pawcast.data.ingest import ingest
+from pawcast.data.manifest import Manifest
+from pawcast.data.report import CheckLimits, DataReport
+from pawcast.data.verify import verify
 from pawcast.errors import DataError, UsageError
 from pawcast.inference.engine import Engine
 from pawcast.inference.pseudo_labels import pseudo_label
 from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
-from pawcast.training.run import Workers
+from pawcast.training.runs import Workers
 from pawcast.training.trainer import train
-from tests.services import job, result_of
+from tests.support.services import job, result_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -59,7 +59,7 @@ def store(tmp_path_factory, photos, truth) -> Store:
             file.writestr(f"test1/{number}.jpg", data)
         for number, data in enumerate(known.values()):
             file.writestr(f"test1/{1_000 + number}.jpg", data if number < 10 else again(data))
-    ingest(place, "pets", str(photos.labelled), str(unlabelled), holdout=60, limits=Limits(near_duplicates=0.5))
+    ingest(place, "pets", str(photos.labelled), str(unlabelled), test_size=60, limits=CheckLimits(near_duplicates=0.5))
     recipe = recipes.resolve("smoke", ["image_size=48", "batch_size=16", "epochs=12"])
     train(place, "pets", recipe, Workers(number=1, cpus=1), run="teacher")
     return place
@@ -92,18 +92,22 @@ def test_the_training_split_grows_by_photos_that_are_labelled_right(store, teach
     assert new.shards[: len(old.shards)] == old.shards
     rows = [row for shard in new.shards[len(old.shards) :] for row in shards.rows(shards.read(store, shard))]
     assert len(rows) == sum(done.joined.values()) == new.photos - old.photos == manifest.pseudo_labels.photos > 60
-    assert len(rows) + done.unsure + done.copies == base.splits["test"].photos
+    assert len(rows) + done.unsure + done.copies == base.splits["unlabelled"].photos
     kinds = list(truth)
     told = [(row.label, kinds[int(row.id)].startswith("dog")) for row in rows if int(row.id) < 1_000]
     assert sum(label == dog for label, dog in told) >= 0.9 * len(told) > 0
     # Copies of labelled photos, and what looks like one that judges, have stayed out.
-    report = Report.model_validate_json(store.get(manifests.report_key("more-pets", manifest.report_sha256)))
+    report = DataReport.model_validate_json(store.get(manifests.report_key("more-pets", manifest.report_sha256)))
     pairs = [(pair.splits, (pair.first, pair.second)) for pair in report.near_duplicates]
     alike = {
-        names[splits.index("test")] for splits, names in pairs if {"val", "holdout"} & set(splits) and "test" in splits
+        names[splits.index("unlabelled")]
+        for splits, names in pairs
+        if {"val", "test"} & set(splits) and "unlabelled" in splits
     }
     copies = {f"{1_000 + number}.jpg" for number in range(10)}
-    unlabelled = {row.name for shard in base.splits["test"].shards for row in shards.rows(shards.read(store, shard))}
+    unlabelled = {
+        row.name for shard in base.splits["unlabelled"].shards for row in shards.rows(shards.read(store, shard))
+    }
     assert len(alike) > 60
     assert alike | copies <= unlabelled
     assert not (alike | copies) & {row.name for row in rows}
@@ -132,6 +136,6 @@ def test_the_job_says_what_joined_and_what_did_not(store):
 def test_what_can_not_be_done_is_said(store, teacher, photos):
     with pytest.raises(UsageError, match="a name of its own"):
         pseudo_label(store, teacher, "pets")
-    labelled_only = ingest(store, "labelled-only", str(photos.labelled), None, holdout=60).manifest
+    labelled_only = ingest(store, "labelled-only", str(photos.labelled), None, test_size=60).manifest
     with pytest.raises(DataError, match="no unlabelled photos"):
         pseudo_label(store, trained_on(store, teacher, labelled_only), "more")

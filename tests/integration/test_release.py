@@ -9,7 +9,17 @@ from __future__ import annotations
 import signal
 
 import pytest
-from conftest import FOR_EVER, TRAIN, released, result_of, started_job, started_process, training, wait_for
+
+from tests.integration.conftest import (
+    FOR_EVER,
+    TRAIN,
+    released,
+    result_of,
+    started_job,
+    started_process,
+    training,
+    wait_for,
+)
 
 
 def test_after_the_end(ready):

@@ -6,7 +6,7 @@ import pytest
 
 from pawcast.errors import StoreError
 from pawcast.store import open_store
-from tests.unit.test_store import check_contract
+from tests.unit.store.test_store import check_contract
 
 
 def test_s3_keeps_the_contract(s3):

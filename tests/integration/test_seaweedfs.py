@@ -12,7 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, wait_for
+
+from tests.integration.conftest import ROOT, wait_for
 
 WRAPPER = str(ROOT / "infra" / "seaweedfs.py")
 PUT = """

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 import httpx
 import numpy as np
 import pytest
-from conftest import Cluster, wait_for
 
 from pawcast import registry
 from pawcast.store import Store, open_store
-from tests.conftest import encode
-from tests.unit.served import ACCEPTED, publish
+from tests.integration.conftest import Cluster, wait_for
+from tests.support.files import encode
+from tests.support.served import ACCEPTED, publish
 
 pytestmark = pytest.mark.long
 
@@ -181,7 +181,7 @@ def test_a_version_that_does_not_load_is_said_and_the_old_one_goes_on(head, stor
         publish(store, data=b"no weights", model=MODEL)
         wait_for(lambda: httpx.get(f"{url}/v1/model").json()["pending_error"], 30)
     assert set(answers) == {(200, f"{MODEL}@2")}
-    registry.point(store, MODEL, "production", 2)
+    registry.move_ref(store, MODEL, "production", 2)
     wait_for(lambda: httpx.get(f"{url}/v1/model").json()["pending_error"] is None, 30)
 
 

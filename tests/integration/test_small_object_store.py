@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cluster, result_of
 
 from pawcast import recipes
-from pawcast.dataset.ingest import ingest
+from pawcast.data.ingest import ingest
 from pawcast.store import open_store
-from pawcast.training.run import Workers
+from pawcast.training.runs import Workers
 from pawcast.training.trainer import train
+from tests.integration.conftest import Cluster, result_of
 
 # 240 photos of 340x340x3 bytes are 83 MB; Ray's object store here is 80 MB, of which 64 are for them.
 SETTINGS = ("image_size=340", "epochs=1", "dropout=0")
@@ -25,7 +25,7 @@ SETTINGS = ("image_size=340", "epochs=1", "dropout=0")
 @pytest.mark.usefixtures("local_ray")
 def test_training_beyond_the_object_store_is_the_same_training(tmp_path, photos):
     store = open_store(str(tmp_path / "store"))
-    ingest(store, "pets", str(photos.labelled), str(photos.unlabelled), holdout=60)
+    ingest(store, "pets", str(photos.labelled), str(photos.unlabelled), test_size=60)
     within = train(store, "pets", recipes.resolve("smoke", SETTINGS), Workers(number=1), run="within")
 
     # Ray's sockets go below TMPDIR too, and their paths must be short.

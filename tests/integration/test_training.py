@@ -12,22 +12,22 @@ from PIL import Image
 from ray.train import RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from pawcast import images, recipes, registry
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset.ingest import ingest
+from pawcast import recipes, registry
+from pawcast.data import manifest as manifests
+from pawcast.data.ingest import ingest
+from pawcast.data.reader import read_split
 from pawcast.errors import ClusterError, ConflictError, DataError, NotFoundError, TrainingError, UsageError
-from pawcast.inference.engine import Engine, restore
-from pawcast.inference.judge import from_split
-from pawcast.inference.predictor import scores
+from pawcast.inference.engine import Engine, build_network
+from pawcast.inference.predictor import predict_scores
 from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
-from pawcast.training import checkpoint
-from pawcast.training import run as runs
+from pawcast.training import checkpoint, lease
 from pawcast.training.collective import TensorFlowClusterConfig
-from pawcast.training.progress import Progress
-from pawcast.training.run import Workers
-from pawcast.training.trainer import Trained, Watch, resume, train
-from tests.services import job, plain_environment, result_of
+from pawcast.training.progress import ProgressUpdate
+from pawcast.training.runs import Workers
+from pawcast.training.trainer import Callbacks, Trained, resume, train
+from pawcast.vision import preprocess
+from tests.support.services import job, plain_environment, result_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 HALF = 0.5
@@ -36,7 +36,7 @@ HALF = 0.5
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, photos, local_ray) -> Store:
     place = open_store(str(tmp_path_factory.mktemp("store")))
-    ingest(place, "pets", str(photos.labelled), str(photos.unlabelled), holdout=60)
+    ingest(place, "pets", str(photos.labelled), str(photos.unlabelled), test_size=60)
     return place
 
 
@@ -80,25 +80,25 @@ def test_a_private_ray_is_left_alone_by_another_cluster_of_the_machine(store, he
 
 @pytest.mark.long
 def test_a_run_that_another_process_goes_on_with_ends(store):
-    def elsewhere(progress: Progress) -> None:
+    def elsewhere(progress: ProgressUpdate) -> None:
         if progress.finished and progress.epoch == 1:
-            runs.take(store, "contested")
+            lease.acquire(store, "contested")
 
     with pytest.raises(ConflictError, match="Another process goes on"):
-        run(store, 2, "contested", "epochs=60", watch=Watch(progress=elsewhere))
+        run(store, 2, "contested", "epochs=60", watch=Callbacks(progress=elsewhere))
     done = len(json.loads(store.get("runs/contested/history.json"))["loss"])
     assert 2 <= done < 60
     assert not store.exists("runs/contested/result.json")
 
 
 def weights_of(store: Store, trained: Trained) -> list[np.ndarray]:
-    network = restore(trained.version.recipe, registry.read_file(store, trained.version, WEIGHTS))
+    network = build_network(trained.version.recipe, registry.read_file(store, trained.version, WEIGHTS))
     return [np.asarray(weight) for weight in network.weights]
 
 
 def test_a_run_leaves_all_that_it_promises(store):
-    seen: list[Progress] = []
-    trained = run(store, 2, "whole", watch=Watch(progress=seen.append))
+    seen: list[ProgressUpdate] = []
+    trained = run(store, 2, "whole", watch=Callbacks(progress=seen.append))
     files = set(store.list("runs/whole/"))
     for name in ("run.json", "history.json", "curves.png", "summary.txt", "model.weights.h5"):
         assert f"runs/whole/{name}" in files
@@ -128,18 +128,18 @@ def test_a_run_leaves_all_that_it_promises(store):
 
 
 def test_validation_sees_photos_as_they_are_served(store):
-    trained = run(store, 1, "soft", "epochs=1", "mirror=true", "detail=24", "precision=float32")
+    trained = run(store, 1, "soft", "epochs=1", "mirror=true", "eval_downscale=24", "precision=float32")
     engine = Engine.from_version(store, trained.version, "float32")
-    rows = list(from_split(store, manifests.load(store, "pets").splits["val"]))
+    rows = list(read_split(store, manifests.load(store, "pets").splits["val"]))
     labels = np.array([row.label for row in rows])
 
     def loss(found: np.ndarray) -> float:
         return float(-np.log(np.where(labels == 1, found, 1 - found)).mean())
 
-    served = loss(np.array(list(scores(engine, (row.data for row in rows)))))
+    served = loss(np.array(list(predict_scores(engine, (row.data for row in rows)))))
     assert trained.version.metrics["val_loss"] == pytest.approx(served, rel=1e-3)
     # Photos as sharp as they come would have told another loss.
-    sharp = loss(engine.predict(np.stack([images.load(row.data, 48) for row in rows])))
+    sharp = loss(engine.predict(np.stack([preprocess.load_image(row.data, 48) for row in rows])))
     assert served != pytest.approx(sharp, rel=2e-3)
 
 
@@ -161,7 +161,7 @@ MEASURED = ("acc", "val_acc", "loss", "val_loss", "learning_rate")
 
 def last_weights(store: Store, name: str) -> str:
     """The sha256 of a run's latest weights, those that it would go on with."""
-    state, _ = checkpoint.newest(store, name)
+    state, _ = checkpoint.load_latest(store, name)
     return state.sha256[WEIGHTS]
 
 
@@ -187,7 +187,7 @@ def test_a_run_resumed_between_validations_validates_after_the_same_epochs(store
     before = last_weights(store, "sparse")
     store.delete("runs/sparse/checkpoints/000005/state.json")
     store.delete("runs/sparse/result.json")
-    state, _ = checkpoint.newest(store, "sparse")
+    state, _ = checkpoint.load_latest(store, "sparse")
     assert (state.epochs_done, state.history["val_acc"][-1], state.best_epoch) == (4, None, 2)
     assert state.sha256[checkpoint.BEST] != state.sha256[WEIGHTS]
     resumed = resume(store, "sparse")
@@ -201,7 +201,7 @@ def test_ranks_that_disagree_stop_the_run(tmp_path):
     def loop(config):
         import keras
 
-        from pawcast.training.worker import _require_agreement
+        from pawcast.training.loop import _require_agreement
 
         rank = ray.train.get_context().get_world_rank()
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
@@ -235,7 +235,7 @@ def test_a_validation_loss_that_is_no_number_stops_the_run_before_it_is_kept(sto
 
 OWN = """
 import keras
-from pawcast.recipe import Recipe
+from pawcast.recipes.schema import Recipe
 
 def network(recipe):
     pixels = keras.Input((recipe.image_size, recipe.image_size, 3))

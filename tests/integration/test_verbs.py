@@ -7,7 +7,8 @@ import zipfile
 from contextlib import closing
 
 import pytest
-from conftest import ROOT, free_port, job
+
+from tests.integration.conftest import ROOT, free_port, job
 
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
 

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pawcast import images, registry, sources
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset.manifest import Manifest
+from pawcast import registry
+from pawcast.data import manifest as manifests
+from pawcast.data import sources
+from pawcast.data.manifest import Manifest
 from pawcast.errors import ImageError, IntegrityError, NotFoundError, PawcastError, StoreError, UsageError
 from pawcast.recipes import resolve
-from pawcast.registry import Preprocessing
 from pawcast.store import Store, open_store
 from pawcast.store.folder import FolderStore
+from pawcast.vision import decode
+from pawcast.vision.preprocess import Preprocessing
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_an_unknown_file_of_a_version_is_not_found(store):
 def test_a_ref_points_at_a_version_that_exists(store):
     register(store)
     with pytest.raises(NotFoundError):
-        registry.point(store, "catdog", "production", 77)
+        registry.move_ref(store, "catdog", "production", 77)
 
 
 @pytest.mark.parametrize("name", ["a@b", "a/b", "../models"])
@@ -177,4 +179,4 @@ def tiff(pixels: np.ndarray) -> bytes:
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_thirty_two_bit_samples_are_refused(kind):
     with pytest.raises(ImageError, match="32 bits"):
-        images.decode(tiff(np.full((40, 50), 0.5, kind)))
+        decode.decode(tiff(np.full((40, 50), 0.5, kind)))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pickle
 
 from pawcast import errors
-from pawcast.errors import DataError, ImageError, PawcastError, UsageError, near
+from pawcast.errors import DataError, ImageError, PawcastError, UsageError, suggest
 
 
 def test_the_line_says_what_received_expected_and_fix():
@@ -27,5 +27,5 @@ def test_every_class_documents_its_exit_code_and_status():
 
 
 def test_near_names_the_likely_one():
-    assert near("artikle", ["smoke", "article"]) == "one of article, smoke (did you mean 'article'?)"
-    assert near("x", []) == "none exist yet"
+    assert suggest("artikle", ["smoke", "article"]) == "one of article, smoke (did you mean 'article'?)"
+    assert suggest("x", []) == "none exist yet"

@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pawcast.client import journal as journals
-from pawcast.client.journal import Journal, Row, Subject
-from pawcast.client.photos import Photos
-from pawcast.client.service import Answer, ModelChangedError, PassingError, Server, Service, patiently
+from pawcast.client.journal import Journal, JournalHeader, PredictionRow
+from pawcast.client.photos import PhotoSequence
+from pawcast.client.service import ModelChangedError, PhotoResult, ServedModel, ServiceClient, TransientError, patiently
 from pawcast.client.throttle import Throttle
+from pawcast.data.sources import Photo
 from pawcast.errors import ConflictError, ImageError, PawcastError, ServiceError
-from pawcast.sources import Photo
-
-__all__ = ["Bulk", "Limits", "Row", "predicting"]
 
 # The service takes 64 MiB; a photo has 32 at most, and the form around it some bytes.
 MAX_REQUEST = 60 * 2**20
@@ -32,7 +30,7 @@ MAX_REQUEST = 60 * 2**20
 Progress = Callable[[int, int, str], None]
 
 
-class Limits(NamedTuple):
+class BulkOptions(NamedTuple):
     """What a run may take.
 
     Attributes:
@@ -49,27 +47,27 @@ class Limits(NamedTuple):
     patience: float = 600
 
 
-class Bulk(NamedTuple):
+class BulkResult(NamedTuple):
     """All answers, in the photos' order, the model that gave them, and how many were there before this run."""
 
     model: str
     classes: list[str]
-    rows: list[Row]
+    rows: list[PredictionRow]
     earlier: int
 
 
 @contextmanager
-def predicting(
-    photos: Photos,
+def bulk_predict(
+    photos: PhotoSequence,
     url: str,
     folder: Path,
     *,
     key: str | None = None,
-    limits: Limits = Limits(),  # noqa: B008
+    limits: BulkOptions = BulkOptions(),  # noqa: B008
     fresh: bool = False,
     progress: Progress = lambda done, total, note: None,
     waiting: Callable[[str], None] = lambda note: None,
-) -> Iterator[Bulk]:
+) -> Iterator[BulkResult]:
     """Have a Pawcast service predict all photos; yield the answers, to be written to `folder`.
 
     The journal in there is removed once the block has ended without an exception, and locked until then.
@@ -99,27 +97,27 @@ def predicting(
     # A first run with a wrong address should say so at once; one that goes on knows that the address was right.
     patience = limits.patience if journals.exists(folder) and not fresh else 0
     server = asyncio.run(_identify(url, key, limits, patience, waiting))
-    subject = Subject(photos.name, len(photos), photos.fingerprint, server.model, server.weights)
+    subject = JournalHeader(photos.name, len(photos), photos.fingerprint, server.model, server.weights)
     with Journal(folder, subject, fresh) as journal:
         run = _Run(photos, server, journal, limits, progress)
         earlier = run.done
         asyncio.run(run.finish(url, key))
         photos.check()
         rows = [row for _, batch in sorted(journal.batches.items()) for row in batch]
-        yield Bulk(server.model, server.classes, rows, earlier)
+        yield BulkResult(server.model, server.classes, rows, earlier)
         journal.remove()
 
 
 async def _identify(
-    url: str, key: str | None, limits: Limits, patience: float, waiting: Callable[[str], None]
-) -> Server:
-    async with Service(url, key, limits.timeout) as service:
+    url: str, key: str | None, limits: BulkOptions, patience: float, waiting: Callable[[str], None]
+) -> ServedModel:
+    async with ServiceClient(url, key, limits.timeout) as service:
         if not patience:
             return await service.identify()
         return await patiently(service.identify, patience, lambda error: waiting(_waits(error)))
 
 
-def _waits(error: PassingError) -> str:
+def _waits(error: TransientError) -> str:
     return f"waiting for the server: {error.what}"
 
 
@@ -129,13 +127,15 @@ class _Batch(NamedTuple):
 
 
 class _Run:
-    def __init__(self, photos: Photos, server: Server, journal: Journal, limits: Limits, progress: Progress) -> None:
+    def __init__(
+        self, photos: PhotoSequence, server: ServedModel, journal: Journal, limits: BulkOptions, progress: Progress
+    ) -> None:
         self._photos, self._server, self._journal, self._limits = photos, server, journal, limits
         self._progress = progress
         self.done = sum(map(len, journal.batches.values()))
         self._starts = sorted(journal.batches)
         self._next = 0
-        self._failure: PassingError | None = None
+        self._failure: TransientError | None = None
         self._progressed = time.monotonic()
         self._throttle = Throttle(limits.connections)
         # Reading is in order and one batch at a time, by whichever request is next.
@@ -145,7 +145,7 @@ class _Run:
     async def finish(self, url: str, key: str | None) -> None:
         """Have all photos answered that the journal doesn't know."""
         self._progress(self.done, len(self._photos), "")
-        async with Service(url, key, self._limits.timeout, self._limits.connections) as service:
+        async with ServiceClient(url, key, self._limits.timeout, self._limits.connections) as service:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._watch(service.url))
@@ -155,7 +155,7 @@ class _Run:
             except* PawcastError as failures:
                 raise failures.exceptions[0] from None
 
-    async def _work(self, service: Service) -> None:
+    async def _work(self, service: ServiceClient) -> None:
         batch: _Batch | None = None
         while True:
             async with self._throttle.turn() as began:
@@ -168,7 +168,7 @@ class _Run:
                     began = time.monotonic()
                 try:
                     answers = await self._ask(service, batch)
-                except PassingError as error:
+                except TransientError as error:
                     self._failure = error
                     self._throttle.failed(began, error.retry_after)
                     self._progress(self.done, len(self._photos), _waits(error))
@@ -194,7 +194,7 @@ class _Run:
         self._next += len(photos)
         return _Batch(start, photos) if photos else None
 
-    async def _ask(self, service: Service, batch: _Batch) -> list[Answer]:
+    async def _ask(self, service: ServiceClient, batch: _Batch) -> list[PhotoResult]:
         readable = [data for _, data in batch.photos if not isinstance(data, ImageError)]
         try:
             answers = iter(await service.classify(self._server, readable) if readable else ())
@@ -205,11 +205,15 @@ class _Run:
                 expected=self._server.model,
                 fix=f"add --fresh to have {error.what} predict all photos, or go on once {self._server.model} is back",
             ) from None
-        return [Answer(None, data.what) if isinstance(data, ImageError) else next(answers) for _, data in batch.photos]
+        return [
+            PhotoResult(None, data.what) if isinstance(data, ImageError) else next(answers) for _, data in batch.photos
+        ]
 
-    def _note(self, batch: _Batch, answers: list[Answer]) -> None:
+    def _note(self, batch: _Batch, answers: list[PhotoResult]) -> None:
         found = zip(batch.photos, answers, strict=True)
-        self._journal.append(batch.start, [Row(photo.id, photo.member, *answer) for (photo, _), answer in found])
+        self._journal.append(
+            batch.start, [PredictionRow(photo.id, photo.member, *answer) for (photo, _), answer in found]
+        )
         self.done += len(answers)
         self._progressed = time.monotonic()
         self._progress(self.done, len(self._photos), "")

@@ -23,7 +23,7 @@ NAME = "bulk.journal"
 _FORMAT = 1
 
 
-class Row(NamedTuple):
+class PredictionRow(NamedTuple):
     """One photo's answer: `score`, the probability of class 1, or the reason why there is none."""
 
     id: str
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     error: str | None
 
 
-class Subject(NamedTuple):
+class JournalHeader(NamedTuple):
     """What a journal belongs to: these photos, answered by this model.
 
     Attributes:
@@ -67,9 +67,9 @@ class Journal:
             they were appended since.
     """
 
-    def __init__(self, folder: Path, subject: Subject, fresh: bool = False) -> None:
+    def __init__(self, folder: Path, subject: JournalHeader, fresh: bool = False) -> None:
         self._path = folder / NAME
-        self.batches: dict[int, list[Row]] = {}
+        self.batches: dict[int, list[PredictionRow]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = _locked(self._path)
@@ -87,7 +87,7 @@ class Journal:
     def __exit__(self, *exception: object) -> None:
         os.close(self._file)
 
-    def append(self, start: int, rows: Sequence[Row]) -> None:
+    def append(self, start: int, rows: Sequence[PredictionRow]) -> None:
         """Note a batch, whose first photo has this index. Raises `StoreError` if that can't be written."""
         self._write([start, rows])
         self.batches[start] = list(rows)
@@ -96,7 +96,7 @@ class Journal:
         """Remove the journal, its results being elsewhere by now."""
         self._path.unlink(missing_ok=True)
 
-    def _begin(self, subject: Subject, fresh: bool) -> None:
+    def _begin(self, subject: JournalHeader, fresh: bool) -> None:
         # What follows the last line break is torn, and must not become a part of the next line.
         whole, _, _ = b"".join(iter(lambda: os.read(self._file, 2**20), b"")).rpartition(b"\n")
         lines = whole.split(b"\n") if whole and not fresh else []
@@ -107,13 +107,13 @@ class Journal:
         self._compare(_value(lines[0]), subject)
         for value in map(_value, lines[1:]):
             if value:
-                self.batches[value[0]] = [Row(*row) for row in value[1]]
+                self.batches[value[0]] = [PredictionRow(*row) for row in value[1]]
 
-    def _compare(self, header: list | None, subject: Subject) -> None:  # type: ignore[type-arg]
+    def _compare(self, header: list | None, subject: JournalHeader) -> None:  # type: ignore[type-arg]
         fix = "add --fresh to begin anew, or choose another --out"
         if not header or header[0] != _FORMAT:
             raise ConflictError(f"{self._path} can't be read as a journal", fix=fix)
-        found = Subject(*header[1])
+        found = JournalHeader(*header[1])
         if (found.total, found.fingerprint) != (subject.total, subject.fingerprint):
             raise ConflictError(
                 f"{self._path} belongs to other photos",
@@ -181,7 +181,7 @@ def _value(line: bytes) -> list | None:  # type: ignore[type-arg]
     return json.loads(text) if checksum == _checksum(text) else None
 
 
-def _described(one: Subject, other: Subject) -> str:
+def _described(one: JournalHeader, other: JournalHeader) -> str:
     return one.model if one.model != other.model else f"{one.model} with the weights {one.weights[:12] or 'unknown'}"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from pawcast import sources
+from pawcast.data import sources
+from pawcast.data.sources import Photo
 from pawcast.errors import DataError, ImageError
-from pawcast.sources import Photo
 
 
-class Photos(Protocol):
+class PhotoSequence(Protocol):
     """A sequence of photos.
 
     Attributes:
@@ -34,7 +34,7 @@ class Photos(Protocol):
         ...
 
 
-class Files:
+class SourcePhotos:
     """The photos of a zip, a folder, or a CSV, in natural order.
 
     Args:
@@ -45,7 +45,7 @@ class Files:
         self.name = path
         self._stamp = sources.stamp(path)
         self._photos = sources.scan(path)
-        self.fingerprint = sources.fingerprint(path, self._photos)
+        self.fingerprint = sources.source_digest(path, self._photos)
 
     def __len__(self) -> int:
         return len(self._photos)
@@ -59,7 +59,7 @@ class Files:
         if self._stamp and sources.stamp(self.name) == self._stamp:
             return
         photos = sources.scan(self.name)
-        if sources.fingerprint(self.name, photos) != self.fingerprint:
+        if sources.source_digest(self.name, photos) != self.fingerprint:
             raise DataError(
                 f"{self.name} changed while it was read",
                 received=f"{len(photos):,} photos, some of them others",

@@ -29,7 +29,7 @@ _ONE_PHOTO_SECONDS = 60.0
 _T = TypeVar("_T")
 
 
-class PassingError(ServiceError):
+class TransientError(ServiceError):
     """A failure that may be over soon, by itself.
 
     Attributes:
@@ -39,7 +39,7 @@ class PassingError(ServiceError):
     retry_after: float | None = None
 
 
-class Server(NamedTuple):
+class ServedModel(NamedTuple):
     """Who answers: `name@version`, its two classes, and the identity of its files, empty if it doesn't tell."""
 
     model: str
@@ -47,7 +47,7 @@ class Server(NamedTuple):
     weights: str
 
 
-class Answer(NamedTuple):
+class PhotoResult(NamedTuple):
     """What the service says of one photo: the probability of class 1, or why there is none."""
 
     score: float | None
@@ -58,7 +58,7 @@ class ModelChangedError(ServiceError):
     """Another model answers than at first; `what` is its name."""
 
 
-class Service:
+class ServiceClient:
     """A connection to a service; use as an asynchronous context manager.
 
     Args:
@@ -91,13 +91,13 @@ class Service:
         except httpx.InvalidURL as error:
             raise self._silent(error) from None
 
-    async def __aenter__(self) -> Service:
+    async def __aenter__(self) -> ServiceClient:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         await self._http.aclose()
 
-    async def identify(self) -> Server:
+    async def identify(self) -> ServedModel:
         """Ask who answers.
 
         Raises:
@@ -107,25 +107,25 @@ class Service:
         try:
             response = await self._http.get("/v1/model")
         except httpx.RequestError as error:
-            raise self._silent(error, PassingError) from None
+            raise self._silent(error, TransientError) from None
         if response.status_code == 503:
-            raise PassingError(f"The server at {self.url} has no model", received=_error(response))
+            raise TransientError(f"The server at {self.url} has no model", received=_error(response))
         self._refuse_stranger(response)
         try:
             about = response.json()
             low, high = map(str, about["classes"])
             files = json.dumps(about.get("files"), sort_keys=True) if about.get("files") else ""
             weights = hashlib.sha256(files.encode()).hexdigest() if files else ""
-            return Server(f"{about['model']}@{about['version']}", [low, high], weights)
+            return ServedModel(f"{about['model']}@{about['version']}", [low, high], weights)
         except (ValueError, KeyError, TypeError, AttributeError):
-            kind = PassingError if response.status_code in _PASSING else ServiceError
+            kind = TransientError if response.status_code in _PASSING else ServiceError
             raise kind(
                 f"No Pawcast service answers at {self.url}",
                 received=f"HTTP {response.status_code} to GET /v1/model",
                 fix="correct --url",
             ) from None
 
-    async def classify(self, server: Server, photos: Sequence[bytes]) -> list[Answer]:
+    async def classify(self, server: ServedModel, photos: Sequence[bytes]) -> list[PhotoResult]:
         """Send some photos in one request, or in several if the server finds that too large.
 
         Raises:
@@ -137,7 +137,7 @@ class Service:
         response = await self._post(form, content_type)
         if response.status_code == _TOO_LARGE:
             if len(photos) == 1:
-                return [Answer(None, "larger than the server takes")]
+                return [PhotoResult(None, "larger than the server takes")]
             middle = len(photos) // 2
             return [
                 answer for half in (photos[:middle], photos[middle:]) for answer in await self.classify(server, half)
@@ -165,10 +165,10 @@ class Service:
         try:
             response = await self._http.post("/v1/classify", content=body, headers={"content-type": content_type})
         except httpx.RequestError as error:
-            raise PassingError(f"{type(error).__name__} {error}".strip()) from None
+            raise TransientError(f"{type(error).__name__} {error}".strip()) from None
         self._refuse_stranger(response)
         if response.status_code in _PASSING:
-            failure = PassingError(f"HTTP {response.status_code}: {_error(response)}")
+            failure = TransientError(f"HTTP {response.status_code}: {_error(response)}")
             failure.retry_after = _retry_after(response)
             raise failure
         return response
@@ -201,23 +201,23 @@ class Service:
 async def patiently(
     call: Callable[[], Awaitable[_T]],
     seconds: float,
-    failed: Callable[[PassingError], None] = lambda error: None,
+    failed: Callable[[TransientError], None] = lambda error: None,
 ) -> _T:
     """Call until the failure isn't a passing one, for this long; then raise the last. Each goes to `failed`."""
     throttle = Throttle(1)
-    last: PassingError | None = None
+    last: TransientError | None = None
     try:
         async with asyncio.timeout(seconds):
             while True:
                 async with throttle.turn() as began:
                     try:
                         return await call()
-                    except PassingError as error:
+                    except TransientError as error:
                         last = error
                         failed(error)
                         throttle.failed(began, error.retry_after)
     except TimeoutError:
-        raise last or PassingError("The server didn't answer", expected=f"an answer within {seconds:g} s") from None
+        raise last or TransientError("The server didn't answer", expected=f"an answer within {seconds:g} s") from None
 
 
 def classify(photo: bytes, url: str, key: str | None = None) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def classify(photo: bytes, url: str, key: str | None = None) -> dict[str, Any]:
     """
 
     async def send() -> dict[str, Any]:
-        async with Service(url, key) as service:
+        async with ServiceClient(url, key) as service:
             # A wrong address says so at once.
             await service.identify()
             return await patiently(lambda: service.classify_one(photo), _ONE_PHOTO_SECONDS)
@@ -256,13 +256,13 @@ def _trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _answer(item: dict[str, Any], classes: Sequence[str]) -> Answer:
+def _answer(item: dict[str, Any], classes: Sequence[str]) -> PhotoResult:
     if "scores" not in item:
-        return Answer(None, " ".join(str(item["error"]).split()) or "refused")
+        return PhotoResult(None, " ".join(str(item["error"]).split()) or "refused")
     score = float(item["scores"][classes[1]])
     if not (math.isfinite(score) and 0 <= score <= 1):
         raise ValueError(score)
-    return Answer(score, None)
+    return PhotoResult(score, None)
 
 
 def _error(response: httpx.Response) -> str:

@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Sequence
 
-from pawcast.client.journal import Row
+from pawcast.client.journal import PredictionRow
 
 
-def predictions_csv(rows: Sequence[Row]) -> bytes:
+def predictions_csv(rows: Sequence[PredictionRow]) -> bytes:
     """Return the predictions as CSV, one line for each row with a score, in the rows' order.
 
     Source: https://www.kaggle.com/c/dogs-vs-cats-redux-kernels-edition/overview/evaluation
@@ -17,7 +17,7 @@ def predictions_csv(rows: Sequence[Row]) -> bytes:
     return _table(("id", "label"), [(row.id, f"{row.score:.6f}") for row in rows if row.score is not None])
 
 
-def errors_csv(rows: Sequence[Row]) -> bytes:
+def errors_csv(rows: Sequence[PredictionRow]) -> bytes:
     """Return the photos without a prediction as CSV: `id,file,reason`."""
     return _table(("id", "file", "reason"), [(row.id, row.member, row.error) for row in rows if row.error])
 

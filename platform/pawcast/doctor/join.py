@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from pawcast import cluster
 from pawcast.doctor import store as stores
 from pawcast.doctor import versions
 from pawcast.doctor.finding import Finding, Notes
 from pawcast.errors import ClusterError, PawcastError
+from pawcast.runtime import ray_session
 from pawcast.store import open_store
 
 _NODE_SECONDS = 45
@@ -26,7 +26,7 @@ def examine(store: str | None) -> list[Finding]:
     notes = Notes("ray", ClusterError)
     started = time.monotonic()
     address = os.environ.get("RAY_ADDRESS")
-    with notes.guarded("join" if address else "start"), cluster.session():
+    with notes.guarded("join" if address else "start"), ray_session.connect():
         import ray
 
         seconds = time.monotonic() - started
@@ -76,7 +76,7 @@ def _ask(alive: list[dict[str, Any]], store: str | None, notes: Notes) -> None:
             except ray.exceptions.RayError as error:
                 notes.problem(name, str(error).strip().splitlines()[-1], "look at /tmp/ray/session_latest/logs there")
             else:
-                judge(name, answer, mine, notes, tried=bool(store))
+                check_node(name, answer, mine, notes, tried=bool(store))
 
 
 def probe() -> Callable[..., dict[str, Any]]:
@@ -113,7 +113,7 @@ def probe() -> Callable[..., dict[str, Any]]:
     return look
 
 
-def judge(name: str, answer: dict[str, Any], mine: dict[str, str | None], notes: Notes, *, tried: bool) -> None:
+def check_node(name: str, answer: dict[str, Any], mine: dict[str, str | None], notes: Notes, *, tried: bool) -> None:
     """Note what a node's answer means; `mine` are the versions here, `tried` says whether the store was."""
     theirs = answer["versions"]
     differ = [f"{key} {theirs[key]} (here {mine[key]})" for key in mine if theirs[key] != mine[key]]

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pawcast.devices import bfloat16_pays, cpu_facts, usable_cpus
 from pawcast.doctor.finding import Finding, Notes, first_line
+from pawcast.runtime.devices import cpu_info, prefers_bfloat16, usable_cpus
 
 # The names that /proc/cpuinfo uses, and ours.
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
@@ -21,7 +21,7 @@ _TENSORFLOW_SECONDS = 180
 # In a process of its own: it takes a second and a GPU's memory, and may be killed on a CPU that it isn't built for.
 _TENSORFLOW = """
 import json
-from pawcast.devices import configure_tensorflow
+from pawcast.runtime.devices import configure_tensorflow
 configure_tensorflow()
 import tensorflow as tf
 gpus = tf.config.list_physical_devices("GPU")
@@ -36,7 +36,7 @@ def check() -> list[Finding]:
     """Look at CPUs, memory, TensorFlow and GPUs."""
     notes = Notes("machine")
     with notes.guarded("cpu"):
-        cpu(cpu_facts(), usable_cpus(), notes)
+        cpu(cpu_info(), usable_cpus(), notes)
     with notes.guarded("memory"):
         memory(_read("/proc/meminfo"), _read("/sys/fs/cgroup/memory.max"), notes)
     with notes.guarded("tensorflow"):
@@ -52,7 +52,7 @@ def cpu(facts: dict[str, str], cores: int, notes: Notes) -> None:
         notes.ok("cpu", f"{cores} cores of {platform.machine()}; what they do fast is unknown here")
         return
     features = [name for flag, name in _FEATURES.items() if flag in flags]
-    precision = "bfloat16" if bfloat16_pays(facts) else "float32"
+    precision = "bfloat16" if prefers_bfloat16(facts) else "float32"
     seen = f"{cores} cores; {', '.join(features) or 'no AVX2'}; precision=auto computes in {precision}"
     if not features and platform.machine() in ("x86_64", "AMD64"):
         notes.warning("cpu", seen, "training will be slow; TensorFlow may not start at all without AVX")

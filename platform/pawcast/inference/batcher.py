@@ -19,7 +19,7 @@ from pawcast.errors import ImageError
 _FILLING_SECONDS = 0.02
 
 
-class Call:
+class PendingRequest:
     """What one caller asks for: an answer to each of so many photos.
 
     Made, awaited and read on an event loop. Times are in seconds of `time.monotonic`.
@@ -68,7 +68,7 @@ class _Item(NamedTuple):
     """A photo, and which of whose it is."""
 
     photo: Any
-    call: Call
+    call: PendingRequest
     place: int
 
 
@@ -76,7 +76,7 @@ class _Decoded(NamedTuple):
     """Its pixels, how many seconds they took, and since when they are there."""
 
     pixels: np.ndarray
-    call: Call
+    call: PendingRequest
     place: int
     seconds: float
     since: float
@@ -126,9 +126,9 @@ class Batcher:
         with self._lock:
             return max((time.monotonic() - started for started in self._started.values()), default=0.0)
 
-    def ask(self, photos: Sequence[Any]) -> Call:
+    def ask(self, photos: Sequence[Any]) -> PendingRequest:
         """Begin to answer for photos, on the event loop; one that is an `ImageError` is its own answer."""
-        call = Call(len(photos))
+        call = PendingRequest(len(photos))
         items: list[_Item] = []
         for place, photo in enumerate(photos):
             if isinstance(photo, ImageError):

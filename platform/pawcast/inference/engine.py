@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pawcast import registry
-from pawcast.devices import Precision, compute_dtype, configure_tensorflow, usable_cpus
-from pawcast.inference.cascade import Cascade
-from pawcast.inference.forward import Forward
-from pawcast.recipe import Recipe
-from pawcast.registry import WEIGHTS, Agreement, Version
+from pawcast.inference.compiled import CompiledModel
+from pawcast.inference.precision.fallback import Float32Fallback
+from pawcast.recipes.schema import Recipe
+from pawcast.registry import WEIGHTS, ModelVersion, Parity
+from pawcast.runtime.devices import Precision, configure_tensorflow, resolve_precision, usable_cpus
 from pawcast.store import Store
 
 if TYPE_CHECKING:
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 MAX_BATCH = 64
 """Photos that go to the engine together: more gains nothing on a CPU and costs memory."""
-LANES = min(2, usable_cpus())
+MAX_CONCURRENT_BATCHES = min(2, usable_cpus())
 """Batches that are computed at once, each by its share of the CPUs: one goes on where the other has a gap."""
 
 
-def restore(recipe: Recipe, weights: bytes) -> keras.Model:
+def build_network(recipe: Recipe, weights: bytes) -> keras.Model:
     """Return a recipe's network with its weights, in float32.
 
     Args:
         recipe: What it was trained by.
         weights: The content of its weights file, verified.
     """
-    from pawcast import models
+    from pawcast.models import build
     from pawcast.models import weights as files
 
-    network = models.build(recipe)
+    network = build.build_model(recipe)
     files.load(network, weights)
     return network
 
@@ -58,15 +58,15 @@ class Engine:
         UsageError: For another precision.
     """
 
-    def __init__(self, version: Version, network: keras.Model, precision: str = "auto") -> None:
+    def __init__(self, version: ModelVersion, network: keras.Model, precision: str = "auto") -> None:
         self.version = version
         self.size = version.preprocessing.image_size
         self.network = network
         self.precision = _chosen(version, precision)
-        self._forward: Forward | Cascade = Forward(network, version.preprocessing, self.precision)
-        if self._again:
-            exact = Forward(network, version.preprocessing, "float32")
-            self._forward = Cascade(self._forward, exact, self._again.unsure_within)
+        self._forward: CompiledModel | Float32Fallback = CompiledModel(network, version.preprocessing, self.precision)
+        if self._fallback:
+            exact = CompiledModel(network, version.preprocessing, "float32")
+            self._forward = Float32Fallback(self._forward, exact, self._fallback.fallback_margin)
 
     @classmethod
     def load(cls, store: Store, name: str, precision: str = "auto") -> Engine:
@@ -85,11 +85,11 @@ class Engine:
         return cls.from_version(store, registry.resolve(store, name), precision)
 
     @classmethod
-    def from_version(cls, store: Store, version: Version, precision: str = "auto") -> Engine:
+    def from_version(cls, store: Store, version: ModelVersion, precision: str = "auto") -> Engine:
         """Load a version that was looked up before. Raises as `load` does."""
         weights = registry.read_file(store, version, WEIGHTS)
-        configure_tensorflow(usable_cpus() // LANES)
-        return cls(version, restore(version.recipe, weights), precision)
+        configure_tensorflow(usable_cpus() // MAX_CONCURRENT_BATCHES)
+        return cls(version, build_network(version.recipe, weights), precision)
 
     @property
     def sizes(self) -> list[int]:
@@ -100,7 +100,7 @@ class Engine:
     def facts(self) -> dict[str, str | int | float]:
         """What it runs on, for people: framework, device, threads of a batch, precision, batches and photos at once.
 
-        `again_in_float32` is the share of validation's photos that were computed again.
+        `fallback_share` is the share of validation's photos that were computed again.
         """
         import keras
         import tensorflow as tf
@@ -110,8 +110,8 @@ class Engine:
             "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
             "threads": tf.config.threading.get_intra_op_parallelism_threads(),
             "precision": self.precision,
-            "again_in_float32": self._again.again if self._again else 0.0,
-            "lanes": LANES,
+            "fallback_share": self._fallback.fallback_share if self._fallback else 0.0,
+            "lanes": MAX_CONCURRENT_BATCHES,
             "max_batch": self.sizes[-1],
         }
 
@@ -127,15 +127,15 @@ class Engine:
         return self._forward(pixels)
 
     @property
-    def _again(self) -> Agreement | None:
+    def _fallback(self) -> Parity | None:
         """The agreement that needs some photos to be computed again, if this precision has one."""
-        agreement = (self.version.agreement or {}).get(self.precision)
-        return agreement if agreement and agreement.unsure_within else None
+        agreement = (self.version.parity or {}).get(self.precision)
+        return agreement if agreement and agreement.fallback_margin else None
 
 
-def _chosen(version: Version, precision: str) -> Precision:
+def _chosen(version: ModelVersion, precision: str) -> Precision:
     if precision == "auto":
-        agreement = (version.agreement or {}).get("bfloat16")
-        if agreement is None or not agreement.holds:
+        agreement = (version.parity or {}).get("bfloat16")
+        if agreement is None or not agreement.acceptable:
             return "float32"
-    return compute_dtype(precision)
+    return resolve_precision(precision)

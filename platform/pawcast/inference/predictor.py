@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pawcast.errors import ImageError
-from pawcast.inference.engine import LANES, MAX_BATCH, Engine
+from pawcast.inference.engine import MAX_BATCH, MAX_CONCURRENT_BATCHES, Engine
 
 
 class Prediction(NamedTuple):
@@ -28,13 +28,13 @@ class Prediction(NamedTuple):
     scores: dict[str, float]
 
 
-def describe(score: float, classes: list[str]) -> Prediction:
+def to_prediction(score: float, classes: list[str]) -> Prediction:
     """Turn the probability of class 1 into a prediction. Exactly one half is class 0, as in training."""
     index = int(score > 0.5)
     return Prediction(classes[index], score if index else 1 - score, {classes[0]: 1 - score, classes[1]: score})
 
 
-def scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iterator[float | ImageError]:
+def predict_scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iterator[float | ImageError]:
     """Yield the probability of class 1 for each photo, or why there is none; in order, a few batches in memory.
 
     Args:
@@ -58,9 +58,9 @@ def scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iterator[flo
 
     source = iter(photos)
     batches = iter(lambda: list(islice(source, MAX_BATCH)), [])
-    with ThreadPoolExecutor(LANES, thread_name_prefix="predict") as pool:
+    with ThreadPoolExecutor(MAX_CONCURRENT_BATCHES, thread_name_prefix="predict") as pool:
         # One decodes while another is in the network; a batch more is read by then.
-        begun = deque(pool.submit(predict, batch) for batch in islice(batches, LANES + 1))
+        begun = deque(pool.submit(predict, batch) for batch in islice(batches, MAX_CONCURRENT_BATCHES + 1))
         while begun:
             yield from begun.popleft().result()
             begun.extend(pool.submit(predict, batch) for batch in islice(batches, 1))

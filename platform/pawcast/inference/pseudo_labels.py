@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pawcast import names
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset import shards
-from pawcast.dataset.manifest import Manifest, PseudoLabels, Shard, Split
-from pawcast.dataset.report import Report
+from pawcast.core import names
+from pawcast.data import manifest as manifests
+from pawcast.data import shards
+from pawcast.data.manifest import Manifest, PseudoLabels, Shard, Split
+from pawcast.data.report import DataReport
 from pawcast.errors import DataError, ImageError, UsageError
 from pawcast.inference.engine import Engine
-from pawcast.inference.predictor import scores
+from pawcast.inference.predictor import predict_scores
 from pawcast.store import Store
 
-_JUDGED = ("val", "holdout")
+_JUDGED = ("val", "test")
 
 
 class PseudoLabelled(NamedTuple):
@@ -34,7 +34,7 @@ class PseudoLabelled(NamedTuple):
         made: What it says of its pseudo-labels.
         joined: Photos by class.
         unsure: Photos of which the model wasn't sure enough.
-        copies: Copies of labelled photos, and what looks like one of validation or holdout, which it would spoil.
+        copies: Copies of labelled photos, and what looks like one of validation or test, which it would spoil.
     """
 
     manifest: Manifest
@@ -53,7 +53,7 @@ def pseudo_label(
 ) -> PseudoLabelled:
     """Publish the model's own dataset again, its training split grown by the unlabelled photos that it is sure of.
 
-    Validation, holdout and the unlabelled split stay as they are, down to their shards.
+    Validation, test and the unlabelled split stay as they are, down to their shards.
 
     Args:
         store: Where dataset and model are.
@@ -74,17 +74,17 @@ def pseudo_label(
         base = manifests.load(store, base.pseudo_labels.dataset)
     if dataset == base.dataset:
         raise UsageError("The new dataset needs a name of its own", received=f"{dataset!r}, the model's own dataset")
-    if not base.splits["test"].photos:
+    if not base.splits["unlabelled"].photos:
         raise DataError(
             f"{base.dataset}@{base.digest[:12]} has no unlabelled photos", fix="ingest it again with --unlabelled"
         )
-    since = manifests.latest(store, dataset)
+    since = manifests.read_latest(store, dataset)
     confidence = _sure_enough(store, engine, base, right, progress)
     apart = _apart(store, base)
     counts: Counter[str] = Counter()
 
-    def sure_rows() -> Iterator[shards.Row]:
-        for row, score in _scored(store, engine, base.splits["test"], "labelling", progress):
+    def sure_rows() -> Iterator[shards.PhotoRow]:
+        for row, score in _scored(store, engine, base.splits["unlabelled"], "labelling", progress):
             if row.sha256 in apart or row.name in apart:
                 counts["copies"] += 1
             elif max(score, 1 - score) < confidence:
@@ -152,36 +152,38 @@ def _sure_enough(
 
 def _apart(store: Store, base: Manifest) -> set[str]:
     """Hashes of the labelled photos, and names of the unlabelled ones that look like one that judges models."""
-    report = Report.model_validate_json(store.get(manifests.report_key(base.dataset, base.report_sha256)))
+    report = DataReport.model_validate_json(store.get(manifests.report_key(base.dataset, base.report_sha256)))
     hashes = {row.sha256 for split in ("train", *_JUDGED) for row in _rows(store, base.splits[split])}
     pairs = [dict(zip(pair.splits, (pair.first, pair.second), strict=True)) for pair in report.near_duplicates]
-    return hashes | {pair["test"] for pair in pairs if "test" in pair and any(split in pair for split in _JUDGED)}
+    return hashes | {
+        pair["unlabelled"] for pair in pairs if "unlabelled" in pair and any(split in pair for split in _JUDGED)
+    }
 
 
 def _scored(
     store: Store, engine: Engine, split: Split, stage: str, progress: Callable[[str, int, int], None]
-) -> Iterator[tuple[shards.Row, float]]:
+) -> Iterator[tuple[shards.PhotoRow, float]]:
     """Yield a split's photos with the probability of class 1; ingest has left out what can't be decoded."""
     ours, theirs = tee(_rows(store, split))
-    found = zip(ours, scores(engine, (row.data for row in theirs)), strict=True)
+    found = zip(ours, predict_scores(engine, (row.data for row in theirs)), strict=True)
     for number, (row, score) in enumerate(found, start=1):
         if not isinstance(score, ImageError):
             yield row, score
         progress(stage, number, split.photos)
 
 
-def _rows(store: Store, split: Split) -> Iterator[shards.Row]:
+def _rows(store: Store, split: Split) -> Iterator[shards.PhotoRow]:
     for shard in split.shards:
         yield from shards.rows(shards.read(store, shard))
 
 
 def _write(
-    store: Store, dataset: str, classes: list[str], rows: Iterator[shards.Row]
+    store: Store, dataset: str, classes: list[str], rows: Iterator[shards.PhotoRow]
 ) -> tuple[list[Shard], Counter[int]]:
     """Write rows as shards of `train`, one in memory at a time; return them, and photos by label."""
     written: list[Shard] = []
     labels: Counter[int] = Counter()
-    waiting: list[shards.Row] = []
+    waiting: list[shards.PhotoRow] = []
     room = shards.MAX_BYTES
 
     def flush() -> None:

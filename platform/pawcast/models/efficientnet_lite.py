@@ -12,8 +12,8 @@ import math
 import keras
 from keras import layers
 
-from pawcast.models.dropout import Dropout
-from pawcast.recipe import Recipe
+from pawcast.models.layers.dropout import Dropout
+from pawcast.recipes.schema import Recipe
 
 # Kernel, stride, expansion, channels, repeats, of each of the seven stages.
 _STAGES = (

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from pawcast.models.normalization import BatchNorm
+from pawcast.models.layers.batch_norm import SyncBatchNorm
 
 
 def functional(model: keras.Model) -> bool:
@@ -146,7 +146,7 @@ class _Folded(layers.Layer):
 
 # Exact types here and below: what a user's subclass computes is unknown.
 def _per_channel(layer: keras.Layer) -> bool:
-    known = type(layer) in (layers.BatchNormalization, BatchNorm)
+    known = type(layer) in (layers.BatchNormalization, SyncBatchNorm)
     return known and layer.center and layer.scale and layer.axis in (-1, 3)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from pawcast.models.dropout import Dropout
-from pawcast.models.normalization import BatchNorm
-from pawcast.recipe import Recipe
+from pawcast.models.layers.batch_norm import SyncBatchNorm
+from pawcast.models.layers.dropout import Dropout
+from pawcast.recipes.schema import Recipe
 
 _CHANNELS = (32, 64, 128, 256)
 _SQUEEZED = 4  # the squeeze has a fourth of the channels
@@ -24,7 +24,7 @@ def residual(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
     channels = [round(count * recipe.width) for count in _CHANNELS]
     x = _normalized(layers.Conv2D(channels[0], 3, strides=2, **_CONVOLUTION)(x))
     for stage, count in enumerate(channels):
-        x = BatchNorm(momentum=_MOMENTUM)(layers.Conv2D(count, 3, **_CONVOLUTION)(x))
+        x = SyncBatchNorm(momentum=_MOMENTUM)(layers.Conv2D(count, 3, **_CONVOLUTION)(x))
         # Rectified behind the pooling: the same to the last bit, for a fourth of the passes over memory.
         x = layers.ReLU()(layers.MaxPooling2D(2)(x))
         for _ in range(recipe.depth):
@@ -38,14 +38,14 @@ _CONVOLUTION = {"padding": "same", "use_bias": False, "kernel_initializer": "he_
 
 def _pair(before: keras.KerasTensor, channels: int, excited: bool) -> keras.KerasTensor:
     x = _normalized(layers.Conv2D(channels, 3, **_CONVOLUTION)(before))
-    x = BatchNorm(momentum=_MOMENTUM)(layers.Conv2D(channels, 3, **_CONVOLUTION)(x))
+    x = SyncBatchNorm(momentum=_MOMENTUM)(layers.Conv2D(channels, 3, **_CONVOLUTION)(x))
     if excited:
         x = _excited(x, channels)
     return layers.ReLU()(layers.Add()([before, x]))
 
 
 def _normalized(x: keras.KerasTensor) -> keras.KerasTensor:
-    return layers.ReLU()(BatchNorm(momentum=_MOMENTUM)(x))
+    return layers.ReLU()(SyncBatchNorm(momentum=_MOMENTUM)(x))
 
 
 def _excited(x: keras.KerasTensor, channels: int) -> keras.KerasTensor:

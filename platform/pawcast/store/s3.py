@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Limits(NamedTuple):
+class RetryPolicy(NamedTuple):
     """How long S3 is waited for, in seconds.
 
     What passes within `patience` is survived: errors of the server, refused, reset and stalled connections,
@@ -44,7 +44,7 @@ class Limits(NamedTuple):
         return self.patience + 2 * (self.attempts * (self.connect + self.read) + backoff)
 
 
-LIMITS = Limits()
+RETRY_POLICY = RetryPolicy()
 
 
 class S3Store:
@@ -59,7 +59,7 @@ class S3Store:
     again and then finds its own value counts as written.
     """
 
-    def __init__(self, uri: str, limits: Limits = LIMITS) -> None:
+    def __init__(self, uri: str, limits: RetryPolicy = RETRY_POLICY) -> None:
         parsed = urlparse(uri)
         if parsed.scheme != "s3" or not parsed.netloc:
             raise UsageError("Not an S3 location", received=repr(uri), expected="s3://bucket/prefix")

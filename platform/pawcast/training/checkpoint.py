@@ -32,7 +32,7 @@ _STATE = "state.json"
 _KEPT = 2
 
 
-class State(BaseModel):
+class TrainState(BaseModel):
     """Where a run is.
 
     Attributes:
@@ -56,7 +56,7 @@ class State(BaseModel):
         return sum(value for value in self.history[name] if value is not None)
 
 
-def save(store: Store, run: str, state: State, weights: bytes, best: bytes, optimizer: keras.Optimizer) -> None:
+def save(store: Store, run: str, state: TrainState, weights: bytes, best: bytes, optimizer: keras.Optimizer) -> None:
     """Write a checkpoint, its state last; then remove what is older than the one before it."""
     file = io.BytesIO()
     values = {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(optimizer.variables)}
@@ -72,11 +72,11 @@ def save(store: Store, run: str, state: State, weights: bytes, best: bytes, opti
             store.delete(old + name)
 
 
-def newest(store: Store, run: str) -> tuple[State, dict[str, bytes]] | None:
+def load_latest(store: Store, run: str) -> tuple[TrainState, dict[str, bytes]] | None:
     """Return the newest whole checkpoint's state and its files by name; None if there is none."""
     for folder in _folders(store, run):
         try:
-            state = State.model_validate_json(store.get(folder + _STATE))
+            state = TrainState.model_validate_json(store.get(folder + _STATE))
             files = {name: store.get(folder + name) for name in state.sha256}
         except (NotFoundError, ValidationError):
             continue
@@ -85,9 +85,9 @@ def newest(store: Store, run: str) -> tuple[State, dict[str, bytes]] | None:
     return None
 
 
-def put_into(model: keras.Model, optimizer: keras.Optimizer, files: dict[str, bytes]) -> None:
+def restore(model: keras.Model, optimizer: keras.Optimizer, files: dict[str, bytes]) -> None:
     """Set a built model and optimizer to what a checkpoint holds."""
-    from pawcast.models import weights as weights
+    from pawcast.models import weights
 
     weights.load(model, files[WEIGHTS])
     with np.load(io.BytesIO(files[_OPTIMIZER]), allow_pickle=False) as values:

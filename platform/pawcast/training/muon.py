@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from pawcast.devices import Precision
-from pawcast.models import HEAD
+from pawcast.models.build import HEAD
+from pawcast.runtime.devices import Precision
 
 _COLOURS = 3
 

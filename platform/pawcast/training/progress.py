@@ -9,9 +9,9 @@ import numpy as np
 from ray.util.queue import Queue
 
 from pawcast.errors import PawcastError
-from pawcast.training.feed import Feed
-from pawcast.training.step import Sums
-from pawcast.training.timing import Parts
+from pawcast.training.loader import BatchLoader
+from pawcast.training.step import MetricSums
+from pawcast.training.timing import StepTiming
 
 if TYPE_CHECKING:
     import keras
@@ -20,7 +20,7 @@ _SECONDS = 0.5
 _RECENT = 20
 
 
-class Progress(NamedTuple):
+class ProgressUpdate(NamedTuple):
     """Where the run is, sent by rank 0 twice a second and at the end of each epoch.
 
     Before the first epoch, `decoded` counts photos that its node has just decoded, if the workers do that; `resumed`
@@ -38,11 +38,11 @@ class Progress(NamedTuple):
     resumed: int = 0
     finished: dict[str, float] | None = None
     summary: str | None = None
-    parts: Parts | None = None
+    parts: StepTiming | None = None
     failed: PawcastError | None = None
 
 
-class Teller:
+class ProgressReporter:
     """Sends progress to the driver, seldom enough to cost nothing. Without a queue it says nothing."""
 
     def __init__(self, queue: Queue | None) -> None:
@@ -51,17 +51,17 @@ class Teller:
 
     def decoded(self, photos: int) -> None:
         """So many photos more are decoded."""
-        self._send(Progress(decoded=photos))
+        self._send(ProgressUpdate(decoded=photos))
 
-    def about(self, train: Feed, model: keras.Model, epochs_done: int) -> None:
+    def about(self, train: BatchLoader, model: keras.Model, epochs_done: int) -> None:
         """This is what will be trained, and how much of it is done."""
         self._train = train
         if epochs_done:
-            self._send(Progress(resumed=epochs_done))
+            self._send(ProgressUpdate(resumed=epochs_done))
             return
         lines: list[str] = []
         model.summary(print_fn=lambda line, **_: lines.append(line), line_length=78)
-        self._send(Progress(summary="\n".join(lines)))
+        self._send(ProgressUpdate(summary="\n".join(lines)))
 
     def epoch(self, epoch: int) -> None:
         """An epoch begins."""
@@ -74,25 +74,25 @@ class Teller:
         if self._queue is None or now - self._last < _SECONDS:
             return
         self._last = now
-        recent = Sums(*np.sum([np.asarray(own) for own in sums[-_RECENT:]], axis=0).tolist())
+        recent = MetricSums(*np.sum([np.asarray(own) for own in sums[-_RECENT:]], axis=0).tolist())
         done = min((step + 1) / self._train.steps, 1) * self._train.photos
         rate = done / (now - self._started)
-        self._send(Progress(self._epoch, step + 1, self._train.steps, recent.mean_loss, recent.accuracy, rate))
+        self._send(ProgressUpdate(self._epoch, step + 1, self._train.steps, recent.mean_loss, recent.accuracy, rate))
 
     def finished(self, row: dict[str, float]) -> None:
         """An epoch is over; `row` is its line of the history, without `val_acc` and `val_loss` if not validated."""
         rate = self._train.photos / (row["seconds"] - row["validation_seconds"])
         steps = self._train.steps
-        self._send(Progress(self._epoch, steps, steps, row["loss"], row["acc"], rate, finished=row))
+        self._send(ProgressUpdate(self._epoch, steps, steps, row["loss"], row["acc"], rate, finished=row))
 
-    def parts(self, parts: Parts) -> None:
+    def parts(self, parts: StepTiming) -> None:
         """This is where a step's time goes."""
-        self._send(Progress(parts=parts))
+        self._send(ProgressUpdate(parts=parts))
 
     def failed(self, error: PawcastError) -> None:
         """Training can't go on, and trying again would not help."""
-        self._send(Progress(failed=error))
+        self._send(ProgressUpdate(failed=error))
 
-    def _send(self, progress: Progress) -> None:
+    def _send(self, progress: ProgressUpdate) -> None:
         if self._queue is not None:
             self._queue.put(progress)

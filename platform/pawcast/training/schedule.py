@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pawcast.recipe import Recipe
+from pawcast.recipes.schema import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

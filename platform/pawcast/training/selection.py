@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pawcast.recipe import Recipe
-from pawcast.training.checkpoint import State
+from pawcast.recipes.schema import Recipe
+from pawcast.training.checkpoint import TrainState
 
 
 def best_epoch(recipe: Recipe, val_acc: Sequence[float | None]) -> int:
@@ -21,10 +21,10 @@ def best_epoch(recipe: Recipe, val_acc: Sequence[float | None]) -> int:
     return max((i for i in validated if recipe.size_at(i) == latest), key=lambda i: (validated[i], -i))
 
 
-def out_of_patience(recipe: Recipe, state: State) -> bool:
+def out_of_patience(recipe: Recipe, state: TrainState) -> bool:
     """Whether the best epoch is too many epochs ago for going on; the same on all ranks, whose states are the same.
 
     Only a validated epoch ends a run: any other may be a better one.
     """
     last = state.epochs_done - 1
-    return bool(recipe.patience) and recipe.validates(last) and last - state.best_epoch >= recipe.patience
+    return bool(recipe.patience) and recipe.validates_after(last) and last - state.best_epoch >= recipe.patience

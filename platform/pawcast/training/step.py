@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pawcast import augment
-from pawcast.augment import to_unit
-from pawcast.recipe import Recipe
-from pawcast.training import optimizer as optimizers
+from pawcast.recipes.schema import Recipe
+from pawcast.training import optimizers
 from pawcast.training.collective import Collective
-from pawcast.training.feed import Batch
+from pawcast.training.loader import Batch
+from pawcast.vision.augment import warp
+from pawcast.vision.augment.warp import rescale
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DIVERGED = 5.0
 
 
-class Sums(NamedTuple):
+class MetricSums(NamedTuple):
     """Totals over photos: summed loss, correct predictions, photos."""
 
     loss: float
@@ -52,7 +52,7 @@ class Sums(NamedTuple):
         return self.correct / self.photos
 
 
-class Steps:
+class TrainStep:
     """What one rank does with a batch.
 
     Args:
@@ -65,7 +65,8 @@ class Steps:
     def __init__(self, recipe: Recipe, model: keras.Model, optimizer: keras.Optimizer, collective: Collective) -> None:
         import tensorflow as tf
 
-        from pawcast.models import dropout, folding
+        from pawcast.models import folding
+        from pawcast.models.layers import dropout
 
         self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
         self._network = folding.folded(model)
@@ -87,14 +88,14 @@ class Steps:
         size, frozen = self._recipe.size_at(epoch), epoch < self._recipe.frozen_epochs
         return self._function("train", size, frozen, lambda: self._compile_training(size, epoch))(*batch)
 
-    def validate(self, batches: Iterable[Batch], size: int, mirror: bool = False) -> Sums:
+    def validate(self, batches: Iterable[Batch], size: int, mirror: bool = False) -> MetricSums:
         """Return loss and accuracy over all ranks' photos; with `mirror`, of the mean with the mirror image's."""
         function = self._function("validate", size, mirror, lambda: self._compile_validation(size, mirror))
         return self.total([function(*batch) for batch in batches])
 
-    def total(self, sums: list[tf.Tensor]) -> Sums:
+    def total(self, sums: list[tf.Tensor]) -> MetricSums:
         """Add up over steps and ranks; the same on all ranks."""
-        return Sums(*self.over_ranks(np.sum([np.asarray(s, np.float64) for s in sums], axis=0)))
+        return MetricSums(*self.over_ranks(np.sum([np.asarray(s, np.float64) for s in sums], axis=0)))
 
     def over_ranks(self, values: Sequence[float] | np.ndarray) -> list[float]:
         """Add up numbers over ranks, in float64; the same on all ranks."""
@@ -127,7 +128,7 @@ class Steps:
         import tensorflow as tf
 
         recipe, network, collective = self._recipe, self._network, self._collective
-        variables = optimizers.moved(recipe, self._model, epoch)
+        variables = optimizers.trainable_variables(recipe, self._model, epoch)
         # A frozen backbone also stays as it is in its dropout and statistics.
         frozen = epoch < recipe.frozen_epochs
 
@@ -136,7 +137,7 @@ class Steps:
             batch = Batch(*parts)
 
             def on_this_rank() -> tuple[list[tf.Tensor], tf.Tensor]:
-                pixels = augment.apply(recipe.augment, batch.pixels, batch.draws, size)
+                pixels = warp.augment_batch(recipe.augment, batch.pixels, batch.draws, size)
                 with tf.GradientTape() as tape:
                     probability = _probability(network, pixels, not frozen)
                     loss, sums = _measure(batch, probability, recipe.label_smoothing)
@@ -157,7 +158,7 @@ class Steps:
         @tf.function(input_signature=_signature())
         def step(*parts: tf.Tensor) -> tf.Tensor:
             batch = Batch(*parts)
-            return tf.reduce_mean(augment.apply(self._recipe.augment, batch.pixels, batch.draws, size))
+            return tf.reduce_mean(warp.augment_batch(self._recipe.augment, batch.pixels, batch.draws, size))
 
         return step
 
@@ -165,7 +166,7 @@ class Steps:
         import tensorflow as tf
 
         # The gradients of these have their shapes.
-        variables = optimizers.moved(self._recipe, self._model, epoch)
+        variables = optimizers.trainable_variables(self._recipe, self._model, epoch)
 
         def on_this_rank() -> list[tf.Tensor]:
             return self._collective.sum([tf.convert_to_tensor(variable) for variable in variables])
@@ -184,7 +185,7 @@ class Steps:
         @tf.function(input_signature=_signature())
         def step(*parts: tf.Tensor) -> tf.Tensor:
             batch = Batch(*parts)
-            pixels = to_unit(batch.pixels)
+            pixels = rescale(batch.pixels)
             pixels.set_shape([None, size, size, 3])
             probability = _probability(network, pixels, False)
             if mirror:

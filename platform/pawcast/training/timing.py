@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from pawcast.training.feed import Batch
-    from pawcast.training.step import Steps
+    from pawcast.training.loader import Batch
+    from pawcast.training.step import TrainStep
 
 _TIMES = 3
 
 
-class Parts(NamedTuple):
+class StepTiming(NamedTuple):
     """Seconds of rank 0 in an average step, which add up to the whole.
 
     Attributes:
@@ -51,7 +51,7 @@ class Parts(NamedTuple):
         return f"a step of {self.photos} photos takes {self.seconds:.3f} s: {told}"
 
 
-def measure(steps: Steps, batch: Batch, epoch: int, seconds: float, waiting: float) -> Parts:
+def measure(steps: TrainStep, batch: Batch, epoch: int, seconds: float, waiting: float) -> StepTiming:
     """Take an average step apart. All ranks must call it alike.
 
     Args:
@@ -64,7 +64,7 @@ def measure(steps: Steps, batch: Batch, epoch: int, seconds: float, waiting: flo
     augmentation = _mean(lambda: steps.augment(batch, epoch))
     gradients = _mean(lambda: steps.add_gradients(epoch)) if steps.world > 1 else 0.0
     network = max(0.0, seconds - waiting - augmentation - gradients)
-    return Parts(int(batch.photos), waiting, augmentation, gradients, network)
+    return StepTiming(int(batch.photos), waiting, augmentation, gradients, network)
 
 
 def _mean(function: Callable[[], object]) -> float:

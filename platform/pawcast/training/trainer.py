@@ -10,23 +10,26 @@ from typing import NamedTuple
 import ray
 
 import pawcast
-from pawcast import cluster, names, plugins, pretrained, registry
-from pawcast.dataset import manifest as manifests
-from pawcast.dataset import pixels
-from pawcast.dataset.manifest import Manifest, Split
-from pawcast.dataset.pixels import Pixels
-from pawcast.devices import Precision
+from pawcast import registry
+from pawcast.core import names, plugins
+from pawcast.data import blocks
+from pawcast.data import manifest as manifests
+from pawcast.data.blocks import DecodedSplit
+from pawcast.data.manifest import Manifest, Split
 from pawcast.errors import DataError, IntegrityError, UsageError
-from pawcast.recipe import Recipe
-from pawcast.registry import WEIGHTS, Agreement, Preprocessing, Version
-from pawcast.reports.curves import draw_curves
+from pawcast.evaluation.reports.curves import draw_curves
+from pawcast.models import pretrained
+from pawcast.recipes.schema import Recipe
+from pawcast.registry import WEIGHTS, ModelVersion, Parity
+from pawcast.runtime import ray_session
+from pawcast.runtime.devices import Precision
 from pawcast.store import Store, shared_store
-from pawcast.training import checkpoint
-from pawcast.training import run as runs
-from pawcast.training.fit import fit
-from pawcast.training.progress import Progress
-from pawcast.training.run import RunRecord, Workers
-from pawcast.training.worker import Job
+from pawcast.training import checkpoint, lease, runs
+from pawcast.training.loop import LoopConfig
+from pawcast.training.progress import ProgressUpdate
+from pawcast.training.runs import RunRecord, Workers
+from pawcast.training.workers import fit
+from pawcast.vision.preprocess import Preprocessing
 
 # TensorFlow, a small network, and a batch on its way: less would end in a kill by the system.
 _WORKER_BYTES = 2**30
@@ -44,13 +47,13 @@ class Trained(NamedTuple):
     In the history `val_acc` and `val_loss` are None for epochs that weren't validated.
     """
 
-    version: Version
+    version: ModelVersion
     history: dict[str, list[float | None]]
     best_epoch: int
     photos_per_second: float
 
 
-class Watch(NamedTuple):
+class Callbacks(NamedTuple):
     """Whom to tell.
 
     Attributes:
@@ -61,7 +64,7 @@ class Watch(NamedTuple):
     """
 
     decoded: Callable[[int, int], None] = lambda done, total: None
-    progress: Callable[[Progress], None] = lambda progress: None
+    progress: Callable[[ProgressUpdate], None] = lambda progress: None
     note: Callable[[str], None] = lambda note: None
     comparing: Callable[[], None] = lambda: None
 
@@ -75,7 +78,7 @@ def train(
     run: str | None = None,
     model: str = "catdog",
     max_failures: int = 3,
-    watch: Watch = Watch(),  # noqa: B008 - immutable
+    watch: Callbacks = Callbacks(),  # noqa: B008 - immutable
 ) -> Trained:
     """Train a recipe on a published dataset and register the best epoch as a model version.
 
@@ -108,7 +111,7 @@ def train(
     manifest = manifests.load(store, dataset)
     _check(manifest, recipe, workers)
     weights = _pretrained(recipe)
-    with cluster.session():
+    with ray_session.connect():
         _require(workers)
         record = runs.claim(store, run, manifest, recipe, weights, model, workers)
         return _carry_on(store, record, manifest, workers, weights, max_failures, watch)
@@ -120,7 +123,7 @@ def resume(
     workers: Workers | None = None,
     *,
     max_failures: int = 3,
-    watch: Watch = Watch(),  # noqa: B008 - immutable
+    watch: Callbacks = Callbacks(),  # noqa: B008 - immutable
 ) -> Trained:
     """Go on with a run that was stopped, from its newest whole checkpoint, to the same result.
 
@@ -144,7 +147,7 @@ def resume(
         raise IntegrityError(f"{record.recipe.pretrained} isn't the file that the run {run!r} began with")
     if record.code_sha256 != runs.code_digest():
         watch.note(_CODE_CHANGED)
-    with cluster.session():
+    with ray_session.connect():
         _require(workers)
         return _carry_on(store, record, manifest, workers, weights, max_failures, watch)
 
@@ -156,10 +159,10 @@ def _carry_on(
     workers: Workers,
     weights: bytes | None,
     max_failures: int,
-    watch: Watch,
+    watch: Callbacks,
 ) -> Trained:
     """Decode, train from wherever the run is, and register."""
-    sizes = record.recipe.decode_size, record.recipe.judged_size
+    sizes = record.recipe.decode_size, record.recipe.eval_size
     train_split, val_split = manifest.splits["train"], manifest.splits["val"]
     photos = train_split.photos + val_split.photos
     decoded = 0
@@ -169,16 +172,16 @@ def _carry_on(
         decoded += done
         watch.decoded(decoded, photos)
 
-    train_pixels: Pixels | Split = train_split
-    val_pixels: Pixels | Split = val_split
-    needed, room = pixels.room_for(zip((train_split.photos, val_split.photos), sizes, strict=True))
+    train_pixels: DecodedSplit | Split = train_split
+    val_pixels: DecodedSplit | Split = val_split
+    needed, room = blocks.room_for(zip((train_split.photos, val_split.photos), sizes, strict=True))
     if needed <= room:
-        train_pixels = pixels.decode(store, train_split, sizes[0], count)
-        val_pixels = pixels.decode(store, val_split, sizes[1], count)
+        train_pixels = blocks.decode_split(store, train_split, sizes[0], count)
+        val_pixels = blocks.decode_split(store, val_split, sizes[1], count)
     else:
         watch.note(_TOO_LARGE.format(needed=needed, room=room))
-    attempt = runs.take(store, record.run)
-    job = Job(record.recipe, store.uri, record.run, attempt, train_pixels, val_pixels, weights)
+    attempt = lease.acquire(store, record.run)
+    job = LoopConfig(record.recipe, store.uri, record.run, attempt, train_pixels, val_pixels, weights)
     fit(store, job, workers, max_failures, count, watch.progress, watch.note)
     return _keep(store, record, manifest, watch)
 
@@ -210,7 +213,9 @@ def _check(manifest: Manifest, recipe: Recipe, workers: Workers) -> None:
 
 
 def _require(workers: Workers) -> None:
-    cluster.require(workers.number * workers.cpus, workers.number * workers.gpus, workers.number * _WORKER_BYTES)
+    ray_session.require_resources(
+        workers.number * workers.cpus, workers.number * workers.gpus, workers.number * _WORKER_BYTES
+    )
 
 
 def _pretrained(recipe: Recipe) -> bytes | None:
@@ -218,9 +223,9 @@ def _pretrained(recipe: Recipe) -> bytes | None:
     return pretrained.read(recipe.pretrained) if recipe.pretrained else None
 
 
-def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Watch) -> Trained:
+def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Callbacks) -> Trained:
     """Store the best epoch's weights and the curves, and register the version."""
-    found = checkpoint.newest(store, record.run)
+    found = checkpoint.load_latest(store, record.run)
     if found is None or found[0].served is None:
         # Ray ends an interrupted run without an error.
         raise KeyboardInterrupt
@@ -230,10 +235,12 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Watch) -> 
     title = f"{run}: {recipe.name} on {manifest.dataset}, {state.epochs_done} epochs"
     store.put(f"runs/{run}/{WEIGHTS}", weights)
     store.put(f"runs/{run}/curves.png", draw_curves(history, title))
-    preprocessing = Preprocessing(image_size=recipe.image_size, detail=recipe.detail, mirror=recipe.mirror)
+    preprocessing = Preprocessing(
+        image_size=recipe.image_size, eval_downscale=recipe.eval_downscale, mirror=recipe.mirror
+    )
     watch.comparing()
-    with cluster.unwrapped():
-        agreement = ray.get(_agreement.remote(store.uri, manifest.splits["val"], recipe, weights, preprocessing))
+    with ray_session.unwrap_errors():
+        agreement = ray.get(_measure_parity.remote(store.uri, manifest.splits["val"], recipe, weights, preprocessing))
     version = registry.register(
         store,
         record.model,
@@ -254,7 +261,7 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Watch) -> 
             "train_seconds": state.total("seconds"),
             "train_cpu_seconds": state.total("cpu_seconds"),
         },
-        agreement=agreement,
+        parity=agreement,
         architecture=store.get(f"runs/{run}/summary.txt").decode(),
     )
     runs.finish(store, run, version.name)
@@ -264,10 +271,10 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Watch) -> 
 
 
 @ray.remote(num_cpus=1)
-def _agreement(
+def _measure_parity(
     store_uri: str, split: Split, recipe: Recipe, weights: bytes, preprocessing: Preprocessing
-) -> dict[Precision, Agreement]:
+) -> dict[Precision, Parity]:
     """Measure on a node that has a CPU to spare, not here: this process never needs TensorFlow."""
-    from pawcast.inference.agreement import measure
+    from pawcast.inference.precision.parity import measure_parity
 
-    return measure(shared_store(store_uri), split, recipe, weights, preprocessing)
+    return measure_parity(shared_store(store_uri), split, recipe, weights, preprocessing)

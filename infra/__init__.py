@@ -1,0 +1,1 @@
+"""Infrastructure that Python starts: for demos, tests and trials on one machine."""

@@ -1,0 +1,1 @@
+"""What every room builds on: names, settings, records, atomic writes, plugins and the console."""

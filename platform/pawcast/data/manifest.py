@@ -1,0 +1,168 @@
+"""The manifest: one immutable JSON that makes a set of shards a dataset.
+
+Layout in the store:
+
+    datasets/NAME/shards/SPLIT-SHA256.parquet    first, named by their content
+    datasets/NAME/reports/SHA256.json            what ingest found out about the photos
+    datasets/NAME/manifests/SHA256.json          last; whoever sees it sees a whole dataset
+    datasets/NAME/refs/latest                    the digest of the manifest to use
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from pawcast.core import names
+from pawcast.core.records import Record
+from pawcast.errors import ConflictError, IntegrityError, NotFoundError, suggest
+from pawcast.store import Store
+
+SPLITS = ("train", "val", "test", "unlabelled")
+
+
+class Shard(Record):
+    """One Parquet file of a split."""
+
+    key: str
+    sha256: str
+    bytes: int
+    rows: int
+
+
+class Split(Record):
+    """`train`, `val`, `test` or the unlabelled `unlabelled`."""
+
+    photos: int
+    per_class: dict[str, int]
+    shards: list[Shard]
+
+
+class Quarantined(Record):
+    """A photo that can't be used, and why."""
+
+    name: str
+    kind: Literal["unreadable", "size"]
+    reason: str
+
+
+class PseudoLabels(Record):
+    """Photos of `train` whose labels a model gave, on top of another dataset (`NAME@DIGEST`) that had none for them."""
+
+    dataset: str
+    model: str
+    confidence: float
+    photos: int
+
+
+class Manifest(Record):
+    """A dataset. Equal photos, labels, seed and sizes give an equal manifest, wherever it was made."""
+
+    schema_version: Literal[3] = 3
+    dataset: str
+    classes: list[str]
+    seed: int
+    source_sha256: str
+    splits: dict[str, Split]
+    quarantine: list[Quarantined]
+    report_sha256: str
+    pseudo_labels: PseudoLabels | None = None
+
+    def to_json(self) -> bytes:
+        """Canonical bytes: equal manifests have equal bytes."""
+        return json.dumps(self.model_dump(exclude_none=True), sort_keys=True, indent=1).encode() + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """sha256 of `to_json()`, 64 hexadecimal digits: the dataset's identity."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+
+def report_key(dataset: str, sha256: str) -> str:
+    """Where a dataset's report is."""
+    return f"datasets/{dataset}/reports/{sha256}.json"
+
+
+class RefState(NamedTuple):
+    """What `latest` was when somebody looked: a digest and the store's token for it, both empty if it wasn't there."""
+
+    digest: str
+    token: str
+
+
+def read_latest(store: Store, dataset: str) -> RefState:
+    """Look at a dataset's `latest`, to move it later if nobody else has."""
+    try:
+        digest, token = store.get_versioned(_latest_key(dataset))
+    except NotFoundError:
+        return RefState("", "")
+    return RefState(digest.decode(errors="replace"), token)
+
+
+def publish(store: Store, manifest: Manifest, since: RefState | None = None) -> str:
+    """Make a dataset visible, its shards being there already, and move `latest` to it. Return its digest.
+
+    Args:
+        store: Where its shards are.
+        manifest: The dataset.
+        since: What `latest` was when the work began; as it is now if None.
+
+    Raises:
+        ConflictError: If another ingest has moved `latest` to something else since. The dataset itself is
+            published all the same.
+    """
+    names.check("dataset", manifest.dataset)
+    since = since or read_latest(store, manifest.dataset)
+    digest, key = manifest.digest, _latest_key(manifest.dataset)
+    store.put_new(f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json())
+    if since.token:
+        moved = since.digest == digest or store.swap(key, digest.encode(), since.token)
+    else:
+        moved = store.put_new(key, digest.encode())
+    # Whoever ingests the same at the same time wants the same: then it doesn't matter who came first.
+    if not moved and read_latest(store, manifest.dataset).digest != digest:
+        raise ConflictError(
+            f"Another ingest moved {manifest.dataset}@latest at the same time",
+            fix=f"use {manifest.dataset}@{digest[:12]}, or run this one again to make it the latest",
+        )
+    return digest
+
+
+def _latest_key(dataset: str) -> str:
+    return f"datasets/{dataset}/refs/latest"
+
+
+def load(store: Store, dataset: str) -> Manifest:
+    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST` (12 or more digits).
+
+    Raises:
+        NotFoundError: If there is no such dataset, naming those that exist.
+        IntegrityError: If the manifest isn't what its digest says.
+    """
+    name, _, wanted = dataset.partition("@")
+    try:
+        if wanted in ("", "latest"):
+            wanted = store.get(_latest_key(name)).decode()
+        (key,) = store.list(f"datasets/{name}/manifests/{wanted}")
+        data = store.get(key)
+    except (NotFoundError, ValueError):
+        known = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
+        raise NotFoundError(
+            "Unknown dataset", received=repr(dataset), expected=suggest(name, known),
+            fix="make it with jobs/ingest.py, or check --store",
+        ) from None  # fmt: skip
+    digest = key.rpartition("/")[2].removesuffix(".json")
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise IntegrityError(f"The manifest {key} in {store.uri} was changed", fix="run jobs/ingest.py again")
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise IntegrityError(
+            f"The dataset {dataset} was made by another version of Pawcast",
+            received=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            fix="run jobs/ingest.py again; photos and splits stay the same",
+        ) from None

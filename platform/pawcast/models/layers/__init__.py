@@ -1,0 +1,1 @@
+"""Layers that behave the same on any number of workers."""

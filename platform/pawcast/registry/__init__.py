@@ -1,0 +1,25 @@
+"""Model versions, and refs that point at them."""
+
+from pawcast.registry.versions import (
+    MAX_DIFFERENCE,
+    WEIGHTS,
+    FileRecord,
+    ModelVersion,
+    Parity,
+    move_ref,
+    read_file,
+    register,
+    resolve,
+)
+
+__all__ = [
+    "MAX_DIFFERENCE",
+    "WEIGHTS",
+    "FileRecord",
+    "ModelVersion",
+    "Parity",
+    "move_ref",
+    "read_file",
+    "register",
+    "resolve",
+]

@@ -1,0 +1,1 @@
+"""The Ray session, and the devices and precisions of this machine."""

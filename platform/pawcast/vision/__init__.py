@@ -1,0 +1,1 @@
+"""Photos to pixels: the one decoder, the preprocessing and the augmentation."""

@@ -1,0 +1,1 @@
+"""Augmentation of training photos: parameters drawn statelessly, applied as one warp."""

@@ -1,0 +1,107 @@
+"""A real service in a process of its own, whose network is a stand-in: for tests of what its clients do.
+
+    python -m tests.support.bulk_server STORE MODEL@REF PORT SECONDS
+
+API, body limits, decoding, batches and registry are the service's own, under uvicorn as Ray Serve runs it. In the
+network's place is a sum over a photo's pixels, other for another version: it stands for a network's answers only, is
+the same whatever the batch, and takes SECONDS for one. Without TensorFlow the service starts within a second or two.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+
+from pawcast import registry
+from pawcast.recipes import resolve
+from pawcast.store import Store, open_store
+from pawcast.vision.preprocess import Preprocessing
+
+
+def register(store: Store) -> str:
+    """Register a version without a network, and promote it; return its name."""
+    version = registry.register(
+        store, "sums", {"weights": b"none"}, run="none", created="2026-01-01T00:00:00Z", code="0",
+        recipe=resolve("smoke"), dataset="none", dataset_sha256="0" * 64, classes=["cat", "dog"],
+        preprocessing=Preprocessing(image_size=16), metrics={}, architecture="",
+    )  # fmt: skip
+    registry.move_ref(store, "sums", "production", version.version)
+    return version.name
+
+
+@contextmanager
+def serving(store: str, port: int, seconds: float = 0.0, model: str = "sums@production") -> Iterator[str]:
+    """Run the service; yield its address once it is ready. It is killed at the end, as a crash would."""
+    # Not for the service itself, which runs outside of pytest and its paths.
+    from tests.support.services import started_process, wait_for
+
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        try:
+            return httpx.get(f"{address}/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    arguments = ("-m", "tests.support.bulk_server", store, model, str(port), str(seconds))
+    with started_process(*arguments, environment=environment()) as process:
+        wait_for(answers, 60)
+        yield address
+
+
+def environment() -> dict[str, str]:
+    """What the client and the service run with: nothing of this machine's own settings."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "PAWCAST_"))}
+
+
+class Sums:
+    """What the service calls an engine."""
+
+    seconds = 0.0
+    sizes = (1, 8, 64)
+
+    def __init__(self, version: registry.ModelVersion) -> None:
+        self.version, self.size = version, version.preprocessing.image_size
+
+    @classmethod
+    def load(cls, store: Store, name: str) -> Sums:
+        return cls(registry.resolve(store, name))
+
+    @classmethod
+    def from_version(cls, store: Store, version: registry.ModelVersion) -> Sums:
+        return cls(version)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {"framework": "none"}
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds)
+        sums = [zlib.crc32(photo.tobytes(), self.version.version) for photo in pixels]
+        return (np.array(sums, np.float64) / 2**32).astype(np.float32)
+
+
+def main(store: str, model: str, port: str, seconds: str) -> None:
+    import uvicorn
+
+    from pawcast.inference import engine
+
+    Sums.seconds = float(seconds)
+    # Before the service imports it.
+    engine.Engine = Sums  # type: ignore[assignment, misc]
+    from pawcast_serve.api import create_api
+    from pawcast_serve.service import Service
+
+    uvicorn.run(create_api(Service(open_store(store), model)), host="127.0.0.1", port=int(port), log_level="error")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,410 @@
+"""Hostile archives and folders: a refusal in one line, or one photo's reason; little memory, and nothing written."""
+
+from __future__ import annotations
+
+import bz2
+import os
+import random
+import stat
+import struct
+import tracemalloc
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from pawcast.data import sources
+from pawcast.data.sources import zip_archive
+from pawcast.errors import DataError, ImageError, NotFoundError, PawcastError
+from pawcast.vision.decode import MAX_BYTES
+from tests.support.files import make_folder, make_zip
+
+CLASSES = ["cat", "dog"]
+MIB = 2**20
+
+
+class Entry(NamedTuple):
+    """A member whose directory entry may say anything."""
+
+    name: str
+    data: bytes
+    size: int
+    crc: int = 0
+    method: int = zipfile.ZIP_DEFLATED
+    flags: int = 0
+    start: int | None = None
+    packed: int | None = None
+
+
+def forge(path: Path, entries: list[Entry]) -> str:
+    """Write a zip by hand."""
+    body, directory = b"", b""
+    for entry in entries:
+        name = entry.name.encode()
+        packed = len(entry.data) if entry.packed is None else entry.packed
+        facts = (20, entry.flags | 0x800, entry.method, 0, 0x21, entry.crc, packed, entry.size, len(name))
+        start = len(body) if entry.start is None else entry.start
+        if entry.start is None:
+            body += struct.pack("<4s5H3L2H", b"PK\3\4", *facts, 0) + name + entry.data
+        directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, *facts, 0, 0, 0, 0, 0, start) + name
+    count = min(len(entries), 0xFFFF)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), len(body), 0)
+    path.write_bytes(body + directory + end)
+    return str(path)
+
+
+def stored(name: str, data: bytes) -> Entry:
+    return Entry(name, data, len(data), zlib.crc32(data), zipfile.ZIP_STORED)
+
+
+def inflating_to(size: int) -> bytes:
+    """A deflate stream of zeros: one flushed block again and again, so that a gigabyte takes no time to make."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return block * (size // MIB) + b"\x03\x00"
+
+
+@contextmanager
+def allocating_at_most(limit: int) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
+
+
+def refusal(path: str, classes: list[str] = CLASSES) -> str:
+    with pytest.raises(DataError) as caught:
+        sources.scan(path, classes)
+    line = str(caught.value)
+    assert line.isprintable()
+    return line
+
+
+def everything(path: str) -> list[bytes | ImageError]:
+    return list(sources.read(path, sources.scan(path)))
+
+
+def reason(item: bytes | ImageError) -> str:
+    assert isinstance(item, ImageError)
+    return item.what
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../cat.1.jpg", "../../etc/cron.d/x", "a/../../cat.1.jpg", "a/..", "/cat.1.jpg", "//host/cat.1.jpg",
+        "C:/cat.1.jpg", "c:cat.1.jpg", r"C:\cat.1.jpg", r"..\cat.1.jpg", r"\\host\share\cat.1.jpg", r"a\..\..\x.txt",
+    ],
+)  # fmt: skip
+def test_a_path_that_leads_out_refuses_the_archive(tmp_path, name):
+    path = make_zip(tmp_path / "a.zip", {name: b"evil", "train/cat.2.jpg": b"good"})
+    assert "leads out" in refusal(path)
+    assert [place.name for place in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_photos_name_never_leads_out_of_its_source(tmp_path):
+    for name in ("cat..jpg", "cat.1...jpg", "..cat.1.jpg", "a..b/cat.1.jpg", "./cat.1.jpg", "x/./cat.1.jpg", "~/c.jpg"):
+        for photo in sources.scan(make_zip(tmp_path / "a.zip", {name: b"", "cat.2.jpg": b""})):
+            assert not {"", ".."} & set(photo.name.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("train/cat.1.jpg", "train/CAT.1.jpg"),
+        ("Cat/1.jpg", "cat/1.JPG"),
+        ("cat/1.jpg", r"cat\1.jpg"),
+        ("./cat.1.jpg", "cat.1.jpg"),
+        ("straße/cat.1.jpg", "STRASSE/cat.1.jpg"),
+        (f"{unicodedata.normalize('NFC', 'é')}/cat.1.jpg", f"{unicodedata.normalize('NFD', 'é')}/cat.1.jpg"),
+    ],
+)
+def test_names_that_collide_on_some_system_are_both_named(tmp_path, first, second):
+    line = refusal(make_zip(tmp_path / "a.zip", {first: b"1", second: b"2"}))
+    assert "two members" in line
+    for name in (first, second):
+        assert name in line.replace("\\\\", "\\")
+
+
+def test_thousands_of_duplicates_are_refused_at_once(tmp_path):
+    entries = [stored(f"cat.{i}.jpg", b"") for i in range(20_000)]
+    assert "two members of one name" in refusal(forge(tmp_path / "a.zip", [*entries, entries[-1]]))
+
+
+def test_what_is_no_plain_file_is_left_out(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for i, kind in enumerate((stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK, stat.S_IFREG)):
+            info = zipfile.ZipInfo(f"cat.{i}.jpg")
+            info.external_attr = (kind | 0o644) << 16
+            file.writestr(info, b"/etc/passwd")
+    assert [photo.name for photo in sources.scan(str(tmp_path / "a.zip"))] == ["cat.5.jpg"]
+
+
+def test_too_many_members_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(zip_archive, "MAX_MEMBERS", 100)
+    members = {f"{i}.jpg": b"" for i in range(100)}
+    assert len(sources.scan(make_zip(tmp_path / "a.zip", members))) == 100
+    line = refusal(make_zip(tmp_path / "b.zip", members | {"cat.1.jpg": b""}))
+    assert "too many members. Received: 101. Expected: at most 100" in line
+
+
+def test_too_large_a_directory_is_refused_unread(tmp_path):
+    size = zip_archive.MAX_DIRECTORY + 1
+    with open(tmp_path / "a.zip", "wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, size, 0, 0))
+    with allocating_at_most(MIB):
+        assert "directory is too large" in refusal(str(tmp_path / "a.zip"))
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    data = inflating_to(8 * MIB)
+    once = Entry("cat.0.jpg", data, 8 * MIB)
+    shared = [once._replace(name=f"cat.{i}.jpg", start=0) for i in range(1, 50)]
+    assert "overlap" in refusal(forge(tmp_path / "a.zip", [once, *shared]))
+
+
+def test_a_bomb_of_quoted_headers_is_refused(tmp_path):
+    """Each member's stream quotes the next one's header, and so goes on into its data: no start is the same."""
+    body, header, starts = inflating_to(4 * MIB), b"", []
+    for i in reversed(range(30)):
+        name = f"cat.{i:02}.jpg"
+        # A stored deflate block that holds the next header; the stream goes on behind it.
+        quote = struct.pack("<BHH", 0, len(header), len(header) ^ 0xFFFF) if header else b""
+        packed = len(quote) + len(body)
+        header = (
+            struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 0x21, 0, packed, 4 * MIB, len(name), 0) + name.encode()
+        )
+        body = header + quote + body
+        starts.append((name, len(body), packed))
+    entries = [Entry(name, b"", 4 * MIB, start=len(body) - behind, packed=packed) for name, behind, packed in starts]
+    path = forge(tmp_path / "a.zip", entries)
+    directory = Path(path).read_bytes()
+    end = directory[-22:-6] + struct.pack("<LH", len(body), 0)
+    Path(path).write_bytes(body + directory[:-22] + end)
+    assert "overlap" in refusal(path)
+
+
+def test_photos_that_all_shrink_too_well_are_a_bomb(tmp_path):
+    data = inflating_to(MAX_BYTES)
+    path = forge(tmp_path / "a.zip", [Entry(f"cat.{i}.jpg", data, MAX_BYTES) for i in range(40)])
+    with allocating_at_most(MIB):
+        line = refusal(path)
+    assert "zip bomb" in line
+    assert f"{40 * MAX_BYTES:,}" in line
+
+
+def test_one_huge_member_is_that_photos_reason_and_not_inflated(tmp_path):
+    huge, good = Entry("1.jpg", inflating_to(1024 * MIB), 1024 * MIB), stored("2.jpg", b"good")
+    path = forge(tmp_path / "a.zip", [huge, good])
+    with allocating_at_most(3 * MIB):
+        first, second = everything(path)
+    assert reason(first) == "larger than 32 MiB"
+    assert second == b"good"
+
+
+@pytest.mark.parametrize(("declared", "limit"), [(0, MIB), (10, MIB), (MIB, 4 * MIB), (MAX_BYTES, 4 * MAX_BYTES)])
+def test_a_directory_that_lies_about_a_size_does_not_cost_memory(tmp_path, declared, limit):
+    path = forge(tmp_path / "a.zip", [Entry("1.jpg", inflating_to(1024 * MIB), declared, 1)])
+    zip_archive.read(path, [])
+    with allocating_at_most(limit + 3 * MIB):
+        (found,) = everything(path)
+    assert reason(found) == "is longer than the archive says"
+
+
+def test_a_member_shorter_than_declared_is_that_photos_reason(tmp_path):
+    data = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = data.compress(b"abc") + data.flush()
+    entries = [Entry("1.jpg", packed, 9, zlib.crc32(b"abc")), stored("2.jpg", b"good")]
+    first, second = everything(forge(tmp_path / "a.zip", entries))
+    assert reason(first) == "is shorter than the archive says"
+    assert second == b"good"
+
+
+def test_a_bzip2_bomb_is_never_inflated(tmp_path):
+    bomb = bz2.compress(bytes(40 * MIB))
+    entries = [Entry("1.jpg", bomb, 1000, method=zipfile.ZIP_BZIP2), stored("2.jpg", b"good")]
+    path = forge(tmp_path / "a.zip", entries)
+    with allocating_at_most(MIB):
+        first, second = everything(path)
+    assert reason(first) == "is compressed by bzip2, which isn't read"
+    assert second == b"good"
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [(9, "Deflate64"), (12, "bzip2"), (14, "LZMA"), (93, "Zstandard"), (98, "PPMd"), (77, "method 77")],
+)
+def test_an_archive_packed_in_another_way_is_refused_as_a_whole(tmp_path, method, name):
+    entries = [Entry(f"cat.{i}.jpg", b"xyz", 3, method=method) for i in range(3)]
+    assert f"cat.0.jpg is compressed by {name}" in refusal(forge(tmp_path / "a.zip", entries))
+
+
+def test_an_encrypted_archive_is_refused_as_a_whole(tmp_path):
+    entries = [Entry(f"cat.{i}.jpg", b"xyz", 3, flags=1) for i in range(3)]
+    assert "cat.0.jpg is encrypted" in refusal(forge(tmp_path / "a.zip", entries))
+
+
+def test_equal_damage_has_equal_reasons(tmp_path):
+    """They are counted; a file's name in each would tell nothing of how many there are."""
+    entries = [Entry(f"{i}.jpg", b"x", 1, 5, zipfile.ZIP_STORED) for i in range(5)]
+    assert {reason(item) for item in everything(forge(tmp_path / "a.zip", entries))} == {"doesn't match its checksum"}
+
+
+def test_bytes_in_front_of_a_zip_are_ignored(tmp_path):
+    path = Path(make_zip(tmp_path / "a.zip", {"cat.1.jpg": b"one", "dog.1.jpg": b"two"}))
+    path.write_bytes(b"#!/bin/sh\nexit 1\n" * 99 + path.read_bytes())
+    assert everything(str(path)) == [b"one", b"two"]
+
+
+def test_a_name_that_is_not_the_utf8_it_claims_to_be_is_refused(tmp_path):
+    path = Path(make_zip(tmp_path / "a.zip", {"caté.1.jpg": b"one"}))
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xff"))
+    assert "can't be opened as a zip" in refusal(str(path))
+
+
+def test_an_archive_replaced_meanwhile_is_read_anew(tmp_path):
+    path = make_zip(tmp_path / "a.zip", {"1.jpg": b"one", "2.jpg": b"two"})
+    photos = sources.scan(path)
+    make_zip(tmp_path / "b.zip", {"2.jpg": b"new two"})
+    os.replace(tmp_path / "b.zip", path)
+    first, second = sources.read(path, photos)
+    assert reason(first) == "is no longer in the archive"
+    assert second == b"new two"
+
+
+def test_any_damage_to_a_zip_is_a_refusal_or_a_reason(tmp_path):
+    whole = Path(make_zip(tmp_path / "a.zip", {f"train/cat.{i}.jpg": bytes([i]) * 90 for i in range(4)})).read_bytes()
+    directory = whole.index(b"PK\1\2")
+    rng = random.Random(0)
+    outcomes, lines = set(), []
+    for i in range(800):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(directory if i % 4 else 0, len(data))
+            data[place] = rng.choice((rng.randrange(256), data[place] ^ 1 << rng.randrange(8), 0, 255))
+        if i % 5 == 0:
+            cut = rng.randrange(len(data))
+            del data[cut : cut + rng.randint(1, 60)]
+        path = tmp_path / f"{i}.zip"
+        path.write_bytes(data)
+        try:
+            items = everything(str(path))
+        except PawcastError as error:
+            outcomes.add(type(error))
+            lines.append(str(error))
+        else:
+            outcomes |= {type(item) for item in items}
+            assert all(len(reason(item)) < 90 for item in items if not isinstance(item, bytes))
+        path.unlink()
+    assert all(line.isprintable() for line in lines)
+    assert outcomes == {bytes, ImageError, DataError}
+    assert [place.name for place in tmp_path.iterdir()] == ["a.zip"]
+
+
+ODD = [
+    "cat 1 (copy).jpg", "cat.1'\".jpg", "cat,1;.jpg", "cat\n1.jpg", "cat\t1\x1b[31m.jpg", "cat-🐈-1.jpg",
+    unicodedata.normalize("NFD", "cat.café.jpg"), "cat.\u202egpj.1.jpg", "cat.\u2028.jpg", "cat.日本.jpg", "cat%2e.jpg",
+    "=cat.1.jpg", "-rf cat.jpg", "cat.$(id).jpg", "cat." + "n" * 200 + ".jpg", "cat.1.jpg.jpg", "cat. .jpg", "CON.jpg",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [make_zip, make_folder])
+def test_odd_names_are_photos_with_a_writable_name_each(tmp_path, make):
+    path = make(tmp_path / "a.zip", {name: name.encode() for name in ODD})
+    photos = sources.scan(path)
+    assert len({photo.id for photo in photos}) == len(ODD) == len(photos)
+    for photo, data in zip(photos, sources.read(path, photos), strict=True):
+        assert data == photo.member.encode()
+        assert len(photo.name.splitlines()) == 1
+        assert "\x1b" not in photo.name
+
+
+def test_odd_names_keep_a_message_on_one_short_line(tmp_path):
+    path = make_zip(tmp_path / "a.zip", {"x\ny\x1b.jpg": b"", "z" * 60_000 + ".jpg": b"", "\u202ewhat.jpg": b""})
+    line = refusal(path)
+    assert r"x\ny\x1b.jpg" in line
+    assert len(line) < 700
+
+
+def test_a_fifo_or_device_in_a_folder_is_never_opened(tmp_path):
+    path = make_folder(tmp_path / "a", {"cat.1.jpg": b"1"})
+    os.mkfifo(tmp_path / "a" / "cat.2.jpg")
+    assert everything(path) == [b"1"]
+
+
+def test_what_changes_between_scan_and_read_is_a_reason(tmp_path):
+    path = make_folder(tmp_path / "a", {f"{i}.jpg": b"1" for i in range(5)} | {"secret.txt": b"secret"})
+    photos = sources.scan(path)
+    places = [tmp_path / "a" / photo.member for photo in photos]
+    for place in places[:4]:
+        place.unlink()
+    os.mkfifo(places[0])
+    places[1].symlink_to(tmp_path / "a" / "secret.txt")
+    places[2].mkdir()
+    found = list(sources.read(path, photos))
+    assert [reason(item) for item in found[:4]] == [
+        "is no plain file", "can't be read (Too many levels of symbolic links)", "can't be read (Is a directory)",
+        "can't be read (No such file or directory)",
+    ]  # fmt: skip
+    assert found[4] == b"1"
+
+
+def test_a_folder_that_leads_back_to_itself_is_walked_once(tmp_path):
+    path = make_folder(tmp_path / "a", {"b/cat.1.jpg": b"1"})
+    (tmp_path / "a" / "b" / "again").symlink_to(tmp_path / "a")
+    assert len(sources.scan(path)) == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    """Photos must not be missed in silence."""
+    path = make_folder(tmp_path / "a", {"cat/1.jpg": b"1", "dog/1.jpg": b"1"})
+    listed = os.scandir
+
+    def scandir(place):
+        if Path(place).name == "dog":
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    line = refusal(path)
+    assert "dog can't be listed" in line
+    assert "Permission denied" in line
+
+
+def test_a_file_that_cannot_be_read_is_a_reason(tmp_path, monkeypatch):
+    path = make_folder(tmp_path / "a", {"1.jpg": b"1", "2.jpg": b"2"})
+    photos = sources.scan(path)
+    opened = os.open
+
+    def open_(place, *rest):
+        if Path(place).name == "1.jpg":
+            raise PermissionError(13, "Permission denied")
+        return opened(place, *rest)
+
+    monkeypatch.setattr(os, "open", open_)
+    first, second = sources.read(path, photos)
+    assert reason(first) == "can't be read (Permission denied)"
+    assert second == b"2"
+
+
+@pytest.mark.parametrize("path", ["", "nowhere.zip", "a\0b", "x" * 5000, "/dev/null/x.zip", "nowhere/\n/a.csv"])
+def test_a_path_that_is_none_is_one_line(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(make_folder(tmp_path / "empty", {"x.txt": b""}))
+    with pytest.raises((NotFoundError, DataError)) as caught:
+        sources.scan(path)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_a_device_is_no_source(path):
+    assert "neither a folder nor" in refusal(path)

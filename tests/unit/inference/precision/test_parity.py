@@ -1,0 +1,155 @@
+"""Agreement of what is served with Keras: measured on a dataset's photos, kept with the version, or refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from pawcast import registry
+from pawcast.data import shards
+from pawcast.data.manifest import Split
+from pawcast.data.shards import PhotoRow
+from pawcast.errors import TrainingError
+from pawcast.inference.engine import Engine, build_network
+from pawcast.inference.precision import parity
+from pawcast.recipes import resolve
+from pawcast.registry import WEIGHTS, Parity
+from pawcast.store import Store, open_store
+from pawcast.vision.preprocess import Preprocessing
+from tests.support.files import encode
+from tests.support.served import weights
+
+PHOTOS = 70
+RECIPE = resolve("smoke", ["image_size=32"])
+FED = Preprocessing(image_size=32)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return open_store(str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def split(store: Store) -> Split:
+    """Noise in two shards, one a class."""
+    rng = np.random.default_rng(1)
+    written = []
+    for label in (0, 1):
+        photos = [encode(rng.integers(0, 128 + 127 * label, (40, 30, 3), np.uint8)) for _ in range(PHOTOS // 2)]
+        rows = [PhotoRow(f"{label}.{i}", f"{i}.png", label, "0" * 64, 30, 40, photo) for i, photo in enumerate(photos)]
+        written.append(shards.write(store, "pets", "val", rows, ["cat", "dog"]))
+    return Split(photos=PHOTOS, per_class={"cat": PHOTOS // 2, "dog": PHOTOS // 2}, shards=written)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_both_precisions_are_measured(store, split, mirror):
+    found = parity.measure_parity(store, split, RECIPE, weights(1), Preprocessing(image_size=32, mirror=mirror))
+    assert list(found) == ["float32", "bfloat16"]
+    for one in found.values():
+        assert one.photos == PHOTOS
+        assert one.acceptable
+    assert found["float32"].same_label_share == 1
+    assert found["float32"].max_difference < 1e-6
+    assert found["bfloat16"].max_difference > 1e-6
+
+
+def test_fewer_photos_are_spread_over_the_split(store, split):
+    assert parity.measure_parity(store, split, RECIPE, weights(1), FED, photos=11)["float32"].photos == 11
+    (batch,) = parity._batches(store, split, FED, 10)
+    assert (batch.max(axis=(1, 2, 3)) < 128).sum() == 5
+
+
+def test_the_measured_agreement_is_kept_with_the_version(store, split):
+    measured = parity.measure_parity(store, split, RECIPE, weights(1), FED)
+    version = registry.register(
+        store, "pets", {WEIGHTS: weights(1)}, run="r", created="2026-01-01T00:00:00Z", code="0", recipe=RECIPE,
+        dataset="pets", dataset_sha256="0" * 64, classes=["cat", "dog"], preprocessing=FED, metrics={},
+        architecture="", parity=measured,
+    )  # fmt: skip
+    assert registry.resolve(store, "pets").parity == measured == version.parity
+    assert Engine.load(store, "pets", precision="bfloat16").facts["precision"] == "bfloat16"
+
+
+def test_a_network_that_answers_no_number_is_refused(store, split):
+    spoilt = changed(lambda values: [*values[:-1], values[-1] * np.nan])
+    with pytest.raises(TrainingError, match="no number"):
+        parity.measure_parity(store, split, RECIPE, spoilt, FED)
+
+
+@pytest.mark.parametrize(("steepness", "holds"), [(20, False), (200, True)])
+def test_what_bfloat16_is_too_coarse_for_is_served_in_float32(store, split, steepness, holds):
+    """Small differences between the bright photos decide, and those are what bfloat16 rounds away."""
+    (batch,) = parity._batches(store, split, FED, 60)
+    score = np.median(build_network(RECIPE, weights(1))(batch[-20:] / np.float32(255)))
+    middle = np.log(score / (1 - score))
+    coarse = changed(lambda values: [*values[:-2], values[-2] * steepness, values[-1] - middle * steepness])
+    found = parity.measure_parity(store, split, RECIPE, coarse, FED)
+    assert found["float32"].acceptable
+    assert found["bfloat16"].fallback_margin > 0.4
+    # The steeper, the fewer are left between the classes: too many to compute again, or few enough.
+    assert (found["bfloat16"].fallback_share <= 0.25) is holds
+    assert found["bfloat16"].acceptable is holds
+
+
+def test_what_differs_in_float32_is_refused_and_nothing_is_registered(store, split, monkeypatch):
+    """As if this machine's kernels were wrong: what is served sees the photos upside down."""
+    right = parity.CompiledModel.__call__
+    monkeypatch.setattr(parity.CompiledModel, "__call__", lambda self, pixels: right(self, pixels[:, ::-1]))
+    with pytest.raises(TrainingError, match=r"was not registered. Received: .* Expected: 99.9% equal, within 0.01"):
+        parity.measure_parity(store, split, RECIPE, weights(1), FED)
+
+
+@pytest.mark.parametrize(
+    ("same", "difference", "holds"),
+    [(1.0, 0.0, True), (0.999, 0.01, True), (0.9989, 0.0, False), (1.0, 0.0101, False)],
+)
+def test_the_gate(same, difference, holds):
+    assert Parity(photos=1_000, same_label_share=same, max_difference=difference).acceptable is holds
+
+
+@pytest.mark.parametrize(("again", "holds"), [(0.25, True), (0.26, False)])
+def test_what_must_mostly_be_computed_again_is_not_served(again, holds):
+    assert Parity(photos=1_000, same_label_share=1.0, max_difference=0.0, fallback_share=again).acceptable is holds
+
+
+def test_what_bfloat16_is_unsure_of_is_compared_as_it_will_be_served():
+    exact = np.array([0.02, 0.52, 0.53, 0.98], np.float32)
+    coarse = np.array([0.021, 0.499, 0.535, 0.979], np.float32)
+    found = parity.compare_with_fallback(exact, exact, coarse)
+    assert (found.same_label_share, found.fallback_share, found.acceptable) == (1.0, 0.5, False)
+    # Odds that move by a tenth move what is nearer to one half than 0.39 by more than 0.01.
+    assert found.fallback_margin == pytest.approx(0.4)
+    assert found.max_difference == pytest.approx(0.001, abs=1e-6)
+    assert str(found).endswith("50.0% of them computed again")
+
+
+def test_probabilities_are_compared_photo_by_photo():
+    found = parity.compare_scores(np.array([0.2, 0.51, 0.9], np.float32), np.array([0.2, 0.495, 0.9], np.float32))
+    assert found.same_label_share == pytest.approx(2 / 3)
+    assert found.max_difference == pytest.approx(0.015, abs=1e-6)
+
+
+def test_versions_from_before_are_read(store):
+    version = registry.register(
+        store, "old", {WEIGHTS: b""}, run="r", created="2026-01-01T00:00:00Z", code="0", recipe=RECIPE, dataset="pets",
+        dataset_sha256="0" * 64, classes=["cat", "dog"], preprocessing=FED, metrics={}, architecture="",
+    )  # fmt: skip
+    key = "models/old/versions/1.json"
+    record = json.loads(store.get(key))
+    del record["parity"], record["preprocessing"]["mirror"]
+    store.put(key, json.dumps(record).encode())
+    assert registry.resolve(store, "old") == version
+    assert version.parity is None
+    assert not version.preprocessing.mirror
+
+
+def changed(change: Callable[[list[np.ndarray]], list[np.ndarray]]) -> bytes:
+    """A network's weights, changed; the last are kernel and bias of its last layer."""
+    from pawcast.models import weights as files
+
+    network = build_network(RECIPE, weights(1))
+    network.set_weights(change(network.get_weights()))
+    return files.dump(network)

@@ -1,0 +1,332 @@
+"""The micro-batcher: nobody waits when idle, all go together under load, failures reach their callers alone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pawcast.errors import ImageError
+from pawcast.inference.batcher import Batcher, PendingRequest
+
+CUT = ImageError("cut short")
+
+
+def pixels(photo: int) -> np.ndarray:
+    """A decoder: a photo is the value of all its pixels; 0 can't be decoded, and 77 is a fault of ours."""
+    if photo == 77:
+        raise MemoryError("no room")
+    if not photo:
+        raise CUT
+    return np.full((2, 2, 3), photo, np.uint8)
+
+
+def noting(decoded: list[int]) -> Callable[[int], np.ndarray]:
+    """A decoder that notes each photo that it is given."""
+
+    def decode(photo: int) -> np.ndarray:
+        decoded.append(photo)
+        return pixels(photo)
+
+    return decode
+
+
+def make(predict: Any, sizes: Sequence[int], decode: Any = pixels, **options: Any) -> Batcher:
+    return Batcher(decode, predict, sizes, **options)
+
+
+async def answers(call: PendingRequest) -> list[float | ImageError]:
+    await call.done
+    return call.found
+
+
+class Engine:
+    """Answers with each photo's first pixel; holds its first batch until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.started, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        self.batches.append(len(batch))
+        self.started.set()
+        self.go.wait(10)
+        if (batch == 99).any():
+            raise ValueError("broken")
+        return batch[:, 0, 0, 0].astype(np.float32)
+
+
+def idle_engine() -> Engine:
+    engine = Engine()
+    engine.go.set()
+    return engine
+
+
+def test_what_waits_goes_together_and_answers_go_to_their_askers():
+    engine = Engine()
+
+    async def scenario() -> list[list[float | ImageError]]:
+        batcher = make(engine, (1, 2, 4, 8))
+        first = batcher.ask([1])
+        await asyncio.to_thread(engine.started.wait, 10)
+        rest = [batcher.ask([i, i + 100]) for i in range(2, 8)]
+        engine.go.set()
+        return [await answers(call) for call in (first, *rest)]
+
+    assert asyncio.run(scenario()) == [[1.0], *([float(i), float(i + 100)] for i in range(2, 8))]
+    assert engine.batches == [1, 8, 4]
+
+
+def test_a_failing_batch_fails_its_callers_and_no_others():
+    async def scenario() -> list[float | ImageError]:
+        batcher = make(idle_engine(), (1,))
+        with pytest.raises(ValueError, match="broken"):
+            await answers(batcher.ask([99]))
+        return await answers(batcher.ask([5]))
+
+    assert asyncio.run(scenario()) == [5.0]
+
+
+def test_nothing_to_do_is_no_work():
+    async def scenario() -> list[float | ImageError]:
+        return await answers(make(Engine(), (1,)).ask([]))
+
+    assert asyncio.run(scenario()) == []
+
+
+def test_a_photo_that_cannot_be_decoded_is_answered_by_the_reason_and_its_neighbours_as_ever():
+    engine = idle_engine()
+    known = ImageError("too large")
+
+    async def scenario() -> list[float | ImageError]:
+        return await answers(make(engine, (1, 2)).ask([7, 0, known, 3]))
+
+    assert asyncio.run(scenario()) == [7.0, CUT, known, 3.0]
+    assert engine.batches == [2]
+
+
+def test_photos_none_of_which_can_be_decoded_need_no_engine():
+    engine = idle_engine()
+
+    async def scenario() -> list[float | ImageError]:
+        return await answers(make(engine, (1, 2)).ask([0, 0]))
+
+    assert asyncio.run(scenario()) == [CUT, CUT]
+    assert engine.batches == []
+
+
+def test_a_decoder_that_breaks_fails_its_caller_and_no_others():
+    async def scenario() -> list[float | ImageError]:
+        batcher = make(idle_engine(), (1,))
+        with pytest.raises(MemoryError, match="no room"):
+            await answers(batcher.ask([5, 77]))
+        return await answers(batcher.ask([5]))
+
+    assert asyncio.run(scenario()) == [5.0]
+
+
+def test_a_batch_is_as_large_as_the_engine_takes_at_once_and_the_rest_goes_with_the_next():
+    engine = Engine()
+
+    async def scenario() -> None:
+        batcher = make(engine, (2, 4))
+        first = batcher.ask([1])
+        await asyncio.to_thread(engine.started.wait, 10)
+        rest = [batcher.ask([i]) for i in range(2, 9)]
+        engine.go.set()
+        assert [await answers(call) for call in (first, *rest)] == [[float(i)] for i in range(1, 9)]
+
+    asyncio.run(scenario())
+    assert engine.batches == [1, 4, 2, 1]
+
+
+def test_a_full_batch_does_not_wait_for_photos_that_are_still_to_be_decoded():
+    engine = idle_engine()
+    decoded_before: list[int] = []
+    decoded: list[int] = []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        decoded_before.append(len(decoded))
+        return engine(batch)
+
+    async def scenario() -> None:
+        await answers(make(predict, (1, 2, 4), noting(decoded)).ask(range(1, 11)))
+
+    asyncio.run(scenario())
+    assert engine.batches == [4, 4, 2]
+    assert decoded_before == [4, 8, 10]
+
+
+def test_a_decoded_photo_does_not_wait_for_others_that_take_long():
+    engine = idle_engine()
+
+    def slowly(photo: int) -> np.ndarray:
+        if photo > 1:
+            time.sleep(0.05)
+        return pixels(photo)
+
+    async def scenario() -> None:
+        await answers(make(engine, (1, 2, 4), slowly).ask([1, 2, 3]))
+
+    asyncio.run(scenario())
+    # With the first after it, the batch has waited long enough.
+    assert engine.batches == [2, 1]
+
+
+def test_what_nobody_waits_for_any_more_is_neither_decoded_nor_computed():
+    engine = Engine()
+    seen: list[int] = []
+    decoded: list[int] = []
+
+    async def scenario() -> None:
+        batcher = make(engine, (1,), noting(decoded), observe=lambda photos, seconds: seen.append(photos))
+        first = batcher.ask([1])
+        await asyncio.to_thread(engine.started.wait, 10)
+        gone, stays = batcher.ask([2] * 5), batcher.ask([3])
+        gone.done.cancel()
+        engine.go.set()
+        assert await answers(first) + await answers(stays) == [1, 3]
+
+    asyncio.run(scenario())
+    assert engine.batches == seen == [1, 1]
+    assert decoded == [1, 3]
+
+
+def test_what_was_decoded_for_a_client_that_has_gone_since_is_not_computed():
+    engine = idle_engine()
+    decoding, go = threading.Event(), threading.Event()
+
+    def decode(photo: int) -> np.ndarray:
+        if photo == 2:
+            decoding.set()
+            go.wait(10)
+        return pixels(photo)
+
+    async def scenario() -> list[float | ImageError]:
+        batcher = make(engine, (1,), decode)
+        gone = batcher.ask([2])
+        await asyncio.to_thread(decoding.wait, 10)
+        stays = batcher.ask([3])
+        gone.done.cancel()
+        go.set()
+        return await answers(stays)
+
+    assert asyncio.run(scenario()) == [3]
+    assert engine.batches == [1]
+
+
+def test_a_caller_learns_how_long_it_waited_and_ran():
+    engine = Engine()
+
+    async def scenario() -> None:
+        batcher = make(engine, (1,))
+        one = batcher.ask([1])
+        await asyncio.to_thread(engine.started.wait, 10)
+        two = batcher.ask([2])
+        await asyncio.sleep(0.05)
+        assert batcher.busy_seconds >= 0.04
+        engine.go.set()
+        await asyncio.gather(one.done, two.done)
+        assert batcher.busy_seconds == 0
+        assert one.ended - one.started >= 0.04
+        assert two.started - two.asked >= 0.04
+        assert one.started - one.asked < one.ended - one.started
+        assert 0 < one.decoding <= one.started - one.asked
+
+    asyncio.run(scenario())
+
+
+def test_lanes_share_what_waits_and_work_at_once():
+    decoding, computing = threading.Barrier(2), threading.Barrier(2)
+    batches: list[int] = []
+
+    def decode(photo: int) -> np.ndarray:
+        # Passed only by two at once.
+        decoding.wait(10)
+        return pixels(photo)
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        batches.append(len(batch))
+        computing.wait(10)
+        return batch[:, 0, 0, 0].astype(np.float32)
+
+    async def scenario() -> list[float | ImageError]:
+        return await answers(make(compute, (1, 5, 16), decode, lanes=2, threads=2).ask(range(1, 11)))
+
+    assert asyncio.run(scenario()) == list(range(1, 11))
+    assert batches == [5, 5]
+
+
+def test_beyond_the_lanes_one_full_batch_waits_in_line_and_no_other():
+    engine = Engine()
+    decoded: list[int] = []
+    computing: list[int] = []
+    most: list[int] = []
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        computing.append(1)
+        most.append(len(computing))
+        found = engine(batch)
+        computing.pop()
+        return found
+
+    async def until(reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not reached():
+                await asyncio.sleep(0.001)
+
+    async def scenario() -> None:
+        batcher = make(compute, (1, 2, 4), noting(decoded), lanes=1, threads=4)
+        calls = [batcher.ask([1])]
+        await until(lambda: engine.batches == [1])
+        calls.append(batcher.ask([2, 3, 4]))
+        await until(lambda: len(decoded) == 4)
+        assert engine.batches == [1]
+        calls.append(batcher.ask(range(5, 16)))
+        await until(lambda: len(decoded) == 15 and engine.batches == [1, 4])
+        engine.go.set()
+        assert [await answers(call) for call in calls] == [[1], [2, 3, 4], list(range(5, 16))]
+
+    asyncio.run(scenario())
+    assert sorted(engine.batches) == [1, 2, 4, 4, 4]
+    assert max(most) == 2
+
+
+def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():
+    def compute(batch: np.ndarray) -> np.ndarray:
+        if (batch == 99).any():
+            raise ValueError("broken")
+        return batch[:, 0, 0, 0].astype(np.float32)
+
+    async def scenario() -> None:
+        batcher = make(compute, (1,), lanes=3, threads=3)
+        values = [99 if i % 7 == 0 else i % 70 for i in range(500)]
+        calls = [batcher.ask([value]) for value in values]
+        found = await asyncio.gather(*map(answers, calls), return_exceptions=True)
+        for value, answer in zip(values, found, strict=True):
+            assert isinstance(answer, ValueError) if value == 99 else answer == [value or CUT]
+        assert await answers(batcher.ask([5])) == [5]
+        assert batcher.busy_seconds == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_batcher_that_nobody_has_any_more_ends_its_threads_and_lets_its_engine_go():
+    async def scenario() -> weakref.ref[Engine]:
+        engine = idle_engine()
+        assert await answers(make(engine, (1, 2), lanes=2, threads=2).ask([1, 2])) == [1, 2]
+        return weakref.ref(engine)
+
+    gone = asyncio.run(scenario())
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone() is None

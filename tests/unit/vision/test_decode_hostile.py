@@ -1,0 +1,234 @@
+"""Malformed photos and bombs of every format: pixels or one short reason, in bounded memory and time, never a crash."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import textwrap
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pawcast.errors import ImageError
+from pawcast.vision import decode
+from tests.support.malformed import bmp, png, samples, saved, tiff, with_exif, zeros
+from tests.support.services import ROOT
+
+SAMPLES = samples()
+TURNED = {"jpeg-exif", "png-exif-icc", "webp-exif", "tiff-exif"}
+PER_SAMPLE = 70
+WIDE = 7071
+
+# Runs apart from the tests: a decoder's crash would end them, and a limit on memory is for a whole process.
+PRELUDE = """
+    import random, resource, sys, time
+    from tests.support import malformed
+    from pawcast.vision import decode as images
+    from pawcast.errors import ImageError
+
+    def limit(mib):
+        with open("/proc/self/statm") as file:
+            held = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + mib * 2**20,) * 2)
+
+    def decode(data):
+        started = time.process_time()
+        try:
+            pixels = images.decode(data)
+        except ImageError as error:
+            reason = error.what
+            assert reason.isprintable() and len(reason) < 120, reason
+            assert "MemoryError" not in reason, reason
+        else:
+            reason = None
+            assert str(pixels.dtype) == "uint8" and pixels.ndim == 3 and pixels.shape[2] == 3
+        return reason, time.process_time() - started
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    program = textwrap.dedent(PRELUDE) + textwrap.dedent(code)
+    options = ["-W", "error", "-X", "faulthandler"]
+    done = subprocess.run(
+        [sys.executable, *options, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Warning" not in done.stderr
+    return done
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode.decode(data)
+    return caught.value.what
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_every_kind_of_photo_decodes(kind):
+    pixels = decode.decode(SAMPLES[kind])
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == ((24, 18, 3) if kind in TURNED else (18, 24, 3))
+
+
+@pytest.mark.parametrize("kind", ["jpeg-progressive", "png-animated", "webp-animated", "gif-animated", "tiff-frames"])
+def test_the_first_frame_is_the_photo(kind):
+    exact = decode.decode(SAMPLES["png"]).astype(int)
+    assert np.abs(decode.decode(SAMPLES[kind]) - exact).mean() < 30
+
+
+def test_thousands_of_damaged_photos_are_pixels_or_a_reason():
+    done = run(f"""
+        images.MAX_PIXELS = 1_000_000
+        photos = malformed.samples()
+        limit(96)
+        count = usable = 0
+        for kind, photo in photos.items():
+            rng = random.Random(kind)
+            copies = malformed.damaged(photo, list(photos.values()), rng)
+            for _ in range({PER_SAMPLE}):
+                reason, seconds = decode(next(copies))
+                assert seconds < 1, (kind, reason, seconds)
+                count, usable = count + 1, usable + (reason is None)
+        print(count, usable)
+    """)
+    count, usable = map(int, done.stdout.split())
+    assert count >= 3_000
+    assert 0.1 * count < usable < 0.9 * count
+
+
+def test_a_photo_cut_anywhere_is_pixels_or_a_reason():
+    run("""
+        limit(96)
+        for kind, photo in malformed.samples().items():
+            for end in range(0, len(photo), max(1, len(photo) // 60)):
+                decode(photo[:end])
+    """)
+
+
+def test_the_largest_photos_take_the_memory_that_is_promised():
+    """Fifty million pixels from a few hundred KB: 20 bytes a pixel, whatever the format."""
+    run(f"""
+        wide = {WIDE}
+        bombs = [
+            malformed.png(wide, wide, 8, 6, malformed.zeros(wide * (wide * 4 + 1))),
+            malformed.png(wide, wide, 16, 0, malformed.zeros(wide * (wide * 2 + 1))),
+            malformed.saved(malformed.Image.new("P", (wide, wide)), "GIF"),
+        ]
+        limit(20 * wide * wide // 2**20)
+        for bomb in bombs:
+            assert len(bomb) < 2**20
+            reason, seconds = decode(bomb)
+            assert reason is None, reason
+    """)
+
+
+def test_what_claims_to_be_larger_is_refused_unread():
+    run("""
+        bombs = malformed.bombs()
+        limit(32)
+        for kind, bomb in bombs.items():
+            reason, seconds = decode(bomb)
+            assert reason and seconds < 0.5, (kind, reason, seconds)
+            assert "pixels" in reason or kind == "webp", (kind, reason)
+    """)
+
+
+def test_a_jpeg_of_countless_scans_is_refused():
+    photo = SAMPLES["jpeg-progressive"]
+    last = photo.rindex(b"\xff\xda")
+    assert "scans" in reason(photo[:-2] + photo[last:-2] * 1_000 + photo[-2:])
+    large = saved(Image.new("L", (6_000, 6_000)), "JPEG", progressive=True)
+    last = large.rindex(b"\xff\xda")
+    assert "scans" in reason(large[:-2] + large[last:-2] * 40 + large[-2:])
+    assert decode.decode(large).shape == (6_000, 6_000, 3)
+
+
+@pytest.mark.parametrize("tile", [(20_000, 20_000), (2**30, 16), (16, 2**24)])
+def test_a_tiff_of_tiles_far_larger_than_itself_is_refused(tile):
+    packed = zeros(2**22)
+    tags = {256: (4, 1, 4), 257: (4, 1, 4), 258: (3, 1, 8), 259: (3, 1, 8), 262: (3, 1, 2), 277: (3, 1, 3)}
+    tags |= {322: (4, 1, tile[0]), 323: (4, 1, tile[1]), 324: (4, 1, 134), 325: (4, 1, len(packed))}
+    assert "tiles" in reason(tiff(tags, packed))
+
+
+@pytest.mark.parametrize("method", ["lzma", "zstd"])
+def test_a_tiff_whose_decoder_takes_any_memory_it_is_asked_for_is_refused(method):
+    photo = saved(Image.open(io.BytesIO(SAMPLES["png"])), "TIFF", compression=method)
+    assert reason(photo) == f"a TIFF packed by {method}, which isn't read"
+
+
+def test_a_large_run_length_coded_bmp_is_refused():
+    assert "run-length" in reason(bmp(1_024, 1_024, 8, 1, b"\1\5" * 2**20, bytes(1024)))
+    # An end of line fills up all of it, a pixel at a time.
+    assert "run-length" in reason(bmp(2_000_000, 18, 8, 1, b"\0\0" * 18, bytes(1024)))
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [b"", b"junk", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b"II*\0\x08\0\0\0\1\0\x12\1\7\0"],
+)
+def test_broken_exif_is_ignored(exif):
+    """With density from EXIF alone, Pillow reads it as it opens the file."""
+    jpeg = SAMPLES["jpeg"]
+    plain = decode.decode(jpeg)
+    without_jfif = jpeg[:2] + jpeg[20:]
+    for photo in (with_exif(jpeg, exif), with_exif(without_jfif, exif), with_exif(jpeg, exif, times=50)):
+        assert np.array_equal(decode.decode(photo), plain)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65_535])
+def test_an_orientation_that_is_none_is_ignored(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+        photo = saved(Image.open(io.BytesIO(SAMPLES["png"])), kind, exif=exif)
+        assert decode.decode(photo).shape == (18, 24, 3)
+
+
+def test_what_every_viewer_shows_is_no_reason_to_refuse():
+    """Found among well-known photos of cats and dogs: bytes behind the picture, an odd version number."""
+    jpeg = SAMPLES["jpeg"]
+    plain = decode.decode(jpeg)
+    version = jpeg.index(b"JFIF\0") + 5
+    for photo in (
+        jpeg[:-2] + bytes(228) + jpeg[-2:],
+        jpeg[:version] + b"\0\0" + jpeg[version + 2 :],
+        jpeg[:20] + b"junk" + jpeg[20:],
+        jpeg + b"trailer" * 99,
+    ):
+        assert np.abs(decode.decode(photo).astype(int) - plain).max() <= 4
+
+
+def test_a_truncated_photo_has_the_same_reason_wherever_it_is_cut():
+    found = {reason(SAMPLES["jpeg"][:-cut]) for cut in (20, 31, 44)}
+    assert found == {"can't be decoded (truncated)"}
+
+
+def test_sixteen_bits_transparency_and_palettes_agree_across_bands():
+    """A picture is converted band by band; the seams must not show."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (600, 40, 4), np.uint8)
+    image = Image.fromarray(pixels)
+    over = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
+    assert np.array_equal(decode.decode(saved(image, "PNG")), np.asarray(over))
+    palette = image.convert("RGB").quantize(32)
+    assert np.array_equal(decode.decode(saved(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    deep = rng.integers(0, 65_536, (600, 40), np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert (decode.decode(saved(Image.fromarray(deep), kind)) == (deep >> 8)[..., None]).all()
+
+
+def test_threads_that_decode_leave_the_filters_of_warnings_alone():
+    before = list(warnings.filters)
+    photos = [with_exif(SAMPLES["jpeg"], b"II*\0\x08\0\0\0\1\0\x12\1\7\0\xff\xff\xff\xff"), *SAMPLES.values()]
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(decode.decode, photos * 4))) == 4 * len(photos)
+    assert list(warnings.filters) == before
+
+
+def test_a_png_of_no_depth_is_no_image():
+    assert "not an image" in reason(png(24, 18, 3, 1, zeros(100)))
