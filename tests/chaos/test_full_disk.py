@@ -37,7 +37,7 @@ def fill(disk: Path) -> None:
 
 
 def files(disk: Path) -> list[str]:
-    """Every file, hidden and temporary ones too; not what `swap` locks."""
+    """Every file, hidden and temporary ones too; not what `put_if_match` locks."""
     found = (path.relative_to(disk).as_posix() for path in disk.rglob("*") if path.is_file())
     return sorted(name for name in found if not name.endswith(".lock"))
 
@@ -45,20 +45,20 @@ def files(disk: Path) -> list[str]:
 def test_a_value_that_does_not_fit_changes_nothing(disk):
     store = open_store(str(disk))
     store.put("refs/latest", b"old")
-    _, token = store.get_versioned("refs/latest")
+    _, token = store.get_with_etag("refs/latest")
     large = bytes(2**22)
     for write in (
         lambda: store.put("refs/latest", large),
         lambda: store.put("other", large),
-        lambda: store.put_new("new", large),
-        lambda: store.swap("refs/latest", large, token),
+        lambda: store.put_if_absent("new", large),
+        lambda: store.put_if_match("refs/latest", large, token),
     ):
         with pytest.raises(StoreFullError, match="full") as caught:
             write()
         assert "\n" not in str(caught.value)
         assert files(disk) == ["refs/latest"]
         assert store.get("refs/latest") == b"old"
-    assert store.swap("refs/latest", b"new", token)
+    assert store.put_if_match("refs/latest", b"new", token)
 
 
 def test_a_disk_full_to_the_brim_can_be_read_and_emptied(disk):

@@ -37,7 +37,7 @@ PASSING = {
 }
 # Keys of which none is the start of another.
 PATHS = {
-    "get": "/got", "put": "/put", "put_new": "/new", "swap": "/swap", "delete": "/delete", "list": "%2Flist",
+    "get": "/got", "put": "/put", "put_if_absent": "/new", "swap": "/swap", "delete": "/delete", "list": "%2Flist",
     "exists": "%2Fexists",
 }  # fmt: skip
 
@@ -47,8 +47,8 @@ def operations(store: S3Store, token: str = "") -> dict[str, Callable[[], bool]]
     return {
         "get": lambda: store.get("got") == VALUE,
         "put": lambda: store.put("put", VALUE) is None,
-        "put_new": lambda: store.put_new("new", VALUE),
-        "swap": lambda: store.swap("swap", b"swapped", token),
+        "put_if_absent": lambda: store.put_if_absent("new", VALUE),
+        "swap": lambda: store.put_if_match("swap", b"swapped", token),
         "delete": lambda: store.delete("delete") is None,
         "list": lambda: list(store.list("list/")) == ["list/a", "list/b"],
         "exists": lambda: store.exists("exists"),
@@ -56,10 +56,10 @@ def operations(store: S3Store, token: str = "") -> dict[str, Callable[[], bool]]
 
 
 def prepare(store: S3Store) -> str:
-    """Write what the operations need; return the token for `swap`."""
+    """Write what the operations need; return the token for `put_if_match`."""
     for key in ("got", "swap", "delete", "list/a", "list/b", "exists"):
         store.put(key, VALUE)
-    return store.get_versioned("swap")[1]
+    return store.get_with_etag("swap")[1]
 
 
 @contextmanager
@@ -126,9 +126,9 @@ def test_an_upload_that_arrives_changed_is_sent_again(store, proxy):
 
 
 def test_a_digest_that_the_caller_has_is_what_the_server_checks(store, uri):
-    assert store.put_new("right", VALUE, hashlib.sha256(VALUE).hexdigest())
+    assert store.put_if_absent("right", VALUE, hashlib.sha256(VALUE).hexdigest())
     wrong = hashlib.sha256(b"another value").hexdigest()
-    assert "BadDigest" in str(failure(lambda: S3Store(uri, SHORT).put_new("wrong", VALUE, wrong)))
+    assert "BadDigest" in str(failure(lambda: S3Store(uri, SHORT).put_if_absent("wrong", VALUE, wrong)))
     assert not store.exists("wrong")
 
 
@@ -154,7 +154,7 @@ def test_a_lasting_fault_is_one_line_in_time(store, uri, proxy, fault, says):
 
 def test_a_server_that_is_not_there_is_one_line_in_time(uri, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    assert "could not be reached" in str(failure(lambda: S3Store(uri, SHORT).put_new("k", b"")))
+    assert "could not be reached" in str(failure(lambda: S3Store(uri, SHORT).put_if_absent("k", b"")))
 
 
 def test_an_endpoint_that_is_no_url(uri, monkeypatch):
@@ -243,18 +243,18 @@ def test_a_job_with_expired_credentials_ends_with_one_line(uri, proxy):
 
 def test_a_retried_write_finds_its_own_value(store, proxy):
     proxy.inject(faults.lose_answer, "PUT", "new")
-    assert store.put_new("new", b"mine")
-    assert not store.put_new("new", b"mine")
-    _, token = store.get_versioned("new")
+    assert store.put_if_absent("new", b"mine")
+    assert not store.put_if_absent("new", b"mine")
+    _, token = store.get_with_etag("new")
     proxy.inject(faults.lose_answer, "PUT", "new")
-    assert store.swap("new", b"again mine", token)
-    assert not store.swap("new", b"again mine", token)
+    assert store.put_if_match("new", b"again mine", token)
+    assert not store.put_if_match("new", b"again mine", token)
 
 
 def test_a_retried_write_that_cannot_look_at_once_looks_again(store, proxy):
     proxy.inject(faults.lose_answer, "PUT", "new")
     cut = proxy.inject(faults.cut, "GET", "new")
-    assert store.put_new("new", VALUE)
+    assert store.put_if_absent("new", VALUE)
     assert cut.hits == 1
 
 
@@ -266,31 +266,31 @@ def test_a_retried_write_that_lost_says_so(store, uri, proxy):
         faults.reset(handler, body)
 
     proxy.inject(they_write, "PUT", "k")
-    assert not store.put_new("k", b"mine")
-    _, token = store.get_versioned("k")
-    assert store.swap("k", b"ours", token)
-    _, token = store.get_versioned("k")
+    assert not store.put_if_absent("k", b"mine")
+    _, token = store.get_with_etag("k")
+    assert store.put_if_match("k", b"ours", token)
+    _, token = store.get_with_etag("k")
     proxy.inject(they_write, "PUT", "k")
-    assert not store.swap("k", b"mine", token)
+    assert not store.put_if_match("k", b"mine", token)
     assert store.get("k") == b"theirs"
 
 
 def test_a_conflict_of_two_writes_under_way_is_tried_again(store, proxy):
     conflict = faults.error(409, "ConditionalRequestConflict")
     proxy.inject(conflict, "PUT")
-    assert store.put_new("k", b"1")
+    assert store.put_if_absent("k", b"1")
     proxy.inject(conflict, "PUT")
-    assert not store.put_new("k", b"1")
-    _, token = store.get_versioned("k")
+    assert not store.put_if_absent("k", b"1")
+    _, token = store.get_with_etag("k")
     proxy.inject(conflict, "PUT")
-    assert store.swap("k", b"2", token)
+    assert store.put_if_match("k", b"2", token)
     proxy.inject(conflict, "PUT")
-    assert not store.swap("k", b"2", token)
+    assert not store.put_if_match("k", b"2", token)
 
 
 def test_a_conflict_that_never_ends_is_an_error(uri, proxy):
     proxy.inject(faults.error(409, "ConditionalRequestConflict"), "PUT", times=1_000)
-    assert "ConditionalRequestConflict" in str(failure(lambda: S3Store(uri, SHORT).put_new("k", b"1")))
+    assert "ConditionalRequestConflict" in str(failure(lambda: S3Store(uri, SHORT).put_if_absent("k", b"1")))
 
 
 def test_limits_travel_with_the_store_and_secrets_do_not(store):

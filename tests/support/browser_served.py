@@ -15,7 +15,7 @@ import pawcast
 from pawcast import recipes, registry
 from pawcast.data import sources
 from pawcast.registry import WEIGHTS
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 from pawcast.store import open_store
 from pawcast.vision import preprocess
 from pawcast_serve.api import create_api

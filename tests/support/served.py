@@ -27,7 +27,7 @@ ACCEPTED = {"content-type": "image/jpeg"}
 @cache
 def weights(seed: int, recipe: Recipe = _RECIPE) -> bytes:
     """Weights that another seed's predictions differ from."""
-    from pawcast.runtime.devices import configure_tensorflow
+    from pawcast.runtime.tensorflow import configure_tensorflow
 
     configure_tensorflow(2)
     import keras

@@ -75,8 +75,8 @@ def test_a_key_that_no_disk_takes_is_a_store_error(store, key):
 class Interrupted(FolderStore):
     """A folder in which another run finishes just as `latest` has been looked at."""
 
-    def get_versioned(self, key: str) -> tuple[bytes, str]:
-        found = super().get_versioned(key)
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        found = super().get_with_etag(key)
         if self.others:
             register(FolderStore(self.uri), self.others.pop())
         return found
@@ -94,8 +94,8 @@ def test_latest_never_goes_back(tmp_path):
     class Slow(FolderStore):
         """Another run registers between this one's version and its move of `latest`."""
 
-        def put_new(self, key: str, data: bytes, sha256: str | None = None) -> bool:
-            done = super().put_new(key, data, sha256)
+        def put_if_absent(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+            done = super().put_if_absent(key, data, sha256)
             if done and key.endswith("versions/2.json"):
                 register(FolderStore(self.uri), "theirs")
             return done

@@ -118,7 +118,7 @@ def ingest(
             findings = composing.result()
     # Shards without a manifest are nothing: nobody sees them, and another ingest of the same photos uses them.
     report.enforce_limits(findings.checks, limits)
-    store.put_new(manifests.report_key(dataset, findings.digest), findings.to_json())
+    store.put_if_absent(manifests.report_key(dataset, findings.digest), findings.to_json())
     manifest = Manifest(
         dataset=dataset,
         classes=list(classes),

@@ -96,7 +96,7 @@ class RefState(NamedTuple):
 def read_latest(store: Store, dataset: str) -> RefState:
     """Look at a dataset's `latest`, to move it later if nobody else has."""
     try:
-        digest, token = store.get_versioned(_latest_key(dataset))
+        digest, token = store.get_with_etag(_latest_key(dataset))
     except NotFoundError:
         return RefState("", "")
     return RefState(digest.decode(errors="replace"), token)
@@ -117,11 +117,11 @@ def publish(store: Store, manifest: Manifest, since: RefState | None = None) -> 
     names.check("dataset", manifest.dataset)
     since = since or read_latest(store, manifest.dataset)
     digest, key = manifest.digest, _latest_key(manifest.dataset)
-    store.put_new(f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json())
+    store.put_if_absent(f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json())
     if since.token:
-        moved = since.digest == digest or store.swap(key, digest.encode(), since.token)
+        moved = since.digest == digest or store.put_if_match(key, digest.encode(), since.token)
     else:
-        moved = store.put_new(key, digest.encode())
+        moved = store.put_if_absent(key, digest.encode())
     # Whoever ingests the same at the same time wants the same: then it doesn't matter who came first.
     if not moved and read_latest(store, manifest.dataset).digest != digest:
         raise ConflictError(

@@ -68,7 +68,7 @@ def write(store: Store, dataset: str, split: str, rows: Sequence[PhotoRow], clas
     data = buffer.getvalue().to_pybytes()
     digest = hashlib.sha256(data).hexdigest()
     key = f"datasets/{dataset}/shards/{split}-{digest}.parquet"
-    store.put_new(key, data, digest)
+    store.put_if_absent(key, data, digest)
     return Shard(key=key, sha256=digest, bytes=len(data), rows=len(rows))
 
 

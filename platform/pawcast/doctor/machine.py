@@ -21,7 +21,7 @@ _TENSORFLOW_SECONDS = 180
 # In a process of its own: it takes a second and a GPU's memory, and may be killed on a CPU that it isn't built for.
 _TENSORFLOW = """
 import json
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 configure_tensorflow()
 import tensorflow as tf
 gpus = tf.config.list_physical_devices("GPU")

@@ -84,18 +84,18 @@ def try_out(store: Store, prefix: str, notes: Notes) -> None:
         listed = list(store.list(f"{prefix}/"))
         return None if listed == [key] else f"the one key there is was listed as {listed}"
 
-    def put_new() -> str | None:
-        if not store.put_new(condition, b"first"):
+    def put_if_absent() -> str | None:
+        if not store.put_if_absent(condition, b"first"):
             return "a key that nobody wrote is said to be taken"
-        if store.put_new(condition, b"second") or store.get(condition) != b"first":
+        if store.put_if_absent(condition, b"second") or store.get(condition) != b"first":
             return "a second writer of a new key won: the store ignores conditions, and WRITES CAN BE LOST"
         return None
 
     def swap() -> str | None:
-        _, token = store.get_versioned(condition)
-        if not store.swap(condition, b"mine", token):
+        _, token = store.get_with_etag(condition)
+        if not store.put_if_match(condition, b"mine", token):
             return "a write was refused although nobody wrote in between"
-        if store.swap(condition, b"late", token) or store.get(condition) != b"mine":
+        if store.put_if_match(condition, b"late", token) or store.get(condition) != b"mine":
             return "a writer who came late won: the store ignores conditions, and WRITES CAN BE LOST"
         return None
 
@@ -107,7 +107,7 @@ def try_out(store: Store, prefix: str, notes: Notes) -> None:
         return
     _timed(notes, "get", get, "the same 1 MiB", "don't use this store; look at the server's own log")
     _timed(notes, "list", listing, "one key", "jobs would miss what others wrote; look at the server's own log")
-    _timed(notes, "put if new", put_new, "the second writer lost, as it must", _CONDITIONS)
+    _timed(notes, "put if new", put_if_absent, "the second writer lost, as it must", _CONDITIONS)
     _timed(notes, "put if unchanged", swap, "the late writer lost, as it must", _CONDITIONS)
     fix = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment, which Arrow reads too"
     if isinstance(store, FolderStore):

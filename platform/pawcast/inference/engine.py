@@ -11,7 +11,8 @@ from pawcast.inference.compiled import CompiledModel
 from pawcast.inference.precision.fallback import Float32Fallback
 from pawcast.recipes.schema import Recipe
 from pawcast.registry import WEIGHTS, ModelVersion, Parity
-from pawcast.runtime.devices import Precision, configure_tensorflow, resolve_precision, usable_cpus
+from pawcast.runtime.devices import Precision, usable_cpus
+from pawcast.runtime.tensorflow import configure_tensorflow, resolve_precision
 from pawcast.store import Store
 
 if TYPE_CHECKING:

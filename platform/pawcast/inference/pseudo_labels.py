@@ -94,7 +94,7 @@ def pseudo_label(
 
     written, labels = _write(store, dataset, base.classes, sure_rows())
     report = store.get(manifests.report_key(base.dataset, base.report_sha256))
-    store.put_new(manifests.report_key(dataset, base.report_sha256), report)
+    store.put_if_absent(manifests.report_key(dataset, base.report_sha256), report)
     joined = {name: labels[i] for i, name in enumerate(base.classes)}
     old = base.splits["train"]
     train = Split(

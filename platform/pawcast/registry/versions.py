@@ -106,12 +106,12 @@ def register(store: Store, model: str, files: dict[str, bytes], **facts: Any) ->
     records = {}
     for name, data in files.items():
         digest = hashlib.sha256(data).hexdigest()
-        store.put_new(_file_key(model, digest), data, digest)
+        store.put_if_absent(_file_key(model, digest), data, digest)
         records[name] = FileRecord(sha256=digest, bytes=len(data))
     for _ in range(_ATTEMPTS):
         number = max(_numbers(store, model), default=0) + 1
         version = ModelVersion(model=model, version=number, files=records, **facts)
-        if store.put_new(f"models/{model}/versions/{number}.json", version.model_dump_json(indent=1).encode()):
+        if store.put_if_absent(f"models/{model}/versions/{number}.json", version.model_dump_json(indent=1).encode()):
             _advance(store, f"models/{model}/refs/latest", number)
             return version
     raise ConflictError(f"No free version number for {model}", fix="try again when fewer runs finish at once")
@@ -129,21 +129,21 @@ def move_ref(store: Store, model: str, ref: str, version: int) -> int | None:
         raise UsageError("A ref can't be a number", received=repr(ref), expected="a word such as production")
     resolve(store, f"{model}@{version}")
     key = f"models/{model}/refs/{ref}"
-    if store.put_new(key, str(version).encode()):
+    if store.put_if_absent(key, str(version).encode()):
         return None
-    current, token = store.get_versioned(key)
-    if not store.swap(key, str(version).encode(), token):
+    current, token = store.get_with_etag(key)
+    if not store.put_if_match(key, str(version).encode(), token):
         raise ConflictError(f"Somebody else moved {model}@{ref} at the same time", fix="look at it, then try again")
     return int(current)
 
 
 def _advance(store: Store, key: str, version: int) -> None:
     """Move a ref up to a version; leave it where it is if another run has moved it further."""
-    if store.put_new(key, str(version).encode()):
+    if store.put_if_absent(key, str(version).encode()):
         return
     while True:
-        current, token = store.get_versioned(key)
-        if int(current) >= version or store.swap(key, str(version).encode(), token):
+        current, token = store.get_with_etag(key)
+        if int(current) >= version or store.put_if_match(key, str(version).encode(), token):
             return
 
 

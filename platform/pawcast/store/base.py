@@ -26,15 +26,15 @@ class Store(Protocol):
         """Return the value. Raises `NotFoundError` if there is none."""
         ...
 
-    def get_versioned(self, key: str) -> tuple[bytes, str]:
-        """Return the value and a token for `swap`. Raises `NotFoundError` if there is none."""
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        """Return the value and a token for `put_if_match`. Raises `NotFoundError` if there is none."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
         """Write the value, replacing any other."""
         ...
 
-    def put_new(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+    def put_if_absent(self, key: str, data: bytes, sha256: str | None = None) -> bool:
         """Write the value unless the key has one. Return whether this call wrote it.
 
         Args:
@@ -45,7 +45,7 @@ class Store(Protocol):
         """
         ...
 
-    def swap(self, key: str, data: bytes, token: str) -> bool:
+    def put_if_match(self, key: str, data: bytes, token: str) -> bool:
         """Write the value if nobody wrote since `token` was read. Return whether this call wrote it."""
         ...
 

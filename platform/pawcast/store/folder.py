@@ -23,7 +23,7 @@ _TEMPORARY = ".writing-"
 class FolderStore:
     """Files below one folder. Writes go to a temporary name first and appear whole.
 
-    `put_new` is a hard link, which POSIX makes atomic; `swap` holds an exclusive lock beside the value.
+    `put_if_absent` is a hard link, which POSIX makes atomic; `put_if_match` holds an exclusive lock beside the value.
     """
 
     def __init__(self, root: str) -> None:
@@ -34,7 +34,7 @@ class FolderStore:
         with self._translated(key):
             return self._path(key).read_bytes()
 
-    def get_versioned(self, key: str) -> tuple[bytes, str]:
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
         data = self.get(key)
         return data, _token(data)
 
@@ -42,7 +42,7 @@ class FolderStore:
         with self._translated(key), self._written(key, data) as temporary:
             os.replace(temporary, self._path(key))
 
-    def put_new(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+    def put_if_absent(self, key: str, data: bytes, sha256: str | None = None) -> bool:
         with self._translated(key):
             if self._path(key).exists():
                 return False
@@ -53,7 +53,7 @@ class FolderStore:
                     return False
                 return True
 
-    def swap(self, key: str, data: bytes, token: str) -> bool:
+    def put_if_match(self, key: str, data: bytes, token: str) -> bool:
         path = self._path(key)
         with self._translated(key), open(path.with_name(f".{path.name}.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -69,18 +69,18 @@ class S3Store:
         self.limits = limits
 
     def get(self, key: str) -> bytes:
-        return self.get_versioned(key)[0]
+        return self.get_with_etag(key)[0]
 
-    def get_versioned(self, key: str) -> tuple[bytes, str]:
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
         return self._ask(key, lambda: self._fetch(key))
 
     def put(self, key: str, data: bytes) -> None:
         self._ask(key, lambda: self._send(key, data))
 
-    def put_new(self, key: str, data: bytes, sha256: str | None = None) -> bool:
+    def put_if_absent(self, key: str, data: bytes, sha256: str | None = None) -> bool:
         return self._conditional_put(key, data, sha256, IfNoneMatch="*")
 
-    def swap(self, key: str, data: bytes, token: str) -> bool:
+    def put_if_match(self, key: str, data: bytes, token: str) -> bool:
         return self._conditional_put(key, data, IfMatch=token)
 
     def exists(self, key: str) -> bool:

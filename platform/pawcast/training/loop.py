@@ -23,7 +23,8 @@ from pawcast.data.manifest import Split
 from pawcast.errors import ConflictError, TrainingError
 from pawcast.models import pretrained
 from pawcast.recipes.schema import Recipe
-from pawcast.runtime.devices import configure_tensorflow, resolve_precision, usable_cpus
+from pawcast.runtime.devices import usable_cpus
+from pawcast.runtime.tensorflow import configure_tensorflow, resolve_precision
 from pawcast.store import Store, open_store
 from pawcast.training import checkpoint, lease, optimizers, timing
 from pawcast.training.checkpoint import TrainState

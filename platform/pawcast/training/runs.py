@@ -76,7 +76,7 @@ def claim(
         model=model,
         workers=workers,
     )
-    if not store.put_new(_record_key(record.run), record.model_dump_json(indent=1).encode()):
+    if not store.put_if_absent(_record_key(record.run), record.model_dump_json(indent=1).encode()):
         over = store.exists(_result_key(record.run))
         raise ConflictError(
             "The run's name is taken",

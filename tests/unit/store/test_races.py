@@ -38,11 +38,11 @@ def race(work) -> list[bool]:
 def test_each_round_has_one_winner(store):
     for round_ in range(ROUNDS):
         key = f"race/{round_}"
-        created = race(lambda i, key=key: store.put_new(key, f"new {i}".encode()))
+        created = race(lambda i, key=key: store.put_if_absent(key, f"new {i}".encode()))
         assert created.count(True) == 1
-        value, token = store.get_versioned(key)
+        value, token = store.get_with_etag(key)
         assert value == f"new {created.index(True)}".encode()
-        swapped = race(lambda i, key=key, token=token: store.swap(key, f"swap {i}".encode(), token))
+        swapped = race(lambda i, key=key, token=token: store.put_if_match(key, f"swap {i}".encode(), token))
         assert swapped.count(True) == 1
         assert store.get(key) == f"swap {swapped.index(True)}".encode()
 
@@ -52,8 +52,8 @@ def test_no_update_is_lost_when_all_retry(store):
 
     def raise_it(_: int) -> bool:
         while True:
-            value, token = store.get_versioned("counter")
-            if store.swap("counter", str(int(value) + 1).encode(), token):
+            value, token = store.get_with_etag("counter")
+            if store.put_if_match("counter", str(int(value) + 1).encode(), token):
                 return True
 
     race(raise_it)
@@ -90,10 +90,10 @@ def test_list_goes_by_prefix_not_by_folder(store):
 
 def test_swap_of_an_absent_key_is_not_found_and_makes_none(store):
     store.put("folder/ref", b"1")
-    _, token = store.get_versioned("folder/ref")
+    _, token = store.get_with_etag("folder/ref")
     for key in ("folder/other", "elsewhere/ref"):
         with pytest.raises(NotFoundError):
-            store.swap(key, b"2", token)
+            store.put_if_match(key, b"2", token)
     assert list(store.list("")) == ["folder/ref"]
 
 
@@ -111,8 +111,8 @@ def test_no_method_of_a_folder_follows_a_key_out_of_it(tmp_path, key):
     (tmp_path / "store" / "link").symlink_to(tmp_path)
     store = open_store(str(tmp_path / "store"))
     for method in (
-        lambda: store.get(key), lambda: store.put(key, b"mine"), lambda: store.put_new(key, b"mine"),
-        lambda: store.swap(key, b"mine", ""), lambda: store.exists(key), lambda: store.delete(key),
+        lambda: store.get(key), lambda: store.put(key, b"mine"), lambda: store.put_if_absent(key, b"mine"),
+        lambda: store.put_if_match(key, b"mine", ""), lambda: store.exists(key), lambda: store.delete(key),
         lambda: store.filesystem(key),
     ):  # fmt: skip
         with pytest.raises(StoreError, match="Not a key"):

@@ -27,21 +27,21 @@ def check_contract(store: Store) -> None:
     store.put("a/b", b"2")
     assert store.get("a/b") == b"2"
     assert store.exists("a/b")
-    assert not store.put_new("a/b", b"3")
-    assert store.put_new("a/c", b"4")
+    assert not store.put_if_absent("a/b", b"3")
+    assert store.put_if_absent("a/c", b"4")
     assert list(store.list("a/")) == ["a/b", "a/c"]
     assert list(store.list("a/c")) == ["a/c"]
-    _, token = store.get_versioned("a/b")
-    assert store.swap("a/b", b"5", token)
-    assert not store.swap("a/b", b"6", token)
+    _, token = store.get_with_etag("a/b")
+    assert store.put_if_match("a/b", b"5", token)
+    assert not store.put_if_match("a/b", b"6", token)
     assert store.get("a/b") == b"5"
     assert pickle.loads(pickle.dumps(store)).get("a/b") == b"5"
     with ThreadPoolExecutor(8) as pool:
-        wins = list(pool.map(lambda i: store.put_new("race/new", str(i).encode()), range(8)))
+        wins = list(pool.map(lambda i: store.put_if_absent("race/new", str(i).encode()), range(8)))
         assert sum(wins) == 1
         assert store.get("race/new") == str(wins.index(True)).encode()
-        _, token = store.get_versioned("race/new")
-        swaps = list(pool.map(lambda i: store.swap("race/new", f"s{i}".encode(), token), range(8)))
+        _, token = store.get_with_etag("race/new")
+        swaps = list(pool.map(lambda i: store.put_if_match("race/new", f"s{i}".encode(), token), range(8)))
         assert sum(swaps) == 1
     for key in ("a/b", "a/c", "race/new", "never/there"):
         store.delete(key)
@@ -61,7 +61,7 @@ def test_keys_cannot_lead_out(store):
 def test_nothing_temporary_is_left(store, tmp_path):
     for i in range(5):
         store.put("k", bytes([i]))
-        store.put_new("k", b"")
+        store.put_if_absent("k", b"")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["k"]
 
 
@@ -80,7 +80,7 @@ def test_a_full_disk_is_said_so_and_the_store_stays_readable(tmp_path):
         with pytest.raises(StoreFullError, match="full"):
             store.put("small", bytes(2**20))
         with pytest.raises(StoreFullError):
-            store.put_new("large", bytes(2**20))
+            store.put_if_absent("large", bytes(2**20))
         assert store.get("small") == b"kept"
         assert list(store.list("")) == ["small"]
     finally:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pawcast.recipes import resolve
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 from pawcast.store import open_store
 from pawcast.training import checkpoint
 from pawcast.training.checkpoint import TrainState

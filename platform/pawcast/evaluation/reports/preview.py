@@ -6,7 +6,7 @@ import numpy as np
 
 from pawcast.evaluation.reports.gallery import Tile, draw_contact_sheet
 from pawcast.recipes.schema import Augmentation
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 from pawcast.vision.augment.sample import AugmentationParams, compose_affine, identity_params, sample_params
 from pawcast.vision.augment.warp import augment_batch
 

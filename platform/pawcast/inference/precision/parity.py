@@ -21,7 +21,8 @@ from pawcast.inference.engine import MAX_BATCH, build_network
 from pawcast.inference.precision import fallback
 from pawcast.recipes.schema import Recipe
 from pawcast.registry import MAX_DIFFERENCE, Parity
-from pawcast.runtime.devices import Precision, configure_tensorflow, resolve_precision, usable_cpus
+from pawcast.runtime.devices import Precision, usable_cpus
+from pawcast.runtime.tensorflow import configure_tensorflow, resolve_precision
 from pawcast.store import Store
 from pawcast.vision.preprocess import Preprocessing
 

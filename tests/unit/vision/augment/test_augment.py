@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pawcast.recipes.schema import Augmentation
-from pawcast.runtime.devices import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow
 from pawcast.vision.augment import warp as warps
 from pawcast.vision.augment.sample import AugmentationParams, compose_affine, identity_params, sample_params
 from pawcast.vision.augment.warp import jitter_colors, rescale
