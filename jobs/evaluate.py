@@ -44,7 +44,7 @@ def main(
                 raise UsageError("Not a labelled split", received=repr(split), expected=suggest(split, usable))
             name, photos, total = split, read_split(place, found[split]), found[split].photos
         judgement = evaluate(engine, photos, lambda done: stages("evaluating", done, max(done, total)))
-    metrics = judgement.evaluation._asdict() | {"unusable": len(judgement.unusable)}
+    metrics = judgement.metrics._asdict() | {"unusable": len(judgement.unusable)}
     result = {
         "model": version.name,
         "on": name,
@@ -65,7 +65,7 @@ def main(
 
 def text_of(version: ModelVersion, name: str, judgement: Evaluation, folder: Path) -> str:
     """Return the metrics for people."""
-    evaluation = judgement.evaluation
+    evaluation = judgement.metrics
     low, high = evaluation.interval
     (a, b), (c, d) = evaluation.confusion
     cat, dog = version.classes
@@ -82,7 +82,7 @@ def text_of(version: ModelVersion, name: str, judgement: Evaluation, folder: Pat
 
 def write_report(place: Store, folder: Path, version: ModelVersion, name: str, judgement: Evaluation) -> None:
     """Write the confusion matrix, the photos with their predicted label, and the page that shows it all."""
-    evaluation = judgement.evaluation
+    evaluation = judgement.metrics
     wrong = sum(sum(row) for row in evaluation.confusion) - sum(evaluation.confusion[i][i] for i in (0, 1))
     photos = draw_contact_sheet(
         [

@@ -131,16 +131,16 @@ class Service:
         # Before anything is decoded: what waits to be decoded makes others wait as well.
         self._take(len(photos))
         try:
-            call = loaded.batcher.ask(photos)
+            call = loaded.batcher.submit(photos)
             await call.done
         finally:
             self._take(-len(photos))
         classes = loaded.version.classes
-        predictions = [item if isinstance(item, ImageError) else to_prediction(item, classes) for item in call.found]
-        self.metrics.decoded(call.decoding)
+        predictions = [item if isinstance(item, ImageError) else to_prediction(item, classes) for item in call.results]
+        self.metrics.decoded(call.decode_seconds)
         self.metrics.photos(map(_outcome, predictions))
-        wait, inference = call.started - call.asked, call.ended - call.started
-        return ClassifyResult(loaded.version, predictions, call.decoding, wait, inference)
+        wait, inference = call.started_at - call.submitted_at, call.finished_at - call.started_at
+        return ClassifyResult(loaded.version, predictions, call.decode_seconds, wait, inference)
 
     def _take(self, photos: int) -> None:
         if self._taken + photos > self.limits.waiting_photos:
@@ -164,8 +164,8 @@ class Service:
     def _batches(self, engine: Engine) -> Batcher:
         # One more than CPUs: it decodes the next batch while others compute.
         threads = max(MAX_CONCURRENT_BATCHES, min(usable_cpus(), _MAX_THREADS)) + 1
-        decode = engine.version.preprocessing.pixels
-        return Batcher(decode, engine.predict, engine.sizes, self.metrics.batch, MAX_CONCURRENT_BATCHES, threads)
+        decode = engine.version.preprocessing.apply
+        return Batcher(decode, engine.predict, engine.batch_sizes, self.metrics.batch, MAX_CONCURRENT_BATCHES, threads)
 
 
 def _outcome(prediction: Prediction | ImageError) -> str:

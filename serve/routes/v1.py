@@ -169,7 +169,7 @@ def router(service: Service, intake: BodyReader) -> APIRouter:
         loaded, failure = service.rollout.loaded, service.rollout.failure
         return {
             **loaded.version.model_dump(exclude={"architecture"}),
-            "engine": loaded.engine.facts,
+            "engine": loaded.engine.info,
             "ref": service.rollout.model,
             "pending_error": str(failure) if failure else None,
         }

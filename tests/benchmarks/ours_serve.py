@@ -50,7 +50,7 @@ def network(store_uri: str, file: str, origin: str = "", name: str = "") -> None
     theirs = keras.models.clone_model(engine.network, clone_function=known)
     theirs.set_weights(engine.network.get_weights())
     theirs.save(file)
-    facts = engine.facts
+    facts = engine.info
     tell(
         {
             "name": f"{version.recipe.name}, {engine.size}x{engine.size}",

@@ -66,7 +66,7 @@ class Sums:
     """What the service calls an engine."""
 
     seconds = 0.0
-    sizes = (1, 8, 64)
+    batch_sizes = (1, 8, 64)
 
     def __init__(self, version: registry.ModelVersion) -> None:
         self.version, self.size = version, version.preprocessing.image_size
@@ -80,7 +80,7 @@ class Sums:
         return cls(version)
 
     @property
-    def facts(self) -> dict[str, str]:
+    def info(self) -> dict[str, str]:
         return {"framework": "none"}
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:

@@ -275,7 +275,7 @@ def malformed(
 def _alone(cluster: Cluster, form: Form) -> tuple[float | None, ...]:
     """The scores of a form that nothing else disturbs."""
     with Client(cluster.url) as client:
-        return client.ask(form).scores
+        return client.submit(form).scores
 
 
 def _statuses(answers: Sequence[Answer]) -> dict[int, int]:

@@ -78,7 +78,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def ask(self, form: Form, number: int = 0) -> Answer:
+    def submit(self, form: Form, number: int = 0) -> Answer:
         """Send a form; never raises for what the service does."""
         began = time.monotonic()
         if began - self._used > _IDLE_SECONDS:
@@ -137,7 +137,7 @@ def flood(
                 if rate and over.wait(max(0.0, began + number / rate - time.monotonic())):
                     return
                 index = number % len(forms)
-                answers.append(client.ask(forms[index], index))
+                answers.append(client.submit(forms[index], index))
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(connections)]
     for thread in threads:

@@ -97,7 +97,7 @@ def bulk_predict(
     # A first run with a wrong address should say so at once; one that goes on knows that the address was right.
     patience = limits.patience if journals.exists(folder) and not fresh else 0
     server = asyncio.run(_identify(url, key, limits, patience, waiting))
-    subject = JournalHeader(photos.name, len(photos), photos.fingerprint, server.model, server.weights)
+    subject = JournalHeader(photos.name, len(photos), photos.source_digest, server.model, server.weights)
     with Journal(folder, subject, fresh) as journal:
         run = _Run(photos, server, journal, limits, progress)
         earlier = run.done

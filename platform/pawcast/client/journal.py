@@ -38,14 +38,14 @@ class JournalHeader(NamedTuple):
     Attributes:
         photos: What people call the photos; says nothing about their identity.
         total: How many there are.
-        fingerprint: Their identity.
+        source_digest: Their identity.
         model: `name@version`.
         weights: The identity of the model's files, empty if the server doesn't tell.
     """
 
     photos: str
     total: int
-    fingerprint: str
+    source_digest: str
     model: str
     weights: str
 
@@ -114,7 +114,7 @@ class Journal:
         if not header or header[0] != _FORMAT:
             raise ConflictError(f"{self._path} can't be read as a journal", fix=fix)
         found = JournalHeader(*header[1])
-        if (found.total, found.fingerprint) != (subject.total, subject.fingerprint):
+        if (found.total, found.source_digest) != (subject.total, subject.source_digest):
             raise ConflictError(
                 f"{self._path} belongs to other photos",
                 received=f"{subject.total:,} photos of {subject.photos}",

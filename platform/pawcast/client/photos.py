@@ -15,11 +15,11 @@ class PhotoSequence(Protocol):
 
     Attributes:
         name: What people call it.
-        fingerprint: Equal for equal photos, wherever they are.
+        source_digest: Equal for equal photos, wherever they are.
     """
 
     name: str
-    fingerprint: str
+    source_digest: str
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -45,7 +45,7 @@ class SourcePhotos:
         self.name = path
         self._stamp = sources.stamp(path)
         self._photos = sources.scan(path)
-        self.fingerprint = sources.source_digest(path, self._photos)
+        self.source_digest = sources.source_digest(path, self._photos)
 
     def __len__(self) -> int:
         return len(self._photos)
@@ -59,7 +59,7 @@ class SourcePhotos:
         if self._stamp and sources.stamp(self.name) == self._stamp:
             return
         photos = sources.scan(self.name)
-        if sources.source_digest(self.name, photos) != self.fingerprint:
+        if sources.source_digest(self.name, photos) != self.source_digest:
             raise DataError(
                 f"{self.name} changed while it was read",
                 received=f"{len(photos):,} photos, some of them others",

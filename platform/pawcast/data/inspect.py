@@ -31,7 +31,7 @@ class ImageRecord(NamedTuple):
         sha256: Of its bytes, hexadecimal: its identity.
         size: Their number.
         header: Format, mode, width and height.
-        fingerprint: Its perceptual hash, 16 bytes.
+        perceptual_hash: Its perceptual hash, 16 bytes.
     """
 
     source: str
@@ -39,7 +39,7 @@ class ImageRecord(NamedTuple):
     sha256: str
     size: int
     header: ImageHeader
-    fingerprint: bytes
+    perceptual_hash: bytes
 
 
 # What a task says of a usable photo, the driver knowing the rest: sha256, size, fingerprint, and the header's fields.

@@ -31,7 +31,7 @@ class SplitReader:
 
     Attributes:
         name: The dataset by its digest, and the split.
-        fingerprint: Of the split: its shards are named by their content.
+        source_digest: Of the split: its shards are named by their content.
     """
 
     def __init__(self, store: Store, dataset: str, split: str) -> None:
@@ -41,7 +41,7 @@ class SplitReader:
         self._starts = [0, *accumulate(shard.rows for shard in self._shards)]
         self._open: tuple[int, pa.Table] | None = None
         self.name = f"{manifest.dataset}@{manifest.digest[:12]}, split {split}"
-        self.fingerprint = f"{manifest.digest}/{split}"
+        self.source_digest = f"{manifest.digest}/{split}"
         if not len(self):
             raise DataError(
                 f"{manifest.dataset}@{manifest.digest[:12]} has no photos in its split {split}",

@@ -176,7 +176,7 @@ def _near_across_splits(members: Mapping[str, list[ImageRecord]]) -> list[NearPa
             distinct.setdefault(item.sha256, (split, item))
     photos = list(distinct.values())
     pairs = []
-    for i, j, distance in near_pairs([item.fingerprint for _, item in photos]):
+    for i, j, distance in near_pairs([item.perceptual_hash for _, item in photos]):
         (split, one), (other_split, other) = photos[i], photos[j]
         if split != other_split:
             pairs.append(

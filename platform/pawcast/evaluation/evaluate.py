@@ -35,7 +35,7 @@ class ScoredPhoto(NamedTuple):
 class Evaluation(NamedTuple):
     """Metrics, and photos to show: the worst mistakes, the worst first, and some that are right."""
 
-    evaluation: ClassificationMetrics
+    metrics: ClassificationMetrics
     mistakes: list[ScoredPhoto]
     right: list[ScoredPhoto]
     unusable: list[tuple[str, str]]

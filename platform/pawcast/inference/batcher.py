@@ -34,10 +34,10 @@ class PendingRequest:
     """
 
     def __init__(self, photos: int) -> None:
-        self.found: list[float | ImageError] = [0.0] * photos
+        self.results: list[float | ImageError] = [0.0] * photos
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.asked = self.started = self.ended = time.monotonic()
-        self.decoding = 0.0
+        self.submitted_at = self.started_at = self.finished_at = time.monotonic()
+        self.decode_seconds = 0.0
         self._left, self._begun = photos, False
         if not photos:
             self.done.set_result(None)
@@ -47,16 +47,16 @@ class PendingRequest:
             self.done.set_exception(error)
 
     def _put(self, place: int, answer: float | ImageError, decoding: float) -> None:
-        self.found[place] = answer
-        self.decoding += decoding
+        self.results[place] = answer
+        self.decode_seconds += decoding
         self._left -= 1
         if not self._left and not self.done.done():
             self.done.set_result(None)
 
     def _ran(self, started: float, ended: float) -> None:
         # Batches needn't end in the order in which they began.
-        self.started = min(self.started, started) if self._begun else started
-        self.ended = max(self.ended, ended)
+        self.started_at = min(self.started_at, started) if self._begun else started
+        self.finished_at = max(self.finished_at, ended)
         self._begun = True
 
     def _tell(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -106,11 +106,11 @@ class Batcher:
         predict: Callable[[np.ndarray], np.ndarray],
         sizes: Sequence[int],
         observe: Callable[[int, float], None] = lambda photos, seconds: None,
-        lanes: int = 1,
+        max_concurrent_batches: int = 1,
         threads: int = 1,
     ) -> None:
         self._decode, self._predict, self._sizes, self._observe = decode, predict, sizes, observe
-        self._lanes = lanes
+        self._max_concurrent_batches = max_concurrent_batches
         self._lock = threading.Lock()
         # Guarded by the lock: photos as they came and decoded, threads that sleep, how many don't, and since when which
         # of those is at a batch. Each thread has a queue of its own: of several that wait at one, all would wake up.
@@ -126,7 +126,7 @@ class Batcher:
         with self._lock:
             return max((time.monotonic() - started for started in self._started.values()), default=0.0)
 
-    def ask(self, photos: Sequence[Any]) -> PendingRequest:
+    def submit(self, photos: Sequence[Any]) -> PendingRequest:
         """Begin to answer for photos, on the event loop; one that is an `ImageError` is its own answer."""
         call = PendingRequest(len(photos))
         items: list[_Item] = []
@@ -170,8 +170,8 @@ class Batcher:
     def _batch(self) -> list[_Decoded]:
         """Take a batch if it is full, or if nothing is left that would fill it; then lanes share it."""
         decoded, size = self._decoded, self._sizes[-1]
-        free = min(self._lanes, self._awake) - len(self._started)
-        in_line = len(decoded) >= size and len(self._started) == self._lanes
+        free = min(self._max_concurrent_batches, self._awake) - len(self._started)
+        in_line = len(decoded) >= size and len(self._started) == self._max_concurrent_batches
         if not decoded or (free < 1 and not in_line):
             return []
         if self._waiting:

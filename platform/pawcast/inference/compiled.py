@@ -96,7 +96,7 @@ class CompiledModel:
             else _compiled(tf.function(partial(run, convolve=in_slices), input_signature=signature))
         )
         self._shape = (size, size, 3)
-        self.sizes = self._agreeing(_GPU_SIZES if on_gpu else _CPU_SIZES)
+        self.batch_sizes = self._agreeing(_GPU_SIZES if on_gpu else _CPU_SIZES)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of class 1, the same bits for equal photos in whatever company.
@@ -110,7 +110,7 @@ class CompiledModel:
         scores = np.empty(len(pixels), np.float32)
         start = 0
         while start < len(pixels):
-            size = max((size for size in self.sizes if size <= len(pixels) - start), default=self.sizes[0])
+            size = max((size for size in self.batch_sizes if size <= len(pixels) - start), default=self.batch_sizes[0])
             part = pixels[start : start + size]
             if len(part) < size:
                 part = np.concatenate([part, np.zeros((size - len(part), *self._shape), np.uint8)])

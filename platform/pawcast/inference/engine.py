@@ -93,12 +93,12 @@ class Engine:
         return cls(version, build_network(version.recipe, weights), precision)
 
     @property
-    def sizes(self) -> list[int]:
+    def batch_sizes(self) -> list[int]:
         """How many photos are computed at once, ascending: `predict` takes others apart, or fills them up."""
-        return self._forward.sizes
+        return self._forward.batch_sizes
 
     @property
-    def facts(self) -> dict[str, str | int | float]:
+    def info(self) -> dict[str, str | int | float]:
         """What it runs on, for people: framework, device, threads of a batch, precision, batches and photos at once.
 
         `fallback_share` is the share of validation's photos that were computed again.
@@ -112,8 +112,8 @@ class Engine:
             "threads": tf.config.threading.get_intra_op_parallelism_threads(),
             "precision": self.precision,
             "fallback_share": self._fallback.fallback_share if self._fallback else 0.0,
-            "lanes": MAX_CONCURRENT_BATCHES,
-            "max_batch": self.sizes[-1],
+            "max_concurrent_batches": MAX_CONCURRENT_BATCHES,
+            "max_batch": self.batch_sizes[-1],
         }
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ class Explainer:
         """
         pixels = decode.decode(data)
         height, width = pixels.shape[:2]
-        seen = self._engine.version.preprocessing.pixels(pixels)
+        seen = self._engine.version.preprocessing.apply(pixels)
         score = float(self._engine.predict(seen[None])[0])
         cells = self._run(seen, 1.0 if score > 0.5 else -1.0)
         scale = min(1, MAX_SIDE / max(height, width))

@@ -46,7 +46,7 @@ def predict_scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iter
         if isinstance(data, ImageError):
             return data
         try:
-            return engine.version.preprocessing.pixels(data)
+            return engine.version.preprocessing.apply(data)
         except ImageError as error:
             return error
 

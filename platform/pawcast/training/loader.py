@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels: uint8 [m, S, S, 3].
-        transforms, colours, holes: float32 [m, …], see `augment.Draws`.
+        transforms, color_factors, holes: float32 [m, …], see `augment.Draws`.
         labels: float32 [m], 0 or 1.
         weights: float32 [m], 1 for a photo; 0 for the one that fills a slice which has none.
         photos: Photos in the global batch, over all ranks: float32 [].
@@ -33,8 +33,8 @@ class Batch(NamedTuple):
 
     pixels: np.ndarray
     transforms: np.ndarray
-    colours: np.ndarray
-    holes: np.ndarray
+    color_factors: np.ndarray
+    cutouts: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
     photos: np.ndarray
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     @property
     def draws(self) -> AugmentationParams:
         """What chance decided for these photos."""
-        return AugmentationParams(self.transforms, self.colours, self.holes)
+        return AugmentationParams(self.transforms, self.color_factors, self.cutouts)
 
 
 class BatchLoader:
@@ -77,7 +77,7 @@ class BatchLoader:
         self.photos = len(labels)
         self.steps = math.ceil(self.photos / recipe.batch_size)
 
-    def shuffled(self, epoch: int) -> Iterator[Batch]:
+    def training_batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's training batches in its order, each made while earlier ones are in use."""
         recipe = self._recipe
         to_size = recipe.size_at(epoch)
@@ -86,7 +86,7 @@ class BatchLoader:
         draws = sample.sample_params(recipe.augment, from_size, to_size, self.photos, recipe.seed, epoch)
         return self._batches(epoch_order(self.photos, recipe.seed, epoch), draws, from_size)
 
-    def in_order(self, size: int) -> Iterator[Batch]:
+    def validation_batches(self, size: int) -> Iterator[Batch]:
         """Yield all photos once at a size, otherwise unchanged, as validation needs them."""
         return self._batches(np.arange(self.photos), sample.identity_params(size, size, self.photos), size)
 
@@ -114,7 +114,7 @@ class BatchLoader:
             pixels[i] = preprocess.resize(self._blocks[block][photo - self._starts[block]], size)
         return Batch(
             pixels,
-            *draws.of(own),
+            *draws.rows(own),
             labels=self._labels[own],
             weights=np.full(len(own), float(last > first), np.float32),
             photos=np.array(len(whole), np.float32),

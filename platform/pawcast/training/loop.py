@@ -153,7 +153,7 @@ class _Run:
         self.tell.epoch(epoch)
         parts, recent = [], []
         asked, waited = started, 0.0
-        for step, batch in enumerate(self.train.shuffled(epoch)):
+        for step, batch in enumerate(self.train.training_batches(epoch)):
             if step:
                 waited += time.monotonic() - asked
             of_run = epoch * self.train.steps + step
@@ -190,7 +190,7 @@ class _Run:
     def _validation(self, epoch: int) -> dict[str, float]:
         """Validate with photos of the epoch's size."""
         size = self.recipe.size_at(epoch)
-        sums = self.steps.validate(self.val.in_order(size), size)
+        sums = self.steps.validate(self.val.validation_batches(size), size)
         if not sums.finite:
             raise self._failure(f"The validation loss is no number after epoch {epoch + 1}", sums)
         return {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}
@@ -264,7 +264,7 @@ class _Run:
             if self.rank == 0:
                 files.load(self.model, self.best)
             self.collective.from_rank_zero(self.model.weights)
-            sums = self.steps.validate(self.val.in_order(recipe.image_size), recipe.image_size, recipe.mirror)
+            sums = self.steps.validate(self.val.validation_batches(recipe.image_size), recipe.image_size, recipe.mirror)
             served = {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}
         else:
             found = {key: state.history[key][state.best_epoch] for key in ("val_acc", "val_loss")}

@@ -218,7 +218,13 @@ def _signature() -> list[tf.TensorSpec]:
     """A batch of any number of photos."""
     import tensorflow as tf
 
-    rows = {"transforms": [None, 8], "colours": [None, 3], "holes": [None, 4], "labels": [None], "weights": [None]}
+    rows = {
+        "transforms": [None, 8],
+        "color_factors": [None, 3],
+        "cutouts": [None, 4],
+        "labels": [None],
+        "weights": [None],
+    }
     shapes = {"pixels": [None, None, None, 3], **rows, "photos": [], "first": []}
     types = {"pixels": tf.uint8, "first": tf.int32}
     return [tf.TensorSpec(shapes[name], types.get(name, tf.float32), name) for name in Batch._fields]

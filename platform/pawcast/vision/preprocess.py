@@ -46,7 +46,7 @@ class Preprocessing(Record):
     scale: float = 1 / 255
     mirror: bool = False
 
-    def pixels(self, photo: bytes | np.ndarray) -> np.ndarray:
+    def apply(self, photo: bytes | np.ndarray) -> np.ndarray:
         """Return a photo as the network takes it: uint8 [image_size, image_size, 3].
 
         Args:

@@ -39,7 +39,7 @@ class Desk(ThreadingHTTPServer):
         self.model = "sums@1"
         self.about: object = {"model": "sums", "version": 1, "classes": ["cat", "dog"], "files": {"w": "x"}}
         self.rules: list[Callable[[int, list[bytes]], Said | None]] = []
-        self.sizes: list[int] = []
+        self.batch_sizes: list[int] = []
         self.photos: list[list[bytes]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
@@ -49,7 +49,7 @@ class Desk(ThreadingHTTPServer):
 
     def answer(self, photos: list[bytes]) -> Said:
         for rule in self.rules:
-            if said := rule(len(self.sizes), photos):
+            if said := rule(len(self.batch_sizes), photos):
                 return said
         items = [
             {"id": str(i), "error": "no\nphoto"} if data == b"bad" else {"id": str(i), "scores": scores(data)}
@@ -449,13 +449,13 @@ def test_the_fingerprint_tells_other_photos_and_no_other_place(tmp_path):
         {"a/1.jpg": b"", "a/4.jpg": b""},
     ]
     for make, ending in ((make_folder, ""), (make_zip, ".zip")):
-        first = SourcePhotos(make(tmp_path / f"x{ending}", files)).fingerprint
-        assert SourcePhotos(make(tmp_path / f"y{ending}", files)).fingerprint == first
-        found = {SourcePhotos(make(tmp_path / f"z{i}{ending}", other)).fingerprint for i, other in enumerate(others)}
+        first = SourcePhotos(make(tmp_path / f"x{ending}", files)).source_digest
+        assert SourcePhotos(make(tmp_path / f"y{ending}", files)).source_digest == first
+        found = {SourcePhotos(make(tmp_path / f"z{i}{ending}", other)).source_digest for i, other in enumerate(others)}
         assert len(found | {first}) == 5
     # Of the same size: only a zip knows without reading.
     same_size = make_zip(tmp_path / "s.zip", files | {"a/2.jpg": b"TWO"})
-    assert SourcePhotos(same_size).fingerprint != first
+    assert SourcePhotos(same_size).source_digest != first
     table = make_folder(tmp_path / "t", files | {"labels.csv": b"file,label\na/1.jpg,cat\na/2.jpg,dog\n"})
     csv = SourcePhotos(f"{table}/labels.csv")
     (tmp_path / "t" / "a" / "2.jpg").unlink()

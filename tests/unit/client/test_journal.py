@@ -74,7 +74,7 @@ def test_damage_costs_the_batches_that_it_hits_and_no_others(tmp_path):
 @pytest.mark.parametrize(
     ("other", "line"),
     [
-        (SUBJECT._replace(fingerprint="00"), r"other photos.*Received: 9 photos.*Expected: the 9 photos.*--fresh"),
+        (SUBJECT._replace(source_digest="00"), r"other photos.*Received: 9 photos.*Expected: the 9 photos.*--fresh"),
         (SUBJECT._replace(total=8), r"other photos.*Received: 8 photos.*--out"),
         (SUBJECT._replace(model="catdog@4"), r"another model.*Received: catdog@4.*Expected: catdog@3.*--fresh"),
         (SUBJECT._replace(weights="ef" * 32), r"another model.*catdog@3 with the weights efef.*cdcd"),

@@ -44,7 +44,7 @@ def make(predict: Any, sizes: Sequence[int], decode: Any = pixels, **options: An
 
 async def answers(call: PendingRequest) -> list[float | ImageError]:
     await call.done
-    return call.found
+    return call.results
 
 
 class Engine:
@@ -74,9 +74,9 @@ def test_what_waits_goes_together_and_answers_go_to_their_askers():
 
     async def scenario() -> list[list[float | ImageError]]:
         batcher = make(engine, (1, 2, 4, 8))
-        first = batcher.ask([1])
+        first = batcher.submit([1])
         await asyncio.to_thread(engine.started.wait, 10)
-        rest = [batcher.ask([i, i + 100]) for i in range(2, 8)]
+        rest = [batcher.submit([i, i + 100]) for i in range(2, 8)]
         engine.go.set()
         return [await answers(call) for call in (first, *rest)]
 
@@ -88,15 +88,15 @@ def test_a_failing_batch_fails_its_callers_and_no_others():
     async def scenario() -> list[float | ImageError]:
         batcher = make(idle_engine(), (1,))
         with pytest.raises(ValueError, match="broken"):
-            await answers(batcher.ask([99]))
-        return await answers(batcher.ask([5]))
+            await answers(batcher.submit([99]))
+        return await answers(batcher.submit([5]))
 
     assert asyncio.run(scenario()) == [5.0]
 
 
 def test_nothing_to_do_is_no_work():
     async def scenario() -> list[float | ImageError]:
-        return await answers(make(Engine(), (1,)).ask([]))
+        return await answers(make(Engine(), (1,)).submit([]))
 
     assert asyncio.run(scenario()) == []
 
@@ -106,7 +106,7 @@ def test_a_photo_that_cannot_be_decoded_is_answered_by_the_reason_and_its_neighb
     known = ImageError("too large")
 
     async def scenario() -> list[float | ImageError]:
-        return await answers(make(engine, (1, 2)).ask([7, 0, known, 3]))
+        return await answers(make(engine, (1, 2)).submit([7, 0, known, 3]))
 
     assert asyncio.run(scenario()) == [7.0, CUT, known, 3.0]
     assert engine.batches == [2]
@@ -116,7 +116,7 @@ def test_photos_none_of_which_can_be_decoded_need_no_engine():
     engine = idle_engine()
 
     async def scenario() -> list[float | ImageError]:
-        return await answers(make(engine, (1, 2)).ask([0, 0]))
+        return await answers(make(engine, (1, 2)).submit([0, 0]))
 
     assert asyncio.run(scenario()) == [CUT, CUT]
     assert engine.batches == []
@@ -126,8 +126,8 @@ def test_a_decoder_that_breaks_fails_its_caller_and_no_others():
     async def scenario() -> list[float | ImageError]:
         batcher = make(idle_engine(), (1,))
         with pytest.raises(MemoryError, match="no room"):
-            await answers(batcher.ask([5, 77]))
-        return await answers(batcher.ask([5]))
+            await answers(batcher.submit([5, 77]))
+        return await answers(batcher.submit([5]))
 
     assert asyncio.run(scenario()) == [5.0]
 
@@ -137,9 +137,9 @@ def test_a_batch_is_as_large_as_the_engine_takes_at_once_and_the_rest_goes_with_
 
     async def scenario() -> None:
         batcher = make(engine, (2, 4))
-        first = batcher.ask([1])
+        first = batcher.submit([1])
         await asyncio.to_thread(engine.started.wait, 10)
-        rest = [batcher.ask([i]) for i in range(2, 9)]
+        rest = [batcher.submit([i]) for i in range(2, 9)]
         engine.go.set()
         assert [await answers(call) for call in (first, *rest)] == [[float(i)] for i in range(1, 9)]
 
@@ -157,7 +157,7 @@ def test_a_full_batch_does_not_wait_for_photos_that_are_still_to_be_decoded():
         return engine(batch)
 
     async def scenario() -> None:
-        await answers(make(predict, (1, 2, 4), noting(decoded)).ask(range(1, 11)))
+        await answers(make(predict, (1, 2, 4), noting(decoded)).submit(range(1, 11)))
 
     asyncio.run(scenario())
     assert engine.batches == [4, 4, 2]
@@ -173,7 +173,7 @@ def test_a_decoded_photo_does_not_wait_for_others_that_take_long():
         return pixels(photo)
 
     async def scenario() -> None:
-        await answers(make(engine, (1, 2, 4), slowly).ask([1, 2, 3]))
+        await answers(make(engine, (1, 2, 4), slowly).submit([1, 2, 3]))
 
     asyncio.run(scenario())
     # With the first after it, the batch has waited long enough.
@@ -187,9 +187,9 @@ def test_what_nobody_waits_for_any_more_is_neither_decoded_nor_computed():
 
     async def scenario() -> None:
         batcher = make(engine, (1,), noting(decoded), observe=lambda photos, seconds: seen.append(photos))
-        first = batcher.ask([1])
+        first = batcher.submit([1])
         await asyncio.to_thread(engine.started.wait, 10)
-        gone, stays = batcher.ask([2] * 5), batcher.ask([3])
+        gone, stays = batcher.submit([2] * 5), batcher.submit([3])
         gone.done.cancel()
         engine.go.set()
         assert await answers(first) + await answers(stays) == [1, 3]
@@ -211,9 +211,9 @@ def test_what_was_decoded_for_a_client_that_has_gone_since_is_not_computed():
 
     async def scenario() -> list[float | ImageError]:
         batcher = make(engine, (1,), decode)
-        gone = batcher.ask([2])
+        gone = batcher.submit([2])
         await asyncio.to_thread(decoding.wait, 10)
-        stays = batcher.ask([3])
+        stays = batcher.submit([3])
         gone.done.cancel()
         go.set()
         return await answers(stays)
@@ -227,18 +227,18 @@ def test_a_caller_learns_how_long_it_waited_and_ran():
 
     async def scenario() -> None:
         batcher = make(engine, (1,))
-        one = batcher.ask([1])
+        one = batcher.submit([1])
         await asyncio.to_thread(engine.started.wait, 10)
-        two = batcher.ask([2])
+        two = batcher.submit([2])
         await asyncio.sleep(0.05)
         assert batcher.busy_seconds >= 0.04
         engine.go.set()
         await asyncio.gather(one.done, two.done)
         assert batcher.busy_seconds == 0
-        assert one.ended - one.started >= 0.04
-        assert two.started - two.asked >= 0.04
-        assert one.started - one.asked < one.ended - one.started
-        assert 0 < one.decoding <= one.started - one.asked
+        assert one.finished_at - one.started_at >= 0.04
+        assert two.started_at - two.submitted_at >= 0.04
+        assert one.started_at - one.submitted_at < one.finished_at - one.started_at
+        assert 0 < one.decode_seconds <= one.started_at - one.submitted_at
 
     asyncio.run(scenario())
 
@@ -258,7 +258,9 @@ def test_lanes_share_what_waits_and_work_at_once():
         return batch[:, 0, 0, 0].astype(np.float32)
 
     async def scenario() -> list[float | ImageError]:
-        return await answers(make(compute, (1, 5, 16), decode, lanes=2, threads=2).ask(range(1, 11)))
+        return await answers(
+            make(compute, (1, 5, 16), decode, max_concurrent_batches=2, threads=2).submit(range(1, 11))
+        )
 
     assert asyncio.run(scenario()) == list(range(1, 11))
     assert batches == [5, 5]
@@ -283,13 +285,13 @@ def test_beyond_the_lanes_one_full_batch_waits_in_line_and_no_other():
                 await asyncio.sleep(0.001)
 
     async def scenario() -> None:
-        batcher = make(compute, (1, 2, 4), noting(decoded), lanes=1, threads=4)
-        calls = [batcher.ask([1])]
+        batcher = make(compute, (1, 2, 4), noting(decoded), max_concurrent_batches=1, threads=4)
+        calls = [batcher.submit([1])]
         await until(lambda: engine.batches == [1])
-        calls.append(batcher.ask([2, 3, 4]))
+        calls.append(batcher.submit([2, 3, 4]))
         await until(lambda: len(decoded) == 4)
         assert engine.batches == [1]
-        calls.append(batcher.ask(range(5, 16)))
+        calls.append(batcher.submit(range(5, 16)))
         await until(lambda: len(decoded) == 15 and engine.batches == [1, 4])
         engine.go.set()
         assert [await answers(call) for call in calls] == [[1], [2, 3, 4], list(range(5, 16))]
@@ -306,13 +308,13 @@ def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():
         return batch[:, 0, 0, 0].astype(np.float32)
 
     async def scenario() -> None:
-        batcher = make(compute, (1,), lanes=3, threads=3)
+        batcher = make(compute, (1,), max_concurrent_batches=3, threads=3)
         values = [99 if i % 7 == 0 else i % 70 for i in range(500)]
-        calls = [batcher.ask([value]) for value in values]
+        calls = [batcher.submit([value]) for value in values]
         found = await asyncio.gather(*map(answers, calls), return_exceptions=True)
         for value, answer in zip(values, found, strict=True):
             assert isinstance(answer, ValueError) if value == 99 else answer == [value or CUT]
-        assert await answers(batcher.ask([5])) == [5]
+        assert await answers(batcher.submit([5])) == [5]
         assert batcher.busy_seconds == 0
 
     asyncio.run(scenario())
@@ -321,7 +323,7 @@ def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():
 def test_a_batcher_that_nobody_has_any_more_ends_its_threads_and_lets_its_engine_go():
     async def scenario() -> weakref.ref[Engine]:
         engine = idle_engine()
-        assert await answers(make(engine, (1, 2), lanes=2, threads=2).ask([1, 2])) == [1, 2]
+        assert await answers(make(engine, (1, 2), max_concurrent_batches=2, threads=2).submit([1, 2])) == [1, 2]
         return weakref.ref(engine)
 
     gone = asyncio.run(scenario())

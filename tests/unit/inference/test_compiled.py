@@ -183,7 +183,7 @@ def test_bfloat16_is_served_where_it_is_fast_and_was_found_to_agree(
     cpuinfo.write_text(f"flags : {flags}\n")
     monkeypatch.setattr(devices, "_CPUINFO", cpuinfo)
     engine = Engine(version(48, parity=parity), flat(), asked)
-    assert engine.facts["precision"] == precision
+    assert engine.info["precision"] == precision
     assert engine.predict(noise(3, 48)).shape == (3,)
 
 

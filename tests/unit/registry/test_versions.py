@@ -66,8 +66,8 @@ def test_a_photo_is_no_sharper_than_its_detail_however_large_it_is(picture):
     small = preprocess.resize(large, 100)
 
     def apart(preprocessing: Preprocessing) -> float:
-        assert preprocessing.pixels(large).shape == (64, 64, 3)
-        return float(np.abs(preprocessing.pixels(large).astype(int) - preprocessing.pixels(small)).mean())
+        assert preprocessing.apply(large).shape == (64, 64, 3)
+        return float(np.abs(preprocessing.apply(large).astype(int) - preprocessing.apply(small)).mean())
 
     soft, sharp = Preprocessing(image_size=64, eval_downscale=25), Preprocessing(image_size=64)
     assert apart(soft) < 0.5 < apart(sharp)

@@ -42,8 +42,8 @@ def indices(batch) -> list[int]:
 @pytest.mark.parametrize("batch", [5, 7])
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_the_ranks_slices_make_up_the_batch_of_one_worker(photos, batch, world):
-    alone = list(make_feed(photos, batch, 0, 1).shuffled(epoch=2))
-    ranks = [list(make_feed(photos, batch, rank, world).shuffled(epoch=2)) for rank in range(world)]
+    alone = list(make_feed(photos, batch, 0, 1).training_batches(epoch=2))
+    ranks = [list(make_feed(photos, batch, rank, world).training_batches(epoch=2)) for rank in range(world)]
     order = epoch_order(photos, 0, 2)
     for step, whole in enumerate(alone):
         slices = [rank[step] for rank in ranks]
@@ -63,7 +63,7 @@ def test_the_ranks_slices_make_up_the_batch_of_one_worker(photos, batch, world):
 @pytest.mark.parametrize("ahead", [2, 4, 9])
 def test_batches_come_in_order_however_many_are_made_at_once(ahead):
     def content(feed):
-        return [[np.asarray(part).tolist() for part in batch] for batch in feed.shuffled(epoch=1)]
+        return [[np.asarray(part).tolist() for part in batch] for batch in feed.training_batches(epoch=1)]
 
     assert content(make_feed(40, 8, 0, 1, ahead)) == content(make_feed(40, 8, 0, 1))
 
@@ -72,9 +72,9 @@ def test_a_photo_keeps_its_draws_wherever_it_lands():
     def rows(batch):
         return zip(indices(batch), *batch.draws, strict=True)
 
-    first = {i: draws for batch in make_feed(40, 8, 0, 1).shuffled(0) for i, *draws in rows(batch)}
+    first = {i: draws for batch in make_feed(40, 8, 0, 1).training_batches(0) for i, *draws in rows(batch)}
     for rank in (0, 1):
-        for batch in make_feed(40, 8, rank, 2).shuffled(0):
+        for batch in make_feed(40, 8, rank, 2).training_batches(0):
             for index, *draws in rows(batch):
                 for mine, theirs in zip(draws, first[index], strict=True):
                     np.testing.assert_array_equal(mine, theirs)
@@ -82,8 +82,8 @@ def test_a_photo_keeps_its_draws_wherever_it_lands():
 
 def test_validation_comes_in_order_and_whole_in_the_size_asked_for():
     feed = make_feed(23, 5, 0, 1)
-    assert [i for batch in feed.in_order(32) for i in indices(batch)] == list(range(23))
-    assert {batch.pixels.shape[1:] for batch in feed.in_order(40)} == {(40, 40, 3)}
+    assert [i for batch in feed.validation_batches(32) for i in indices(batch)] == list(range(23))
+    assert {batch.pixels.shape[1:] for batch in feed.validation_batches(40)} == {(40, 40, 3)}
 
 
 def test_photos_grow_with_the_epochs_and_shrink_no_further_than_crops_need():
@@ -97,7 +97,7 @@ def test_photos_grow_with_the_epochs_and_shrink_no_further_than_crops_need():
             "article", [f"train_sizes={[list(pair) for pair in recipe.train_sizes]}", "epochs=4", *settings]
         )
         feed = BatchLoader(blocks, np.arange(6) % 2, again, 0, 1)
-        return [next(iter(feed.shuffled(epoch))).pixels.shape[1] for epoch in (0, 3)]
+        return [next(iter(feed.training_batches(epoch))).pixels.shape[1] for epoch in (0, 3)]
 
     assert sides("image_size=64") == [32, 48]
     assert sides("image_size=64", "augment.crop_area=0.35") == [39, 58]
@@ -321,7 +321,7 @@ def test_a_step_is_taken_apart_without_changing_anything():
     network, optimizers = made("smoke", "image_size=32", "batch_size=16")
     steps = TrainStep(resolve("smoke", ["image_size=32", "batch_size=16"]), network, optimizers, Collective(0, 1))
     before = [weight.numpy() for weight in [*network.weights, *optimizers.variables]]
-    batch = next(make_feed(40, 16, 0, 1).shuffled(epoch=0))
+    batch = next(make_feed(40, 16, 0, 1).training_batches(epoch=0))
     parts = timing.measure(steps, batch, 0, seconds=5.0, waiting=0.5)
     assert parts.photos == 16
     assert parts.seconds == pytest.approx(5)

@@ -43,30 +43,30 @@ def draw_preview(pixels: np.ndarray, augment: Augmentation, name: str, seed: int
             {"crop_x": augment.crop_area**0.5, "crop_y": augment.crop_area**0.5},
         ),
     ]
-    colours: list[tuple[str, str, tuple[float, float, float]]] = [
+    color_factors: list[tuple[str, str, tuple[float, float, float]]] = [
         ("brightness", f"±{augment.brightness:g}", (augment.brightness, 1, 1)),
         ("contrast", f"± {augment.contrast:.0%}", (0, 1 + augment.contrast, 1)),
         ("saturation", f"± {augment.saturation:.0%}", (0, 1, 1 + augment.saturation)),
     ]
     edge = (1 - augment.cutout) / 2
-    count = len(warps) + len(colours) + 1
+    count = len(warps) + len(color_factors) + 1
     singles = identity_params(size, size, count)
     for row, (*_, change) in enumerate(warps):
         whole = {**_NEUTRAL, **change}
         singles.transforms[row] = compose_affine(
             size, size, **{key: np.array([value]) for key, value in whole.items()}
         )[0]
-    singles.colours[len(warps) : -1] = [values for *_, values in colours]
-    singles.holes[-1] = [edge, edge, 1 - edge, 1 - edge]
+    singles.color_factors[len(warps) : -1] = [values for *_, values in color_factors]
+    singles.cutouts[-1] = [edge, edge, 1 - edge, 1 - edge]
     # A hole of no width hides nothing.
-    singles.holes[:-1] = 0
+    singles.cutouts[:-1] = 0
     plain = identity_params(size, size, 1)
     captions = [
         *(
             (caption, limits if (singles.transforms[i] != plain.transforms[0]).any() else "off")
             for i, (caption, limits, _) in enumerate(warps)
         ),
-        *((caption, limits if values != (0, 1, 1) else "off") for caption, limits, values in colours),
+        *((caption, limits if values != (0, 1, 1) else "off") for caption, limits, values in color_factors),
         ("cutout", f"a square of {augment.cutout:g} of the side" if augment.cutout else "off"),
     ]
     draws = sample_params(augment, size, size, _DRAWS, seed, epoch=0)

@@ -34,9 +34,9 @@ class Float32Fallback:
         self._first, self._second, self._within = first, second, fallback_margin
 
     @property
-    def sizes(self) -> list[int]:
+    def batch_sizes(self) -> list[int]:
         """How many photos are computed at once, ascending."""
-        return self._first.sizes
+        return self._first.batch_sizes
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of class 1: uint8 [n, S, S, 3] to float32 [n] in [0, 1]."""

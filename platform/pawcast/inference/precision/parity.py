@@ -125,7 +125,7 @@ def _batches(store: Store, split: Split, preprocessing: Preprocessing, wanted: i
     # Shards may be in the order of classes or of sources, so the first photos alone wouldn't do.
     chosen = (photo for i, photo in enumerate(read_split(store, split)) if i * wanted % split.photos < wanted)
     while batch := list(islice(chosen, MAX_BATCH)):
-        yield np.stack([preprocessing.pixels(photo.data) for photo in batch if isinstance(photo.data, bytes)])
+        yield np.stack([preprocessing.apply(photo.data) for photo in batch if isinstance(photo.data, bytes)])
 
 
 def _by_keras(network: keras.Model, pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

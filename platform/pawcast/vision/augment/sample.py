@@ -26,15 +26,15 @@ class AugmentationParams(NamedTuple):
         transforms: float32 [n, 8]: the projective transform (a0, a1, a2, b0, b1, b2, 0, 0) that maps an output
             pixel (x, y) to the input pixel (a0 x + a1 y + a2, b0 x + b1 y + b2), as TensorFlow's
             `ImageProjectiveTransformV3` takes it.
-        colours: float32 [n, 3]: brightness to add, and factors of contrast and of saturation.
+        color_factors: float32 [n, 3]: brightness to add, and factors of contrast and of saturation.
         holes: float32 [n, 4]: left, top, right and bottom of the grey square, fractions of the sides.
     """
 
     transforms: np.ndarray
-    colours: np.ndarray
-    holes: np.ndarray
+    color_factors: np.ndarray
+    cutouts: np.ndarray
 
-    def of(self, photos: np.ndarray) -> AugmentationParams:
+    def rows(self, photos: np.ndarray) -> AugmentationParams:
         """Return the rows of these photos."""
         return AugmentationParams(*(part[photos] for part in self))
 
@@ -77,14 +77,14 @@ def sample_params(
         crop_left=left * (1 - crop_x) / 2 * from_size,
         crop_top=top * (1 - crop_y) / 2 * from_size,
     )
-    colours = np.stack(
+    color_factors = np.stack(
         [augment.brightness * brightness, 1 + augment.contrast * contrast, 1 + augment.saturation * saturation], axis=1
     )
     # The centre lies anywhere in the photo, so that some holes are cut by its edge (DeVries and Taylor, 2017,
     # https://arxiv.org/abs/1708.04552).
     centre, half = (np.stack([x, y], axis=1) + 1) / 2, augment.cutout / 2
     holes = np.concatenate([centre - half, centre + half], axis=1)
-    return AugmentationParams(transforms, colours.astype(np.float32), holes.astype(np.float32))
+    return AugmentationParams(transforms, color_factors.astype(np.float32), holes.astype(np.float32))
 
 
 def identity_params(from_size: int, to_size: int, photos: int) -> AugmentationParams:

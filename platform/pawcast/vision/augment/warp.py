@@ -31,8 +31,8 @@ def augment_batch(augment: Augmentation, pixels: tf.Tensor, draws: AugmentationP
     """
     pixels = warp(pixels, draws.transforms, size)
     if augment.brightness or augment.contrast or augment.saturation:
-        pixels = jitter_colors(pixels, draws.colours)
-    return cutout(pixels, draws.holes) if augment.cutout else pixels
+        pixels = jitter_colors(pixels, draws.color_factors)
+    return cutout(pixels, draws.cutouts) if augment.cutout else pixels
 
 
 def warp(pixels: tf.Tensor, transforms: tf.Tensor, size: int) -> tf.Tensor:
@@ -80,19 +80,19 @@ def _warp_by_opencv(pixels: np.ndarray, transforms: np.ndarray, size: int) -> np
     return warped
 
 
-def jitter_colors(pixels: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
+def jitter_colors(pixels: tf.Tensor, color_factors: tf.Tensor) -> tf.Tensor:
     """Change saturation, then contrast about middle grey, then brightness.
 
     Args:
         pixels: float32 [n, S, S, 3] in [0, 1].
-        colours: float32 [n, 3], see `Draws`.
+        color_factors: float32 [n, 3], see `Draws`.
 
     Returns:
         As `pixels`, clipped to [0, 1].
     """
     import tensorflow as tf
 
-    brightness, contrast, saturation = (colours[:, i, None, None, None] for i in range(3))
+    brightness, contrast, saturation = (color_factors[:, i, None, None, None] for i in range(3))
     grey = tf.reduce_sum(pixels * tf.constant(_LUMA), axis=-1, keepdims=True)
     # contrast * (grey + saturation * (pixels - grey) - 1/2) + 1/2 + brightness, with few passes over the pixels.
     return tf.clip_by_value(

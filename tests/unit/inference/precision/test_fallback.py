@@ -88,9 +88,9 @@ def test_an_engine_computes_again_what_its_version_was_found_to_need(tmp_path, m
     network, photos = flat(), noise(3, 48)
     for asked, again in (("auto", 0.2), ("bfloat16", 0.2), ("float32", 0.0)):
         engine = Engine(version(48, parity={"bfloat16": measured}), network, asked)
-        assert engine.facts["fallback_share"] == again
+        assert engine.info["fallback_share"] == again
         # Within 0.51 of one half is every photo.
         assert engine.predict(photos).tobytes() == CompiledModel(network, FED, "float32")(photos).tobytes()
     plain = Engine(version(48), network, "bfloat16")
-    assert plain.facts["fallback_share"] == 0.0
+    assert plain.info["fallback_share"] == 0.0
     assert plain.predict(photos).tobytes() == CompiledModel(network, FED, "bfloat16")(photos).tobytes()

@@ -70,7 +70,7 @@ def test_the_measured_agreement_is_kept_with_the_version(store, split):
         architecture="", parity=measured,
     )  # fmt: skip
     assert registry.resolve(store, "pets").parity == measured == version.parity
-    assert Engine.load(store, "pets", precision="bfloat16").facts["precision"] == "bfloat16"
+    assert Engine.load(store, "pets", precision="bfloat16").info["precision"] == "bfloat16"
 
 
 def test_a_network_that_answers_no_number_is_refused(store, split):

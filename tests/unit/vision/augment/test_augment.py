@@ -121,7 +121,7 @@ def test_draws_depend_on_seed_epoch_and_photo_alone():
         assert all((mine != theirs).any(1).all() for mine, theirs in zip(draws, other, strict=True))
     assert len(np.unique(draws.transforms, axis=0)) == 50
     some = np.array([4, 0])
-    assert all((part[some] == rows).all() for part, rows in zip(draws, draws.of(some), strict=True))
+    assert all((part[some] == rows).all() for part, rows in zip(draws, draws.rows(some), strict=True))
 
 
 def test_ranges_are_kept_and_reached():
