@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,20 +110,20 @@ class Batcher:
     ) -> None:
         self._decode, self._predict, self._sizes, self._observe = decode, predict, sizes, observe
         self._max_concurrent_batches = max_concurrent_batches
-        self._lock = threading.Lock()
-        # Guarded by the lock: photos as they came and decoded, threads that sleep, how many don't, and since when which
-        # of those is at a batch. Each thread has a queue of its own: of several that wait at one, all would wake up.
+        self._threads = threads
+        # Guards everything below. A waiting thread is counted as awake by whoever notifies it.
+        self._condition = threading.Condition()
         self._waiting: deque[_Item] = deque()
         self._decoded: deque[_Decoded] = deque()
-        self._asleep = [ThreadPoolExecutor(1, thread_name_prefix="engine") for _ in range(threads)]
-        self._awake = 0
-        self._started: dict[ThreadPoolExecutor, float] = {}
+        self._started: list[float] = []
+        self._awake = self._idle = 0
+        self._closed = False
 
     @property
     def busy_seconds(self) -> float:
         """For how long the engine has been at its oldest batch; 0 if there is none."""
-        with self._lock:
-            return max((time.monotonic() - started for started in self._started.values()), default=0.0)
+        with self._condition:
+            return time.monotonic() - min(self._started) if self._started else 0.0
 
     def submit(self, photos: Sequence[Any]) -> PendingRequest:
         """Begin to answer for photos, on the event loop; one that is an `ImageError` is its own answer."""
@@ -135,37 +134,57 @@ class Batcher:
                 call._put(place, photo, 0.0)
             else:
                 items.append(_Item(photo, call, place))
-        with self._lock:
+        with self._condition:
             self._waiting.extend(items)
-            # The last to fall asleep first: its memory is still in the CPU's caches.
-            woken = [self._asleep.pop() for _ in range(min(len(self._asleep), len(items)))]
-            self._awake += len(woken)
-        for thread in woken:
-            thread.submit(self._work, thread)
+            wanted = min(self._threads - self._awake, len(items))
+            woken = min(self._idle, wanted)
+            self._idle -= woken
+            self._awake += wanted
+            self._condition.notify(woken)
+        for _ in range(wanted - woken):
+            threading.Thread(target=self._work, name="engine", daemon=True).start()
         return call
 
-    def _work(self, thread: ThreadPoolExecutor) -> None:
-        """Decode and predict, in a thread, until nothing is left to do."""
-        while work := self._next(thread):
+    def close(self) -> None:
+        """End the threads as soon as they have nothing to do. What is submitted, even after this, is still answered."""
+        with self._condition:
+            self._closed = True
+            self._awake += self._idle
+            self._idle = 0
+            self._condition.notify_all()
+
+    def _work(self) -> None:
+        """Decode and predict, in a thread, until the batcher is closed."""
+        while work := self._wait_for_work():
             if isinstance(work, _Item):
                 self._decode_one(work)
             else:
-                self._predict_all(work, thread)
+                self._predict_all(*work)
+            # A request must not stay in memory while this thread waits for the next one.
+            del work
 
-    def _next(self, thread: ThreadPoolExecutor) -> list[_Decoded] | _Item | None:
-        """Take what is due. Finding nothing, the thread goes to sleep."""
-        with self._lock:
-            if batch := self._batch():
-                self._started[thread] = time.monotonic()
-                return batch
-            while self._waiting:
-                item = self._waiting.popleft()
-                # Nobody waits any more for what was asked by a client that has gone.
-                if not item.call.done.done():
-                    return item
-            self._awake -= 1
-            self._asleep.append(thread)
-            return None
+    def _wait_for_work(self) -> tuple[list[_Decoded], float] | _Item | None:
+        with self._condition:
+            while not (work := self._next()):
+                self._awake -= 1
+                if self._closed:
+                    return None
+                self._idle += 1
+                self._condition.wait()
+            return work
+
+    def _next(self) -> tuple[list[_Decoded], float] | _Item | None:
+        """Take what is due, if anything is."""
+        if batch := self._batch():
+            started = time.monotonic()
+            self._started.append(started)
+            return batch, started
+        while self._waiting:
+            item = self._waiting.popleft()
+            # Nobody waits any more for what was asked by a client that has gone.
+            if not item.call.done.done():
+                return item
+        return None
 
     def _batch(self) -> list[_Decoded]:
         """Take a batch if it is full, or if nothing is left that would fill it; then lanes share it."""
@@ -199,18 +218,18 @@ class Batcher:
             call._tell(call._failed, error)
         else:
             since = time.monotonic()
-            with self._lock:
+            with self._condition:
                 self._decoded.append(_Decoded(pixels, call, place, since - started, since))
 
-    def _predict_all(self, batch: list[_Decoded], thread: ThreadPoolExecutor) -> None:
+    def _predict_all(self, batch: list[_Decoded], started: float) -> None:
         found: list[float] | Exception
         try:
             found = self._predict(np.stack([item.pixels for item in batch])).tolist()
         except Exception as error:  # All callers of this batch learn of it; the next one is tried all the same.
             found = error
         ended = time.monotonic()
-        with self._lock:
-            started = self._started.pop(thread)
+        with self._condition:
+            self._started.remove(started)
         batch[0].call._tell(self._deliver, batch, found, started, ended)
 
     def _deliver(self, batch: list[_Decoded], found: list[float] | Exception, started: float, ended: float) -> None:

@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,25 @@ def noting(decoded: list[int]) -> Callable[[int], np.ndarray]:
     return decode
 
 
+_batchers: list[Batcher] = []
+
+
 def make(predict: Any, sizes: Sequence[int], decode: Any = pixels, **options: Any) -> Batcher:
-    return Batcher(decode, predict, sizes, **options)
+    _batchers.append(Batcher(decode, predict, sizes, **options))
+    return _batchers[-1]
+
+
+@pytest.fixture(autouse=True)
+def no_threads_are_left() -> Iterator[None]:
+    """Close what the test made, and wait until its threads have ended."""
+    before = set(threading.enumerate())
+    yield
+    while _batchers:
+        _batchers.pop().close()
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "engine":
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 async def answers(call: PendingRequest) -> list[float | ImageError]:
@@ -279,11 +296,6 @@ def test_beyond_the_lanes_one_full_batch_waits_in_line_and_no_other():
         computing.pop()
         return found
 
-    async def until(reached: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not reached():
-                await asyncio.sleep(0.001)
-
     async def scenario() -> None:
         batcher = make(compute, (1, 2, 4), noting(decoded), max_concurrent_batches=1, threads=4)
         calls = [batcher.submit([1])]
@@ -320,15 +332,66 @@ def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():
     asyncio.run(scenario())
 
 
-def test_a_batcher_that_nobody_has_any_more_ends_its_threads_and_lets_its_engine_go():
+def test_a_lone_photo_wakes_one_thread_and_threads_are_used_again():
+    threads: list[str] = []
+
+    def decode(photo: int) -> np.ndarray:
+        threads.append(threading.current_thread().name)
+        return pixels(photo)
+
+    async def scenario() -> None:
+        before = engine_threads()
+        batcher = make(idle_engine(), (1, 2), decode, threads=3)
+        for photo in range(1, 6):
+            assert await answers(batcher.submit([photo])) == [photo]
+            await until(lambda: batcher._idle == 1)
+        assert engine_threads() - before == 1
+        assert await answers(batcher.submit(range(1, 10))) == list(range(1, 10))
+        await until(lambda: batcher._idle == 3)
+        assert engine_threads() - before == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_batcher_answers_what_was_submitted_before_and_after():
+    engine = Engine()
+
+    async def scenario() -> None:
+        batcher = make(engine, (1, 2), threads=2)
+        before = batcher.submit([1, 2, 3])
+        await asyncio.to_thread(engine.started.wait, 10)
+        batcher.close()
+        after = batcher.submit([4])
+        engine.go.set()
+        assert await answers(before) == [1, 2, 3]
+        assert await answers(after) == [4]
+        await until(lambda: batcher._awake == 0)
+        assert await answers(batcher.submit([5])) == [5]
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_batcher_ends_its_threads_and_lets_its_engine_go():
     async def scenario() -> weakref.ref[Engine]:
         engine = idle_engine()
-        assert await answers(make(engine, (1, 2), max_concurrent_batches=2, threads=2).submit([1, 2])) == [1, 2]
+        batcher = make(engine, (1, 2), max_concurrent_batches=2, threads=2)
+        assert await answers(batcher.submit([1, 2])) == [1, 2]
+        batcher.close()
+        _batchers.clear()
         return weakref.ref(engine)
 
+    before = engine_threads()
     gone = asyncio.run(scenario())
+    asyncio.run(until(lambda: engine_threads() == before))
     gc.collect()
-    deadline = time.monotonic() + 10
-    while gone() is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
     assert gone() is None
+
+
+def engine_threads() -> int:
+    return sum(thread.name == "engine" for thread in threading.enumerate())
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not reached():
+            await asyncio.sleep(0.001)
