@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pawcast.inference.precision.quantize import quantize_bfloat16, round_to_bfloat16, to_bfloat16_in_multiples
+from pawcast.inference.precision.quantize import quantize_bfloat16, round_to_bfloat16
 from pawcast.runtime.devices import Precision
 from pawcast.vision.preprocess import Preprocessing
 
@@ -227,20 +227,13 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
     # A sequential network has nothing to fold, and Keras clones it without calls.
     calls = {"call_function": called} if folding.functional(network) else {}
     copy = keras.models.clone_model(network, clone_function=copied, **calls)
-    follower = folding.follower(network, first) if first else None
-    multiples = np.ones(1, np.float32)
     for layer in (layer for layer in copy.layers if layer.weights):
         own, norm = network.get_layer(layer.name), norms.get(layer.name)
         weights = folding.merged(own, norm) if norm else own.get_weights()
         if own is first:
             weights = [weights[0] * np.float32(scale), *weights[1:]]
-        if own is follower:
-            weights = [weights[0] / multiples[:, None], *weights[1:]]
         if precision == "bfloat16" and own is not last and not isinstance(own, layers.BatchNormalization):
-            if own is first and follower and layer.use_bias:
-                *weights, multiples = to_bfloat16_in_multiples(*weights)
-            else:
-                weights = [quantize_bfloat16(weight) for weight in weights]
+            weights = [quantize_bfloat16(weight) for weight in weights]
         if isinstance(layer, ByColumns):
             weights = [weights[0].T, *weights[1:]]
         layer.set_weights(weights)

@@ -79,7 +79,7 @@ def test_a_network_that_answers_no_number_is_refused(store, split):
         parity.measure_parity(store, split, RECIPE, spoilt, FED)
 
 
-@pytest.mark.parametrize(("steepness", "holds"), [(20, False), (200, True)])
+@pytest.mark.parametrize(("steepness", "holds"), [(20, False), (300, True)])
 def test_what_bfloat16_is_too_coarse_for_is_served_in_float32(store, split, steepness, holds):
     """Small differences between the bright photos decide, and those are what bfloat16 rounds away."""
     (batch,) = parity._batches(store, split, FED, 60)

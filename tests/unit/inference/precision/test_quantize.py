@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pawcast.inference.precision.quantize import quantize_bfloat16, round_to_bfloat16, to_bfloat16_in_multiples
+from pawcast.inference.precision.quantize import quantize_bfloat16, round_to_bfloat16
 
 
 def weights(*shape: int) -> np.ndarray:
@@ -45,21 +45,3 @@ def test_what_has_no_kernel_is_rounded_to_the_nearest(shape):
 def test_what_bfloat16_holds_stays_as_it_is():
     weight = weights(3, 3, 4, 4).astype(ml_dtypes.bfloat16).astype(np.float32)
     np.testing.assert_array_equal(quantize_bfloat16(weight), weight)
-
-
-def test_a_first_kernel_is_rounded_in_the_multiple_that_loses_least_of_photos(picture):
-    kernel, bias = weights(3, 3, 3, 32) / 255, weights(32)
-    rounded, biases, multiples = to_bfloat16_in_multiples(kernel, bias)
-    for values in (rounded, biases):
-        np.testing.assert_array_equal(values, values.astype(ml_dtypes.bfloat16).astype(np.float32))
-    assert ((multiples >= 1) & (multiples < 2)).all()
-    assert len(set(multiples)) > 8
-    patches = np.lib.stride_tricks.sliding_window_view(picture.astype(np.float64), (3, 3), (0, 1))
-    patches = patches.transpose(0, 1, 3, 4, 2).reshape(-1, 27)
-
-    def lost(kernels: np.ndarray, biases: np.ndarray) -> np.ndarray:
-        errors = patches @ (kernels.astype(np.float64) - kernel).reshape(27, 32) + biases.astype(np.float64) - bias
-        return np.sqrt((errors**2).mean(0))
-
-    as_they_are = lost(quantize_bfloat16(kernel), round_to_bfloat16(bias).numpy())
-    assert lost(rounded / multiples, biases / multiples).mean() < as_they_are.mean() / 3
