@@ -54,7 +54,7 @@ def no_threads_are_left() -> Iterator[None]:
     while _batchers:
         _batchers.pop().close()
     for thread in set(threading.enumerate()) - before:
-        if thread.name == "engine":
+        if thread.name == "batcher":
             thread.join(10)
             assert not thread.is_alive()
 
@@ -340,15 +340,15 @@ def test_a_lone_photo_wakes_one_thread_and_threads_are_used_again():
         return pixels(photo)
 
     async def scenario() -> None:
-        before = engine_threads()
+        before = batcher_threads()
         batcher = make(idle_engine(), (1, 2), decode, threads=3)
         for photo in range(1, 6):
             assert await answers(batcher.submit([photo])) == [photo]
-            await until(lambda: batcher._idle == 1)
-        assert engine_threads() - before == 1
+            await until(lambda: batcher._waiting_threads == 1)
+        assert batcher_threads() - before == 1
         assert await answers(batcher.submit(range(1, 10))) == list(range(1, 10))
-        await until(lambda: batcher._idle == 3)
-        assert engine_threads() - before == 3
+        await until(lambda: batcher._waiting_threads == 3)
+        assert batcher_threads() - before == 3
 
     asyncio.run(scenario())
 
@@ -365,7 +365,7 @@ def test_a_closed_batcher_answers_what_was_submitted_before_and_after():
         engine.go.set()
         assert await answers(before) == [1, 2, 3]
         assert await answers(after) == [4]
-        await until(lambda: batcher._awake == 0)
+        await until(lambda: batcher._busy_threads == 0)
         assert await answers(batcher.submit([5])) == [5]
 
     asyncio.run(scenario())
@@ -380,15 +380,15 @@ def test_a_closed_batcher_ends_its_threads_and_lets_its_engine_go():
         _batchers.clear()
         return weakref.ref(engine)
 
-    before = engine_threads()
+    before = batcher_threads()
     gone = asyncio.run(scenario())
-    asyncio.run(until(lambda: engine_threads() == before))
+    asyncio.run(until(lambda: batcher_threads() == before))
     gc.collect()
     assert gone() is None
 
 
-def engine_threads() -> int:
-    return sum(thread.name == "engine" for thread in threading.enumerate())
+def batcher_threads() -> int:
+    return sum(thread.name == "batcher" for thread in threading.enumerate())
 
 
 async def until(reached: Callable[[], bool]) -> None:

@@ -86,7 +86,7 @@ def test_our_networks_are_explained_where_they_look(builder):
 
     config = recipes.resolve("smoke").model_copy(update={"model": builder, "image_size": 96})
     network = build.build_model(config)
-    assert explain._stride(explain._watched(network)) == {"article": 8, "small": 4}[builder]
+    assert explain._stride(explain._explained_cells(network)) == {"article": 8, "small": 4}[builder]
     served = engine(network, 96)
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
     prediction, heat = Explainer(served).explain(encode(noise))
@@ -113,7 +113,7 @@ def pooling_network(kernel: tuple[float, float, float] = (1, -1, 0)):
 def test_a_network_of_open_size_that_pools_is_explained_by_what_it_pools():
     """There the map is that of class activation: each cell's own part of the sum."""
     network = pooling_network()
-    assert explain._stride(explain._watched(network)) == 4
+    assert explain._stride(explain._explained_cells(network)) == 4
     for size in (64, 96):
         photo = np.full((96, 192, 3), 60, np.uint8)
         photo[24:48, 96:120] = (250, 0, 0)
