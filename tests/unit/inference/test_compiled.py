@@ -1,4 +1,4 @@
-"""Compiled models: the same bits in every batch, mirror images, bfloat16, networks of any photo size."""
+"""Compiled models: the same bits in every batch, mirror images, bfloat16, any photo size."""
 
 from __future__ import annotations
 
