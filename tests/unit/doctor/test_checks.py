@@ -88,7 +88,7 @@ class Careless(FolderStore):
         self.put(key, data)
         return True
 
-    def put_if_match(self, key: str, data: bytes, token: str) -> bool:
+    def put_if_match(self, key: str, data: bytes, etag: str) -> bool:
         self.put(key, data)
         return True
 
