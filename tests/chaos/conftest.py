@@ -1,4 +1,4 @@
-"""The S3 server of the tests behind a proxy that injects faults, and a store with short timeouts."""
+"""The S3 server of the tests behind a fault proxy, and stores with short timeouts."""
 
 from __future__ import annotations
 
