@@ -15,7 +15,6 @@ import pytest
 
 from pawcast.doctor import cluster, store
 from pawcast.doctor.finding import Finding
-from pawcast.errors import ClusterError
 from pawcast.store import open_store
 from tests.integration.conftest import Cluster, free_port, job, result_of
 
@@ -124,13 +123,14 @@ def test_a_read_only_folder_is_a_problem(read_only):
         assert (found["put"].exit_code, found["put"].fix) == (6, "check its permissions.")
 
 
-def test_another_server_at_rays_address_is_a_cluster_error(monkeypatch):
+def test_another_server_at_rays_address_is_a_problem(monkeypatch):
     monkeypatch.setattr(cluster, "_JOIN_SECONDS", 8)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(ClusterError, match=f"gave no answer.*{address}.*within 8 s"):
-            cluster.join(None)
+        (finding,) = cluster.join(None)
+    assert finding.seen == f"Ray gave no answer at RAY_ADDRESS={address} within 8 s"
+    assert (finding.level, finding.exit_code) == ("problem", 8)
 
 
 def test_a_cluster_with_and_without_its_token(head: Cluster, monkeypatch):

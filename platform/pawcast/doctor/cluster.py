@@ -19,7 +19,6 @@ from pathlib import Path
 from pawcast.doctor.finding import Finding, failure, ok, problem, warning
 from pawcast.doctor.store import scratch
 from pawcast.doctor.versions import PACKAGES, installed
-from pawcast.errors import ClusterError
 from pawcast.store import open_store
 
 _JOIN_SECONDS, _NODE_SECONDS = 90, 45
@@ -40,10 +39,7 @@ def check(store: str | None) -> Iterator[Finding]:
         yield token(os.environ, Path.home() / ".ray" / "auth_token")
     elif _SHARED_MEMORY.is_dir():
         yield shared_memory(shutil.disk_usage(_SHARED_MEMORY).free)
-    try:
-        yield from join(store)
-    except ClusterError as error:
-        yield failure("ray", "session", error)
+    yield from join(store)
 
 
 def token(environment: Mapping[str, str], file: Path) -> Finding:
@@ -69,33 +65,23 @@ def shared_memory(free: float) -> Finding:
 
 
 def join(store: str | None) -> list[Finding]:
-    """Join or start Ray in a process of its own; return its findings.
-
-    Raises:
-        ClusterError: If the process fails or takes too long.
-    """
+    """Join or start Ray in a process of its own; return its findings, or why there are none."""
     address = os.environ.get("RAY_ADDRESS")
+    at_address = f" at RAY_ADDRESS={address}" if address else ""
     command = [sys.executable, "-c", _JOIN, json.dumps(store)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_JOIN_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise ClusterError(
-            "Ray gave no answer",
-            received=f"RAY_ADDRESS={address}" if address else None,
-            expected=f"an answer within {_JOIN_SECONDS} s",
-            fix="start it (ray start --head), correct RAY_ADDRESS, or unset it" if address else _LOGS,
-        ) from None
+        fix = "start it (ray start --head), correct RAY_ADDRESS, or unset it" if address else _LOGS
+        return [problem("ray", "session", f"Ray gave no answer{at_address} within {_JOIN_SECONDS} s", fix)]
     if "InvalidAuthToken" in done.stderr:
         # Only Ray's native log says so; its Python error doesn't.
-        raise ClusterError(
-            "The Ray cluster refused our token",
-            received=f"RAY_ADDRESS={address}, RAY_AUTH_MODE={os.environ.get('RAY_AUTH_MODE', 'unset')}",
-            expected="RAY_AUTH_MODE=token and the head's own token",
-            fix="export RAY_AUTH_MODE=token, with a copy of the head's ~/.ray/auth_token in the same place here",
-        )
+        mode = os.environ.get("RAY_AUTH_MODE", "unset")
+        fix = "export RAY_AUTH_MODE=token, with a copy of the head's ~/.ray/auth_token in the same place here"
+        return [problem("ray", "session", f"Ray refused our token{at_address}; RAY_AUTH_MODE is {mode}", fix)]
     if done.returncode or not done.stdout:
         message = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ClusterError("Ray failed", received=message[-1][:300], fix=_LOGS)
+        return [problem("ray", "session", f"Ray failed: {message[-1][:300]}", _LOGS)]
     return [Finding(**fields) for fields in json.loads(done.stdout.splitlines()[-1])]
 
 

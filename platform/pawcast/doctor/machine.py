@@ -102,10 +102,11 @@ def nvidia_smi() -> list[str]:
         return []
     command = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        output = (getattr(error, "stdout", None) or "") + (getattr(error, "stderr", None) or "")
-        raise PawcastError(f"nvidia-smi fails: {' '.join((output or str(error)).split())}") from None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise PawcastError(f"nvidia-smi fails: {error}") from None
+    if done.returncode:
+        raise PawcastError(f"nvidia-smi fails: {' '.join((done.stdout + done.stderr).split())}")
     return done.stdout.strip().splitlines()
 
 

@@ -8,7 +8,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-from pawcast.doctor.finding import Finding, ok, problem, warning
+from pawcast.doctor.finding import Finding, ok, problem
 
 PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "boto3", "pillow")
 """The packages that the report names, and that must be equal on all nodes."""
@@ -16,12 +16,8 @@ PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "boto3", "pillow")
 
 def check() -> Iterator[Finding]:
     """Compare the installed versions with the requirements in Pawcast's own metadata."""
-    try:
-        python = Requirement(f"python{metadata.metadata('pawcast')['Requires-Python']}")
-        requirements = [Requirement(line) for line in metadata.requires("pawcast") or []]
-    except metadata.PackageNotFoundError:
-        yield warning("versions", "pawcast", "not installed, so its requirements aren't known", "make setup")
-        return
+    python = Requirement(f"python{metadata.metadata('pawcast')['Requires-Python']}")
+    requirements = [Requirement(line) for line in metadata.requires("pawcast") or []]
     versions = installed([requirement.name for requirement in requirements])
     if (seen := versions["python"]) and python.specifier.contains(seen, prereleases=True):
         yield ok("versions", "python", seen)

@@ -8,66 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from pawcast.errors import IntegrityError, NotFoundError, PawcastError, StoreError, StoreFullError
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _PRECONDITION_FAILED = {"PreconditionFailed", "412"}
 _FULL = {"InsufficientStorage", "XMinioStorageFull", "507"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+_INVALID = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
+_CLOCK = {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
+
 _TRANSIENT_STATUS = {429, 500, 502, 503, 504}
-# Overload, another conditional write of the same key in progress (409), and bytes that were changed
-# on their way to the server.
-_TRANSIENT = {
-    "SlowDown",
-    "RequestTimeout",
-    "ConditionalRequestConflict",
-    "OperationAborted",
-    "BadDigest",
-    "XAmzContentChecksumMismatch",
-    "XAmzContentSHA256Mismatch",
-}
+_OVERLOAD = {"SlowDown", "RequestTimeout"}
+# Another conditional write of the same key is in progress (409).
+_CONFLICT = {"ConditionalRequestConflict", "OperationAborted"}
+# The bytes were changed on their way to the server.
+_CORRUPTED = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+_TRANSIENT = _OVERLOAD | _CONFLICT | _CORRUPTED
 
-
-class _Refusal(NamedTuple):
-    """The line for some error codes; `what` may contain {uri}, {bucket} and {key}."""
-
-    codes: set[str]
-    what: str
-    fix: str
-    kind: type[PawcastError] = StoreError
-
-
+_SEE_LOG = "look at the server's log"
 _REFUSALS = (
-    _Refusal({"NoSuchBucket"}, "There is no bucket {bucket!r}", "create it, or correct --store"),
-    _Refusal(
-        {
-            "ExpiredToken",
-            "ExpiredTokenException",
-            "InvalidAccessKeyId",
-            "InvalidToken",
-            "SignatureDoesNotMatch",
-            "TokenRefreshRequired",
-        },
+    (_MISSING, "The store {uri} has no {key}", None),
+    ({"NoSuchBucket"}, "There is no bucket {bucket!r}", "create it, or correct --store"),
+    (
+        _EXPIRED | _INVALID,
         "The store {uri} refused the credentials",
         "renew AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN)",
     ),
-    _Refusal(
+    (
         {"AccessDenied", "403"},
         "The store {uri} refused the credentials for {key}",
         "allow them to read, write, list and delete there, or use others",
     ),
-    _Refusal(
-        {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"},
-        "The store {uri} and this machine disagree about the time",
-        "set this machine's clock",
-    ),
-    _Refusal(_FULL, "The store {uri} is full, so {key} was not written", "free some space", StoreFullError),
+    (_CLOCK, "The store {uri} and this machine disagree about the time", "set this machine's clock"),
+    (_FULL, "The store {uri} is full, so {key} was not written", "free some space"),
 )
-_KEPT_FAILING = _Refusal(
-    set(), "The store {uri} kept failing at {key}", "look at the server's log, then run the command again"
-)
-_OTHER = _Refusal(set(), "The store {uri} refused {key}", "look at the server's log")
+"""Error codes, what the error says, and the fix. All other codes are in `_refusal`."""
 
 
 def is_missing(error: Any) -> bool:
@@ -133,15 +110,13 @@ def translate_errors(uri: str, bucket: str, key: str) -> Iterator[None]:
 
 
 def _refusal(uri: str, bucket: str, key: str, error: Any) -> PawcastError:
-    if is_missing(error):
-        return NotFoundError(f"The store {uri} has no {key}")
-    default = _KEPT_FAILING if is_transient(error) else _OTHER
-    refusal = next((refusal for refusal in _REFUSALS if _code(error) in refusal.codes), default)
-    return refusal.kind(
-        refusal.what.format(uri=uri, bucket=bucket, key=key),
-        received=f"{_status(error)} {_code(error)}",
-        fix=refusal.fix,
-    )
+    code = _code(error)
+    other = ("The store {uri} refused {key}", _SEE_LOG)
+    if is_transient(error):
+        other = ("The store {uri} kept failing at {key}", f"{_SEE_LOG}, then run the command again")
+    what, fix = next(((what, fix) for codes, what, fix in _REFUSALS if code in codes), other)
+    kind = NotFoundError if code in _MISSING else StoreFullError if code in _FULL else StoreError
+    return kind(what.format(uri=uri, bucket=bucket, key=key), received=f"{_status(error)} {code}", fix=fix)
 
 
 def _code(error: Any) -> str:

@@ -18,7 +18,7 @@ OPERATIONS = ["put", "get", "list", "put_if_absent", "put_if_match", "arrow", "d
         (0, "ok", "0 s"),
         (-30, "ok", "30 s behind"),
         (90, "warning", "90 s ahead"),
-        (-1_200, "problem", "15 minutes"),
+        (-1_200, "warning", "1,200 s behind"),
     ],
 )
 def test_a_clock_that_is_off_is_reported(ahead, level, words):
