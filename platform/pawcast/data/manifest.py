@@ -102,8 +102,8 @@ def publish(store: Store, manifest: Manifest, since: RefState | None = None) -> 
         The digest of the manifest.
 
     Raises:
-        ConflictError: If another ingest has moved `latest` to another dataset since. The manifest is
-            stored all the same, and can be loaded by its digest.
+        ConflictError: If another ingest has moved `latest` to something else since. The manifest
+            is stored all the same, and can be loaded by its digest.
     """
     names.check("dataset", manifest.dataset)
     since = since or read_latest(store, manifest.dataset)

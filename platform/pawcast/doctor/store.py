@@ -29,7 +29,7 @@ _CONDITIONS = (
     "run one job at a time on this store: two could overwrite each other's manifests and refs. "
     "Or choose a store that honours If-None-Match and If-Match, as AWS, SeaweedFS and MinIO do"
 )
-_ARROW = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment: Arrow writes checkpoints by them"
+_ARROW = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment, where Arrow reads them"
 
 
 def check(uri: str) -> Iterator[Finding]:
@@ -140,7 +140,7 @@ def try_operations(store: Store, prefix: str) -> list[Finding]:
         with filesystem.open_input_stream(f"{path}/value") as value:
             same = value.read() == _DATA == store.get(f"{prefix}/arrow")
         _require(same, "Arrow, which writes checkpoints, reads or writes other bytes")
-    with attempt("delete", "allow to delete there"):
+    with attempt("delete", "allow the credentials to delete there"):
         store.delete(key)
         _require(not store.exists(key), "A deleted key is still there")
     return findings

@@ -130,7 +130,10 @@ def test_an_address_without_a_server_is_refused_at_once():
 
 def test_the_processs_own_sigterm_handler_is_restored():
     before = signal.getsignal(signal.SIGTERM)
-    handler = lambda number, frame: None  # noqa: E731
+
+    def handler(number: int, frame: object) -> None:
+        """Do nothing."""
+
     signal.signal(signal.SIGTERM, handler)
     try:
         with ray_session.keep_sigterm_handler():
