@@ -45,10 +45,10 @@ def move(store: Store, key: str, value: str, since: RefState) -> bool:
 
 
 def advance(store: Store, key: str, number: int) -> None:
-    """Move a ref that holds a number up to `number`. Leave it if it is there or further already."""
+    """Move a ref up to a number. Leave it if it holds that number or a higher one already."""
     while True:
         state = read(store, key)
-        if state.etag and int(state.value) >= number:
+        if state.value.isdecimal() and int(state.value) >= number:
             return
         if move(store, key, str(number), state):
             return

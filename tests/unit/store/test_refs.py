@@ -55,6 +55,12 @@ def test_advance_only_goes_up(store):
         assert refs.read(store, KEY).value == expected
 
 
+def test_advance_repairs_a_ref_that_holds_no_number(store):
+    store.put(KEY, b"broken")
+    refs.advance(store, KEY, 1)
+    assert refs.read(store, KEY).value == "1"
+
+
 @pytest.mark.parametrize(("theirs", "expected"), [(b"1", "2"), (b"3", "3")])
 def test_advance_goes_on_when_somebody_moves_the_ref_meanwhile(tmp_path, theirs, expected):
     class Overtaken(FolderStore):
