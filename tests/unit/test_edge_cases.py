@@ -10,29 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pawcast import registry
 from pawcast.data import manifest as manifests
 from pawcast.data import sources
 from pawcast.data.manifest import Manifest
-from pawcast.errors import ImageError, IntegrityError, NotFoundError, PawcastError, StoreError, UsageError
+from pawcast.errors import ImageError, PawcastError, UsageError
 from pawcast.recipes import resolve
 from pawcast.store import Store, open_store
-from pawcast.store.folder import FolderStore
 from pawcast.vision import decode
-from pawcast.vision.preprocess import Preprocessing
 
 
 @pytest.fixture
 def store(tmp_path) -> Store:
     return open_store(str(tmp_path / "store"))
-
-
-def register(store: Store, run: str = "r") -> int:
-    return registry.register(
-        store, "catdog", {"w": run.encode()}, run=run, created="2026-01-01T00:00:00Z", code="0",
-        recipe=resolve("smoke"), dataset="pets", dataset_sha256="0" * 64, classes=["cat", "dog"],
-        preprocessing=Preprocessing(image_size=64), metrics={}, architecture="",
-    ).version  # fmt: skip
 
 
 @pytest.mark.parametrize("override", ["seed=[", "name=@x", "name=!!python/object:x"])
@@ -44,90 +33,6 @@ def test_malformed_yaml_is_a_usage_error(override):
 def test_an_infinite_warmup_is_refused():
     with pytest.raises(UsageError):
         resolve("article", ["warmup_epochs=.inf"])
-
-
-@pytest.mark.parametrize("key", ["", ".", "a/.."])
-def test_the_root_is_no_key(tmp_path, key):
-    with pytest.raises(StoreError):
-        open_store(str(tmp_path / "store")).put(key, b"mine")
-    assert not (tmp_path / "store").is_file()
-
-
-def test_list_does_not_look_outside(store, tmp_path):
-    store.put("a", b"")
-    (tmp_path / "secret").write_bytes(b"")
-    try:
-        found = list(store.list("../"))
-    except StoreError:
-        return
-    assert found == []
-
-
-@pytest.mark.parametrize("key", ["x" * 300, "a\0b"])
-def test_a_key_that_no_disk_takes_is_a_store_error(store, key):
-    store.put("a", b"")
-    with pytest.raises(PawcastError):
-        store.get(key)
-    with pytest.raises(StoreError):
-        store.exists(key)
-
-
-class Interrupted(FolderStore):
-    """A folder in which another run finishes just as `latest` has been looked at."""
-
-    def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        found = super().get_with_etag(key)
-        if self.others:
-            register(FolderStore(self.uri), self.others.pop())
-        return found
-
-
-def test_a_registered_version_is_not_reported_as_a_failure(tmp_path):
-    store = Interrupted(str(tmp_path))
-    store.others = ["theirs"]
-    register(FolderStore(store.uri), "first")
-    assert register(store, "mine") == 2
-    assert registry.resolve(store, "catdog").version == 3
-
-
-def test_latest_never_goes_back(tmp_path):
-    class Slow(FolderStore):
-        """Another run registers between this one's version and its move of `latest`."""
-
-        def put_if_absent(self, key: str, data: bytes, sha256: str | None = None) -> bool:
-            done = super().put_if_absent(key, data, sha256)
-            if done and key.endswith("versions/2.json"):
-                register(FolderStore(self.uri), "theirs")
-            return done
-
-    register(FolderStore(str(tmp_path)), "first")
-    register(Slow(str(tmp_path)), "mine")
-    assert registry.resolve(FolderStore(str(tmp_path)), "catdog").version == 3
-
-
-def test_an_odd_digit_is_no_version(store):
-    register(store)
-    with pytest.raises((NotFoundError, UsageError)):
-        registry.resolve(store, "catdog@²")
-
-
-def test_a_broken_ref_is_an_integrity_error(store):
-    register(store)
-    store.put("models/catdog/refs/broken", b"zzz")
-    with pytest.raises(IntegrityError):
-        registry.resolve(store, "catdog@broken")
-
-
-def test_an_unknown_file_of_a_version_is_not_found(store):
-    register(store)
-    with pytest.raises(NotFoundError):
-        registry.read_file(store, registry.resolve(store, "catdog"), "nope")
-
-
-def test_a_ref_points_at_a_version_that_exists(store):
-    register(store)
-    with pytest.raises(NotFoundError):
-        registry.move_ref(store, "catdog", "production", 77)
 
 
 @pytest.mark.parametrize("name", ["a@b", "a/b", "../models"])
