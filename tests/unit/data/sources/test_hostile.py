@@ -352,7 +352,7 @@ def test_what_changes_between_scan_and_read_is_a_reason(tmp_path):
     places[2].mkdir()
     found = list(sources.read(path, photos))
     assert [reason(item) for item in found[:4]] == [
-        "is no plain file", "can't be read (Too many levels of symbolic links)", "can't be read (Is a directory)",
+        "is not a regular file", "can't be read (Too many levels of symbolic links)", "can't be read (Is a directory)",
         "can't be read (No such file or directory)",
     ]  # fmt: skip
     assert found[4] == b"1"

@@ -68,7 +68,7 @@ def test_common_layouts(tmp_path, layout):
     ],
 )  # fmt: skip
 def test_classes_of_any_script_and_of_several_words(member, label):
-    assert sources.label_of(member, ["кошка", "maine-coon", "café"]) == label
+    assert labels.label_from_path(member, ["кошка", "maine-coon", "café"]) == label
 
 
 # Zips within zips.
@@ -106,7 +106,7 @@ def test_a_zip_within_a_zip_is_read_in_place(tmp_path, method, monkeypatch):
 def test_a_zip_of_zips_says_which_it_holds_and_how_to_name_one(tmp_path):
     outer = outer_zip(tmp_path / "dogs-vs-cats.zip", zipfile.ZIP_DEFLATED)
     line = refusal(outer)
-    assert "holds no photo, but zips. Received: deep/train.zip, test1.zip" in line
+    assert "holds no photos, only zips. Received: deep/train.zip, test1.zip" in line
     assert "dogs-vs-cats.zip/deep/train.zip" in line
     assert "/deep/train.zip" in refusal(make_folder(tmp_path / "all", {"deep/train.zip": b"", "test1.zip": b""}))
 
@@ -206,7 +206,7 @@ def test_photos_to_predict_need_no_label_in_a_csv(tmp_path):
         ("file,label\nlink.jpg,cat\n", "outside"),
         ("file,label\nphotos/1.jpg,cat\nphotos/0.jpg,dog\nphotos/1.jpg,dog\n", "line 4: one photo has two.*on line 2"),
         ("file,label\nphotos/1,cat\nphotos/1.jpg,dog\n", "two labels"),
-        (f"file,label\n{'x' * 300}.jpg,cat\n", "no file's name"),
+        (f"file,label\n{'x' * 300}.jpg,cat\n", "not a file name"),
         (f"file,label\n{'x' * 200_000}.jpg,cat\n", "can't be read as CSV"),
         (b"file,label\nphotos/\xff.jpg,cat\n", "UTF-8"),
         ('file,label\n"photos/0.jpg,cat\n', "can't be read as CSV"),
@@ -251,7 +251,7 @@ def test_the_deflated_window_equals_the_whole(tmp_path):
     content = rng.randbytes(50_000) + bytes(300_000) + rng.randbytes(50_000)
     packer = zlib.compressobj(6, zlib.DEFLATED, -15)
     (tmp_path / "packed").write_bytes(b"front" + packer.compress(content) + packer.flush())
-    with nested_zip._Inflated(io.FileIO(tmp_path / "packed"), 5, 10**9, len(content)) as file:
+    with nested_zip.DeflatedMember(io.FileIO(tmp_path / "packed"), 5, 10**9, len(content)) as file:
         for _ in range(300):
             place, size = rng.randrange(len(content)), rng.randint(1, 9_000)
             file.seek(place)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pawcast.data import sources
+from pawcast.data.sources import labels
 from pawcast.errors import DataError, ImageError, NotFoundError
 from pawcast.vision.decode import MAX_BYTES
 from tests.support.files import make_folder, make_zip
@@ -104,7 +105,7 @@ def test_a_tree_of_one_class_keeps_the_classs_folder(tmp_path):
     ],
 )  # fmt: skip
 def test_a_label_is_the_names_first_word_else_the_nearest_folders(member, label):
-    assert sources.label_of(member, CLASSES) == label
+    assert labels.label_from_path(member, CLASSES) == label
 
 
 def test_a_folder_named_after_the_task_is_no_class(tmp_path):
@@ -164,9 +165,9 @@ def test_links_are_not_followed(tmp_path):
     ("make", "kind", "line"),
     [
         (lambda p: str(p / "nowhere"), NotFoundError, "There is no such file or folder"),
-        (lambda p: make_folder(p / "empty", {"notes.txt": b""}), DataError, "holds no photo"),
-        (lambda p: make_zip(p / "empty.zip", {}), DataError, "holds no photo"),
-        (lambda p: make_zip(p / "text.zip", {"notes.txt": b""}), DataError, "holds no photo"),
+        (lambda p: make_folder(p / "empty", {"notes.txt": b""}), DataError, "holds no photos"),
+        (lambda p: make_zip(p / "empty.zip", {}), DataError, "holds no photos"),
+        (lambda p: make_zip(p / "text.zip", {"notes.txt": b""}), DataError, "holds no photos"),
         (
             lambda p: make_zip(p / "a.zip", {"cat.1.jpg": b"", "7.jpg": b""}),
             DataError,
