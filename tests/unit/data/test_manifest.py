@@ -35,7 +35,7 @@ def test_a_dataset_is_loaded_by_name_and_by_digest(store):
     manifest = publish(store)
     for name in ("pets", "pets@latest", f"pets@{manifest.digest}", f"pets@{manifest.digest[:12]}"):
         assert manifests.load(store, name) == manifest
-    with pytest.raises(NotFoundError, match="did you mean 'pets'.*pawcast ingest"):
+    with pytest.raises(NotFoundError, match=r"did you mean 'pets'.*pawcast ingest"):
         manifests.load(store, "pet")
     with pytest.raises(NotFoundError):
         manifests.load(store, "pets@0123456789ab")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from itertools import pairwise
 
 import datasets
 import duckdb
@@ -65,7 +66,7 @@ def test_shards_are_as_full_as_the_limits_allow(sizes):
         groups = list(shards.cut(iter(sizes), lambda size: size))
     assert [size for group in groups for size in group] == sizes
     assert all(0 < len(group) <= 4 and (sum(group) <= 10 or len(group) == 1) for group in groups)
-    for group, following in zip(groups, groups[1:], strict=False):
+    for group, following in pairwise(groups):
         assert len(group) == 4 or sum(group) + following[0] > 10
 
 
