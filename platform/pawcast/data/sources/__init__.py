@@ -21,6 +21,7 @@ from pawcast.data.sources.labels import (
     EXTENSIONS,
     FORMATS,
     display_name,
+    error_reason,
     escape_name,
     extension,
     is_photo,
@@ -145,18 +146,12 @@ def _kind(path: str) -> _Kind:
         if source.is_file() and source.suffix.lower() == ".csv":
             return "csv"
         exists = source.exists()
+        reason = ""
     except (OSError, ValueError) as error:  # A name that is too long, or a null character in it.
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise NotFoundError(
-            "There is no such file or folder",
-            received=f"{display_name(path)} ({reason})",
-            expected=expected,
-            fix="correct the path",
-        ) from None
+        exists, reason = False, f" ({error_reason(error)})"
     if not exists:
-        raise NotFoundError(
-            "There is no such file or folder", received=display_name(path), expected=expected, fix="correct the path"
-        )
+        received = f"{display_name(path)}{reason}"
+        raise NotFoundError("There is no such file or folder", received=received, expected=expected)
     if not os.access(source, os.R_OK):
         raise DataError(f"{display_name(path)} can't be read", received="Permission denied", fix="make it readable")
     raise DataError(

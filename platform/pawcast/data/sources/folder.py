@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pawcast.data.sources.labels import display_name, is_hidden
+from pawcast.data.sources.labels import display_name, error_reason, is_hidden
 from pawcast.errors import DataError, ImageError
 from pawcast.vision.decode import MAX_BYTES
 
@@ -52,8 +52,7 @@ def read(path: str, members: Sequence[str]) -> Iterator[bytes | ImageError]:
         except ImageError as error:
             yield error
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            yield ImageError(f"can't be read ({reason})")
+            yield ImageError(f"can't be read ({error_reason(error)})")
 
 
 def metadata(path: str, members: Sequence[str]) -> Iterator[tuple[int, ...]]:

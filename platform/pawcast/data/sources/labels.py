@@ -141,6 +141,11 @@ def escape_name(name: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), name)
 
 
+def error_reason(error: Exception) -> object:
+    """Return what a message tells of an error: of an operating system's, only its text."""
+    return error.strerror if isinstance(error, OSError) else error
+
+
 def display_name(name: str) -> str:
     """Return a file name for a message: escaped, on one line, a long one without its middle."""
     text = escape_name(name)

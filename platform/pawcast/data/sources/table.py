@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from pawcast.data.sources.labels import EXTENSIONS, display_name, fold_case
+from pawcast.data.sources.labels import EXTENSIONS, display_name, error_reason, fold_case
 from pawcast.errors import DataError, NotFoundError, suggest
 
 MAX_FILE = 256 * 2**20
@@ -100,10 +100,9 @@ def _rows(path: str, labelled: bool) -> Iterator[tuple[int, str, str]]:
                     )
                 yield reader.line_num, row[file], row[label] if label >= 0 else ""
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
             f"{display_name(path)} can't be read as CSV",
-            received=reason,
+            received=error_reason(error),
             expected="UTF-8, commas",
             fix="save it again as CSV in UTF-8",
         ) from None
@@ -118,10 +117,8 @@ def _member(root: Path, file: str, where: str) -> str:
         endings = [ending for lower in EXTENSIONS for ending in (lower, lower.upper())]
         candidates = [name + ending for ending in endings if (root / (name + ending)).is_file()]
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(
-            f"{where}: not a file name", received=f"{display_name(file)!r} ({reason})", fix="correct the line"
-        ) from None
+        received = f"{display_name(file)!r} ({error_reason(error)})"
+        raise DataError(f"{where}: not a file name", received=received, fix="correct the line") from None
     if not candidates:
         raise NotFoundError(
             f"{where}: there is no such file",

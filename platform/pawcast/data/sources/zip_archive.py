@@ -212,9 +212,10 @@ def _open_cached(outer: str, inner: str, *stamp: int) -> zipfile.ZipFile:
     if inner:
         archive = _open_cached(outer, "", *stamp)
         if inner not in archive.NameToInfo:
+            zips = [display_name(name) for name in archive.namelist() if name.lower().endswith(".zip")]
             raise DataError(
                 f"{display_name(outer)} holds no {display_name(inner)}",
-                expected=_list_zips(archive),
+                expected=", ".join(zips[:5]) or "a zip in it",
                 fix="name one of them",
             )
         _refuse_overlap(outer, archive)
@@ -254,13 +255,6 @@ def _open_cached(outer: str, inner: str, *stamp: int) -> zipfile.ZipFile:
 def _close(raw: io.RawIOBase | None) -> None:
     if raw:
         raw.close()
-
-
-def _list_zips(archive: zipfile.ZipFile) -> str:
-    return (
-        ", ".join([display_name(name) for name in archive.namelist() if name.lower().endswith(".zip")][:5])
-        or "a zip in it"
-    )
 
 
 def _refuse_outside(path: str, name: str) -> None:
