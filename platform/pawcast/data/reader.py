@@ -128,7 +128,6 @@ class LabelledPhoto(Protocol):
 
 
 class _SourcePhoto(NamedTuple):
-
     id: str
     label: int
     data: bytes | ImageError

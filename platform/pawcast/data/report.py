@@ -45,7 +45,7 @@ class Check(Record):
 
     Attributes:
         name: The check, as `CheckLimits` names it.
-        meaning: What is true of the photos concerned, for people: `photos … meaning`.
+        meaning: What is true of them, for people. Reads after a count: `2 of 300 photos …`.
         photos: Number of photos concerned.
         of: Number of photos checked.
         examples: Up to three of the photos concerned.
