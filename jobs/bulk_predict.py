@@ -107,7 +107,7 @@ def source(images_: str | None, dataset: str | None, store: str | None) -> Photo
         from pawcast.data.reader import SplitReader
         from pawcast.store import open_store
 
-        return SplitReader(open_store(store_uri(store)), dataset, "unlabelled")
+        return SplitReader.open(open_store(store_uri(store)), dataset, "unlabelled")
     if not images_ or dataset:
         raise UsageError("Name what to predict", expected="either --images PATH or --dataset NAME")
     return SourcePhotos(images_)

@@ -11,7 +11,7 @@ from pawcast.core import atomic, console
 from pawcast.core.console import Result, StoreOption
 from pawcast.core.settings import store_uri
 from pawcast.data import manifest as manifests
-from pawcast.data.reader import read_source, read_split
+from pawcast.data.reader import SplitReader, read_source
 from pawcast.errors import UsageError, suggest
 from pawcast.evaluation.evaluate import Evaluation, ScoredPhoto, evaluate
 from pawcast.evaluation.reports.confusion import draw_confusion
@@ -42,7 +42,7 @@ def main(
             usable = [key for key, value in found.items() if value.per_class]
             if split not in usable:
                 raise UsageError("Not a labelled split", received=repr(split), expected=suggest(split, usable))
-            name, photos, total = split, read_split(place, found[split]), found[split].photos
+            name, photos, total = split, SplitReader(place, found[split]), found[split].photos
         judgement = evaluate(engine, photos, lambda done: stages("evaluating", done, max(done, total)))
     metrics = judgement.metrics._asdict() | {"unusable": len(judgement.unusable)}
     result = {

@@ -42,7 +42,7 @@ def main(
     place = open_store(store_uri(store))
     if verify:
         with console.ProgressBars() as stages:
-            manifest = verify_dataset(place, verify, lambda done, total: stages("verifying", done, total))
+            manifest = verify_dataset(place, verify, stages)
         return summarise(manifest, place.uri, stages.seconds), f"{manifest.dataset}@{manifest.digest[:12]} is whole"
     if not labelled or not dataset:
         raise UsageError("What to ingest is missing", expected="--labelled SOURCE --dataset NAME, or --verify NAME")

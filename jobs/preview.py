@@ -9,8 +9,7 @@ from pawcast import recipes
 from pawcast.core import atomic, console
 from pawcast.core.console import Result, StoreOption
 from pawcast.core.settings import store_uri
-from pawcast.data import manifest as manifests
-from pawcast.data import shards
+from pawcast.data.reader import SplitReader
 from pawcast.errors import ImageError, NotFoundError
 from pawcast.evaluation.reports.preview import draw_preview
 from pawcast.store import open_store
@@ -42,18 +41,14 @@ def main(
 def find(uri: str, dataset: str, wanted: str | None) -> tuple[str, bytes]:
     """Return a photo's name and bytes: an existing file, else the wanted training photo, or the first."""
     place = open_store(uri)
-    manifest = manifests.load(place, dataset)
+    reader = SplitReader.open(place, dataset, "train")
     try:
         if wanted is not None and Path(wanted).is_file():
             return wanted, Path(wanted).read_bytes()
     except OSError as error:
         raise NotFoundError(f"{wanted} can't be read", received=error.strerror, expected="a picture") from None
-    for shard in manifest.splits["train"].shards:
-        table = shards.read(place, shard)
-        ids = table["id"].to_pylist()
-        if wanted is None or wanted in ids:
-            row = 0 if wanted is None else ids.index(wanted)
-            return ids[row], table["image"][row].as_py()["bytes"]
+    if row := next(iter(reader)) if wanted is None else reader.find(wanted):
+        return row.id, row.data
     raise NotFoundError(
         "The training split has no such photo", received=repr(wanted),
         expected="an id such as cat.7, as ingest saw it, or the path of a picture",

@@ -8,7 +8,7 @@ from pawcast.core import console
 from pawcast.core.console import Result, StoreOption
 from pawcast.core.settings import store_uri
 from pawcast.inference.engine import Engine
-from pawcast.inference.pseudo_labels import PseudoLabelled
+from pawcast.inference.pseudo_labels import PseudoLabelResult
 from pawcast.inference.pseudo_labels import pseudo_label as label_photos
 from pawcast.store import open_store
 
@@ -29,8 +29,8 @@ def main(
     result = {
         "dataset": dataset,
         "digest": done.manifest.digest,
-        **done.made.model_dump(exclude={"dataset"}),
-        "from": done.made.dataset,
+        **done.pseudo_labels.model_dump(exclude={"dataset"}),
+        "from": done.pseudo_labels.dataset,
         "joined": done.joined,
         "unsure": done.unsure,
         "copies": done.copies,
@@ -40,9 +40,9 @@ def main(
     return result, text_of(done, right)
 
 
-def text_of(done: PseudoLabelled, right: float) -> str:
+def text_of(done: PseudoLabelResult, right: float) -> str:
     """Return what was done, for people."""
-    manifest, made = done.manifest, done.made
+    manifest, made = done.manifest, done.pseudo_labels
     joined = " and ".join(f"{count:,} {name}s" for name, count in done.joined.items())
     return (
         f"{made.model} is right about {right:.1%} of the validation photos of which it is {made.confidence:.1%} sure\n"

@@ -52,7 +52,7 @@ def test_unknown_names_come_with_what_there_is(tmp_path):
     store = ("--store", str(tmp_path))
     assert "did you mean 'article'" in refused(2, "train.py", "--dataset", "x", "--recipe", "artikle", *store)
     assert "did you mean 'epochs'" in refused(2, "train.py", "--dataset", "x", "--set", "epoch=3", *store)
-    assert "jobs/ingest.py" in refused(3, "train.py", "--dataset", "nothing", *store)
+    assert "pawcast ingest" in refused(3, "train.py", "--dataset", "nothing", *store)
     assert "jobs/train.py" in refused(3, "evaluate.py", "--model", "nobody", *store)
     assert "jobs/train.py" in refused(3, "promote.py", "nobody", "latest", "production", *store)
 

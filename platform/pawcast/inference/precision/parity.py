@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 
 from pawcast.data.manifest import Split
-from pawcast.data.reader import read_split
+from pawcast.data.reader import SplitReader
 from pawcast.errors import TrainingError
 from pawcast.inference.batcher import MAX_BATCH
 from pawcast.inference.compiled import CompiledModel
@@ -129,7 +129,7 @@ def compare_scores(expected: np.ndarray, served: np.ndarray) -> Parity:
 def _batches(store: Store, split: Split, preprocessing: Preprocessing, wanted: int) -> Iterator[np.ndarray]:
     """Yield `wanted` photos, evenly spread over the split, in batches: uint8 [n, S, S, 3]."""
     # Shards may be ordered by class or source, so the first photos alone would be no fair sample.
-    sample = (photo for i, photo in enumerate(read_split(store, split)) if i * wanted % split.photos < wanted)
+    sample = (photo for i, photo in enumerate(SplitReader(store, split)) if i * wanted % split.photos < wanted)
     while batch := list(islice(sample, MAX_BATCH)):
         yield np.stack([preprocessing.apply(photo.data) for photo in batch if isinstance(photo.data, bytes)])
 
