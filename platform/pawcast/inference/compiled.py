@@ -60,7 +60,7 @@ class CompiledModel:
         from pawcast.vision.augment.warp import rescale
 
         size, mirror = preprocessing.image_size, preprocessing.mirror
-        emulated = emulated and precision == "bfloat16" and folding.functional(network)
+        emulated = emulated and precision == "bfloat16" and folding.is_functional(network)
         served = _served(network, precision, emulated, preprocessing.scale)
         unscaled = folding.first_convolution(network) is not None
         # Kept, since a compiled function only borrows the variables.
@@ -199,8 +199,8 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
 
     kinds: dict[Any, Any] = {layers.Dense: ByColumns, layers.GlobalAveragePooling2D: AverageOneByOne}
     first, last = folding.first_convolution(network), network.layers[-1]
-    norms = folding.pairs(network)
-    rectifiers = folding.rectifiers(network)
+    norms = folding.foldable_norms(network)
+    rectifiers = folding.fusable_relus(network)
     away = {layer.name for layer in (*norms.values(), *rectifiers.values())}
 
     def copied(layer: keras.Layer) -> keras.Layer:
@@ -225,13 +225,13 @@ def _served(network: keras.Model, precision: Precision, emulated: bool, scale: f
         return layer(*keras.tree.map_structure(round_to_bfloat16, inputs) if emulated else inputs, **options)
 
     # A sequential network has nothing to fold, and Keras clones it without calls.
-    calls = {"call_function": called} if folding.functional(network) else {}
+    calls = {"call_function": called} if folding.is_functional(network) else {}
     copy = keras.models.clone_model(network, clone_function=copied, **calls)
     follower = folding.follower(network, first) if first else None
     multiples = np.ones(1, np.float32)
     for layer in (layer for layer in copy.layers if layer.weights):
         own, norm = network.get_layer(layer.name), norms.get(layer.name)
-        weights = folding.merged(own, norm) if norm else own.get_weights()
+        weights = folding.merge_batch_norm(own, norm) if norm else own.get_weights()
         if own is first:
             weights = [weights[0] * np.float32(scale), *weights[1:]]
         if own is follower:
