@@ -15,7 +15,7 @@ from PIL import Image
 
 from pawcast.errors import ImageError
 from pawcast.vision import decode
-from tests.support.malformed import bmp, png, samples, saved, tiff, with_exif, zeros
+from tests.support.malformed import bmp, png, samples, save, tiff, with_exif, zeros
 from tests.support.services import ROOT
 
 SAMPLES = samples()
@@ -117,7 +117,7 @@ def test_the_largest_photos_stay_within_the_documented_memory():
         bombs = [
             malformed.png(wide, wide, 8, 6, malformed.zeros(wide * (wide * 4 + 1))),
             malformed.png(wide, wide, 16, 0, malformed.zeros(wide * (wide * 2 + 1))),
-            malformed.saved(malformed.Image.new("P", (wide, wide)), "GIF"),
+            malformed.save(malformed.Image.new("P", (wide, wide)), "GIF"),
         ]
         limit_memory(20 * wide * wide // 2**20)
         for bomb in bombs:
@@ -142,7 +142,7 @@ def test_a_jpeg_of_very_many_scans_is_refused():
     photo = SAMPLES["jpeg-progressive"]
     last = photo.rindex(b"\xff\xda")
     assert "scans" in reason(photo[:-2] + photo[last:-2] * 1_000 + photo[-2:])
-    large = saved(Image.new("L", (6_000, 6_000)), "JPEG", progressive=True)
+    large = save(Image.new("L", (6_000, 6_000)), "JPEG", progressive=True)
     last = large.rindex(b"\xff\xda")
     assert "scans" in reason(large[:-2] + large[last:-2] * 40 + large[-2:])
     assert decode.decode(large).shape == (6_000, 6_000, 3)
@@ -158,7 +158,7 @@ def test_a_tiff_of_tiles_far_larger_than_the_picture_is_refused(tile):
 
 @pytest.mark.parametrize("method", ["lzma", "zstd"])
 def test_a_tiff_compression_of_unbounded_memory_is_refused(method):
-    photo = saved(Image.open(io.BytesIO(SAMPLES["png"])), "TIFF", compression=method)
+    photo = save(Image.open(io.BytesIO(SAMPLES["png"])), "TIFF", compression=method)
     assert reason(photo) == f"a TIFF compressed by {method}, which isn't supported"
 
 
@@ -186,7 +186,7 @@ def test_an_undefined_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
-        photo = saved(Image.open(io.BytesIO(SAMPLES["png"])), kind, exif=exif)
+        photo = save(Image.open(io.BytesIO(SAMPLES["png"])), kind, exif=exif)
         assert decode.decode(photo).shape == (18, 24, 3)
 
 
@@ -214,12 +214,12 @@ def test_pictures_converted_in_several_bands_have_no_seams():
     pixels = rng.integers(0, 256, (600, 40, 4), np.uint8)
     image = Image.fromarray(pixels)
     over = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
-    assert np.array_equal(decode.decode(saved(image, "PNG")), np.asarray(over))
+    assert np.array_equal(decode.decode(save(image, "PNG")), np.asarray(over))
     palette = image.convert("RGB").quantize(32)
-    assert np.array_equal(decode.decode(saved(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    assert np.array_equal(decode.decode(save(palette, "PNG")), np.asarray(palette.convert("RGB")))
     deep = rng.integers(0, 65_536, (600, 40), np.uint16)
     for kind in ("PNG", "TIFF"):
-        assert (decode.decode(saved(Image.fromarray(deep), kind)) == (deep >> 8)[..., None]).all()
+        assert (decode.decode(save(Image.fromarray(deep), kind)) == (deep >> 8)[..., None]).all()
 
 
 def test_decoding_in_threads_keeps_the_warning_filters():

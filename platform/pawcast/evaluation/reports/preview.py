@@ -84,7 +84,7 @@ def _single_changes(augmentation: Augmentation, size: int) -> tuple[list[tuple[s
     captions = [
         *((caption, note if params != AffineParams() else "off") for caption, note, params in warps),
         *((caption, note if factors != (0, 1, 1) else "off") for caption, note, factors in colors),
-        ("cutout", f"a square of {augmentation.cutout:g} of the side" if augmentation.cutout else "off"),
+        ("cutout", f"{augmentation.cutout:g} of each side" if augmentation.cutout else "off"),
     ]
     changes = identity_params(size, size, len(captions))
     changes.transforms[: len(warps)] = [compose_affine(params, size, size)[0] for *_, params in warps]
