@@ -1,7 +1,6 @@
 """Predict every photo of a zip, a folder or a dataset over HTTP: predictions.csv and a contact sheet."""
 
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -9,18 +8,15 @@ import typer
 from rich.markup import escape
 
 from pawcast.client import bulk
-from pawcast.client.bulk import BulkOptions, BulkResult
-from pawcast.client.journal import PredictionRow
+from pawcast.client.bulk import BulkOptions
 from pawcast.client.photos import PhotoSequence, SourcePhotos
 from pawcast.client.submission import errors_csv, predictions_csv
 from pawcast.core import atomic, console
 from pawcast.core.console import Result, StoreOption
 from pawcast.core.settings import api_key, store_uri
-from pawcast.errors import DataError, ImageError, UsageError
-from pawcast.evaluation.reports.gallery import Tile, draw_contact_sheet
-from pawcast.vision import preprocess
+from pawcast.errors import DataError, UsageError
+from pawcast.evaluation.reports.predictions import draw_prediction_sheet
 
-_SHOWN = 16  # two rows of the sheet
 _TELL_SECONDS = 10.0
 _NOTE = 60
 _LIMITS = BulkOptions()
@@ -78,7 +74,9 @@ def main(
                 atomic.write(out / "errors.csv", errors_csv(found.rows))
             else:
                 (out / "errors.csv").unlink(missing_ok=True)
-            atomic.write(out / "photos.png", contact_sheet(photos, found))
+            ids, scores = [row.id for row in found.rows], [row.score for row in found.rows]
+            sheet = draw_prediction_sheet(photos.read, ids, scores, found.classes, found.model)
+            atomic.write(out / "photos.png", sheet)
             atomic.sweep(out, started)
     if failed:
         raise DataError(
@@ -111,37 +109,6 @@ def source(images_: str | None, dataset: str | None, store: str | None) -> Photo
     if not images_ or dataset:
         raise UsageError("Name what to predict", expected="either --images PATH or --dataset NAME")
     return SourcePhotos(images_)
-
-
-def contact_sheet(photos: PhotoSequence, found: BulkResult) -> bytes:
-    """Draw photos with their predicted label: the surest of each class, and the least certain."""
-    scored = [(index, row) for index, row in enumerate(found.rows) if row.score is not None]
-    by_score = sorted(scored, key=lambda item: (item[1].score, item[1].id))
-    doubtful = sorted(scored, key=lambda item: (abs((item[1].score or 0) - 0.5), item[1].id))
-    low, high = found.classes
-    sections = [
-        (f"Surest {high}s", by_score[::-1][:_SHOWN]),
-        (f"Surest {low}s", by_score[:_SHOWN]),
-        ("Least certain", doubtful[:_SHOWN]),
-    ]
-    # In the photos' order, since reading back and forth in a dataset reads its shards again and again.
-    shown = sorted({index for _, items in sections for index, _ in items})
-    pixels = {}
-    for index in shown:
-        for _, data in photos.read(index, index + 1):
-            # What the server could read may be refused here, if it is of another version.
-            with suppress(ImageError):
-                if not isinstance(data, ImageError):
-                    pixels[index] = preprocess.load_image(data, 150)
-
-    def tile(index: int, row: PredictionRow) -> Tile:
-        score = row.score or 0.0
-        return Tile(pixels[index], f"{found.classes[int(score > 0.5)]} {max(score, 1 - score):.1%}", row.id)
-
-    return draw_contact_sheet(
-        [(name, [tile(index, row) for index, row in items if index in pixels]) for name, items in sections],
-        f"{len(scored):,} photos by {found.model}",
-    )
 
 
 if __name__ == "__main__":

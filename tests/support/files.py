@@ -1,4 +1,4 @@
-"""Small pictures and sources that tests make."""
+"""Small pictures and sources for tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ def encode(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None, **opt
     return buffer.getvalue()
 
 
+def open_image(data: bytes) -> Image.Image:
+    """Decode a picture whole."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
 def make_zip(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str, bytes]], **options: int) -> str:
+    """Write a zip of these members; return its path."""
     items = members.items() if isinstance(members, Mapping) else members
     with zipfile.ZipFile(path, "w", **options) as archive:
         for name, data in items:
@@ -32,15 +40,16 @@ def make_zip(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str, byte
 
 
 def make_folder(path: Path, files: Mapping[str, bytes]) -> str:
+    """Write a folder of these files; return its path."""
     for name, data in files.items():
-        place = path / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
     return str(path)
 
 
 def import_job(name: str) -> ModuleType:
-    """Import a file of `jobs/`, which is no package."""
+    """Import a file of `jobs/` by its path."""
     spec = importlib.util.spec_from_file_location(f"{name}_job", ROOT / "jobs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -57,7 +57,7 @@ class CompiledModel:
     def __init__(self, network: keras.Model, preprocessing: Preprocessing, precision: Precision = "float32") -> None:
         self.precision = precision
         self.emulated = precision == "bfloat16" and resolve_precision() != "bfloat16"
-        if self.emulated and not folding.functional(network):
+        if self.emulated and not folding.is_functional(network):
             network = keras.Model(network.inputs, network.outputs)  # a Sequential network
         size, mirror = preprocessing.image_size, preprocessing.mirror
         self._photo_shape = (size, size, 3)
@@ -168,7 +168,7 @@ def _serving_network(network: keras.Model, precision: Precision, emulated: bool,
     first convolution takes pixels in [0, 255], which bfloat16 holds exactly, and does the scaling:
     rounding scaled pixels would change the probabilities most.
     """
-    norms, rectifiers = folding.pairs(network), folding.rectifiers(network)
+    norms, rectifiers = folding.foldable_norms(network), folding.fusable_relus(network)
     removed = {layer.name for layer in (*norms.values(), *rectifiers.values())}
     last = network.layers[-1]
 
@@ -187,12 +187,12 @@ def _serving_network(network: keras.Model, precision: Precision, emulated: bool,
         return layer(*keras.tree.map_structure(round_to_bfloat16, inputs) if emulated else inputs, **options)
 
     # Keras clones a Sequential network without calls; it has nothing to fold.
-    calls = {"call_function": call} if folding.functional(network) else {}
+    calls = {"call_function": call} if folding.is_functional(network) else {}
     copy = keras.models.clone_model(network, clone_function=clone, **calls)
     first = folding.first_convolution(network)
     for layer in (layer for layer in copy.layers if layer.weights):
         original, norm = network.get_layer(layer.name), norms.get(layer.name)
-        weights = folding.merged(original, norm) if norm else original.get_weights()
+        weights = folding.merge_batch_norm(original, norm) if norm else original.get_weights()
         if original is first:
             weights = [weights[0] * np.float32(scale), *weights[1:]]
         if precision == "bfloat16" and original is not last and not isinstance(layer, layers.BatchNormalization):

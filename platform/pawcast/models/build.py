@@ -1,26 +1,22 @@
-"""The networks: float32 pixels in [0, 1], shape [n, S, S, 3], to the probability of class 1, float32 [n, 1].
-
-Importing this module imports TensorFlow, through Keras.
-"""
+"""Build a recipe's network: pixels [n, S, S, 3] in [0, 1] to the probability of class 1."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
-
-import keras
-from keras import layers
 
 from pawcast.core import plugins
 from pawcast.errors import UsageError, suggest
 from pawcast.models import article, efficientnet_lite, residual
 from pawcast.recipes.schema import Recipe
+from pawcast.runtime.devices import Precision
+from pawcast.runtime.tensorflow import keras
 
 HEAD = "head"
-"""What the name of every layer after a pretrained backbone begins with."""
+"""Prefix of the names of all layers after a pretrained backbone."""
 
-# A trunk turns pixels into what the last dense layer sees; the bool says whether it depends on the size of the photos.
-_TRUNKS: dict[str, tuple[Callable[[keras.KerasTensor, Recipe], keras.KerasTensor], bool]] = {
+# Each backbone turns pixels into the features of the last dense layer; the bool says whether it
+# depends on the size of the photos.
+_BACKBONES: dict[str, tuple[Callable[[keras.KerasTensor, Recipe], keras.KerasTensor], bool]] = {
     "article": (article.article, True),
     "small": (article.small, True),
     "residual": (residual.residual, False),
@@ -30,44 +26,80 @@ _TRUNKS: dict[str, tuple[Callable[[keras.KerasTensor, Recipe], keras.KerasTensor
 }
 
 
-def build_model(recipe: Recipe, dtype: Literal["float32", "bfloat16"] = "float32") -> keras.Model:
-    """Return the recipe's untrained network, Pawcast's or a user's own.
+def build_model(recipe: Recipe, dtype: Precision = "float32") -> keras.Model:
+    """Return the recipe's untrained network, one of Pawcast's or a user's own.
 
-    A user's own is `package.module:function`, called with the recipe, that returns a Keras model of the shapes below.
-    Initial weights come from Keras's global seed; call `keras.utils.set_random_seed` first to fix them.
+    A user's own is named `package.module:function`; the function is called with the recipe and
+    returns a Keras model of the shapes below. Initial weights come from Keras's global seed; call
+    `keras.utils.set_random_seed` first to fix them.
 
     Args:
         recipe: Names the network.
-        dtype: Of the arithmetic. Weights and the probability are float32 either way.
+        dtype: Of the arithmetic. Weights and the probability are float32 in either case.
 
     Returns:
         A Keras model from float32 [n, S, S, 3] in [0, 1] to float32 [n, 1] in [0, 1].
 
     Raises:
-        UsageError: For an unknown network or layer, a user's that isn't a Keras model of these shapes, or other sizes
-            to train at than the network takes.
+        UsageError: For an unknown network or layer, a user's model that isn't a Keras model of
+            these shapes, or training sizes that the network doesn't take.
         NotFoundError: If a user's module can't be found.
     """
-    before = keras.config.dtype_policy()
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if dtype == "bfloat16" else "float32")
     try:
-        model = _own(recipe) if not plugins.is_reference(recipe.model) else _users(recipe)
+        model = _build_user_model(recipe) if plugins.is_reference(recipe.model) else _build_own_model(recipe)
     finally:
-        keras.config.set_dtype_policy(before)
-    sizes = sorted({size for _, size in recipe.train_sizes} - {recipe.image_size})
-    if sizes and model.input_shape[1:3] != (None, None):
+        keras.config.set_dtype_policy(previous)
+    other_sizes = sorted({size for _, size in recipe.train_sizes} - {recipe.image_size})
+    if other_sizes and model.input_shape[1:3] != (None, None):
         raise UsageError(
             f"{recipe.model} takes photos of one size only",
-            received=f"train_sizes with {', '.join(map(str, sizes))} px beside image_size {recipe.image_size}",
+            received=f"train_sizes with {', '.join(map(str, other_sizes))} px beside image_size {recipe.image_size}",
             fix="--set train_sizes=[]",
         )
     if recipe.fine_tune_from:
-        _freeze_before(recipe.fine_tune_from, inner_backbone(model) or model)
+        _freeze_before(recipe.fine_tune_from, find_backbone(model) or model)
+    return model
+
+
+def _build_own_model(recipe: Recipe) -> keras.Model:
+    if recipe.model not in _BACKBONES:
+        raise UsageError(
+            "Unknown model",
+            received=repr(recipe.model),
+            expected=suggest(recipe.model, _BACKBONES) + ", or module:function",
+        )
+    backbone, fixed_size = _BACKBONES[recipe.model]
+    side = recipe.image_size if fixed_size else None
+    pixels = keras.Input((side, side, 3), name="pixels", dtype="float32")
+    # Layers draw their seeds when they are made: the head comes after the backbone.
+    features = backbone(pixels, recipe)
+    head = keras.layers.Dense(1, activation="sigmoid", dtype="float32", name=f"{HEAD}_probability")
+    return keras.Model(pixels, head(features), name=recipe.model)
+
+
+def _build_user_model(recipe: Recipe) -> keras.Model:
+    try:
+        model = plugins.load(recipe.model)(recipe)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{recipe.model} failed", received=str(error).splitlines()[0]) from error
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"{recipe.model} made no Keras model", received=type(model).__name__, expected="keras.Model")
+    expected = (None, recipe.image_size, recipe.image_size, 3)
+    received = tuple(model.input_shape)
+    fits = len(received) == 4 and all(a in (None, b) for a, b in zip(received, expected, strict=True))
+    if not fits or tuple(model.output_shape) != (None, 1):
+        raise UsageError(
+            f"{recipe.model} made a model of other shapes",
+            received=f"{received} to {model.output_shape}",
+            expected=f"{expected} to (None, 1), the probability of class 1",
+        )
     return model
 
 
 def _freeze_before(name: str, backbone: keras.Model) -> None:
-    """Keep the first layers' weights as they are: gradients aren't even computed beyond the first that moves."""
+    """Freeze all layers before the named one, so that no gradient is computed for them."""
     names = [layer.name for layer in backbone.layers]
     if name not in names:
         raise UsageError(
@@ -77,59 +109,26 @@ def _freeze_before(name: str, backbone: keras.Model) -> None:
         layer.trainable = False
 
 
-def _own(recipe: Recipe) -> keras.Model:
-    if recipe.model not in _TRUNKS:
-        raise UsageError(
-            "Unknown model",
-            received=repr(recipe.model),
-            expected=suggest(recipe.model, _TRUNKS) + ", or module:function",
-        )
-    trunk, fixed_size = _TRUNKS[recipe.model]
-    side = recipe.image_size if fixed_size else None
-    pixels = keras.Input((side, side, 3), name="pixels", dtype="float32")
-    features = trunk(pixels, recipe)
-    probability = layers.Dense(1, activation="sigmoid", dtype="float32", name=f"{HEAD}_probability")(features)
-    return keras.Model(pixels, probability, name=recipe.model)
-
-
-def _users(recipe: Recipe) -> keras.Model:
-    try:
-        model = plugins.load(recipe.model)(recipe)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{recipe.model} failed", received=str(error).splitlines()[0]) from error
-    if not isinstance(model, keras.Model):
-        raise UsageError(f"{recipe.model} made no Keras model", received=type(model).__name__, expected="keras.Model")
-    wanted = (None, recipe.image_size, recipe.image_size, 3)
-    taken = tuple(model.input_shape)
-    fits = len(taken) == 4 and all(a in (None, b) for a, b in zip(taken, wanted, strict=True))
-    if not fits or tuple(model.output_shape) != (None, 1):
-        raise UsageError(
-            f"{recipe.model} made a model of other shapes",
-            received=f"{taken} to {model.output_shape}",
-            expected=f"{wanted} to (None, 1), the probability of class 1",
-        )
-    return model
-
-
-def inner_backbone(model: keras.Model) -> keras.Model | None:
-    """Return the one Keras model within a model, as with Keras Applications; None if there is none, or several."""
+def find_backbone(model: keras.Model) -> keras.Model | None:
+    """Return the one Keras model within a model, as with Keras Applications; otherwise None."""
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     return inner[0] if len(inner) == 1 else None
 
 
 def head_variables(model: keras.Model) -> list[keras.Variable]:
-    """Return the trainable variables after the backbone, which are all that is new in a pretrained network.
+    """Return the trainable variables after the backbone: what is new in a pretrained network.
 
-    Without a model within it (`inner_backbone`) they are those of the layers whose names begin with `HEAD`.
+    In a network without a model within it (`find_backbone`), they belong to the layers whose names
+    begin with `HEAD`.
 
     Raises:
         UsageError: If the network has no such part.
     """
-    inner = inner_backbone(model)
-    if inner is None:
+    backbone = find_backbone(model)
+    if backbone is None:
         head = [layer for layer in model.layers if layer.name.startswith(HEAD)]
     else:
-        head = [layer for layer in model.layers if layer is not inner]
+        head = [layer for layer in model.layers if layer is not backbone]
     variables = [variable for layer in head for variable in layer.trainable_variables]
     if not variables:
         raise UsageError(

@@ -1,6 +1,7 @@
-"""Batch normalization of fixed statistics is a scale and a shift, which the convolution before it can do as well.
+"""Fold batch normalization and ReLU into the convolutions before them.
 
-B. Jacob et al., 2017, https://arxiv.org/abs/1712.05877, section 3.2.
+Batch normalization with fixed statistics is a scale and a shift per channel, which a convolution
+can do as well: B. Jacob et al., 2017, https://arxiv.org/abs/1712.05877, section 3.2.
 """
 
 from __future__ import annotations
@@ -8,112 +9,116 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers, ops
 
 from pawcast.models.layers.batch_norm import SyncBatchNorm
+from pawcast.runtime.tensorflow import keras
+
+layers, ops = keras.layers, keras.ops
 
 
-def functional(model: keras.Model) -> bool:
+def is_functional(model: keras.Model) -> bool:
     """Whether a network is a graph of layers, which Keras can clone call by call."""
-    return type(model).__name__ == "Functional"  # Keras exports no name for the kind
+    return type(model).__name__ == "Functional"  # Keras exports no name for the class
 
 
-def pairs(model: keras.Model, frozen_only: bool = False) -> dict[str, layers.BatchNormalization]:
+def foldable_norms(model: keras.Model, frozen_only: bool = False) -> dict[str, keras.layers.BatchNormalization]:
     """Return the normalizations that can be folded, by the names of the convolutions before them.
 
-    Args:
-        model: A network; only a functional one has any, and models within it are left alone.
-        frozen_only: Leave out those whose statistics are still learnt.
+    Only a functional network has any; models within it are left alone. With `frozen_only`, those
+    whose statistics are still trained are left out.
     """
-    if not functional(model):
+    if not is_functional(model):
         return {}
-    sources = _sources(model)
-    uses = Counter(source for taken in sources.values() for source in taken)
-    found = {}
+    inputs = _input_layers(model)
+    uses = Counter(source for sources in inputs.values() for source in sources)
+    norms = {}
     for norm in model.layers:
-        if not _per_channel(norm) or (frozen_only and norm.trainable):
+        if not _is_per_channel_norm(norm) or (frozen_only and norm.trainable):
             continue
-        before, *others = [model.get_layer(source) for source in sources[norm.name]]
-        if not others and _linear_convolution(before) and uses[before.name] == 1:
-            found[before.name] = norm
-    return found
+        before, *others = [model.get_layer(name) for name in inputs[norm.name]]
+        if not others and _is_linear_convolution(before) and uses[before.name] == 1:
+            norms[before.name] = norm
+    return norms
 
 
-def first_convolution(model: keras.Model) -> layers.Conv2D | None:
-    """Return the convolution that alone takes a network's pixels, and nothing else: their scale can be its own."""
-    if not functional(model):
-        return None
-    pixels, sources = model.layers[0].name, _sources(model)
-    takers = [model.get_layer(name) for name, taken in sources.items() if pixels in taken and name]
-    alone = len(takers) == 1 and type(takers[0]) is layers.Conv2D and sources[takers[0].name] == [pixels]
-    return takers[0] if alone else None
+def fusable_relus(model: keras.Model) -> dict[str, keras.layers.ReLU]:
+    """Return the ReLUs after max pooling that could as well be part of the convolution before it.
 
-
-def rectifiers(model: keras.Model) -> dict[str, layers.ReLU]:
-    """Return the ReLUs behind max pooling that may as well lie before it, by the names of the convolutions there.
-
-    The values are the same. In training a ReLU has a fourth of the values to pass behind the pooling; without gradients
-    it costs nothing as part of the convolution.
+    The values are the same; without gradients a ReLU costs nothing within the convolution. Keys are
+    the convolutions' names. Only a functional network has any.
     """
-    if not functional(model):
+    if not is_functional(model):
         return {}
-    sources, norms = _sources(model), pairs(model)
-    uses = Counter(source for taken in sources.values() for source in taken)
-    convolutions = {norm.name: name for name, norm in norms.items()}
+    inputs, norms = _input_layers(model), foldable_norms(model)
+    uses = Counter(source for sources in inputs.values() for source in sources)
+    convolution_of_norm = {norm.name: name for name, norm in norms.items()}
 
-    def before(name: str) -> str:
-        """The one layer that this one takes from, if nothing else takes from that."""
-        source = sources[name][0] if len(sources[name]) == 1 else ""
+    def sole_input(name: str) -> str:
+        """Name the one layer that this layer takes from, if nothing else takes from that."""
+        source = inputs[name][0] if len(inputs[name]) == 1 else ""
         return source if uses[source] == 1 else ""
 
-    found = {}
+    relus = {}
     for layer in model.layers:
-        pooling = before(layer.name) if _plain_relu(layer) else ""
-        name = before(pooling) if pooling and type(model.get_layer(pooling)) is layers.MaxPooling2D else ""
-        name = convolutions.get(name, name)
-        if name and _linear_convolution(model.get_layer(name)) and (name in norms or uses[name] == 1):
-            found[name] = layer
-    return found
+        pooling = sole_input(layer.name) if _is_plain_relu(layer) else ""
+        name = sole_input(pooling) if pooling and type(model.get_layer(pooling)) is layers.MaxPooling2D else ""
+        name = convolution_of_norm.get(name, name)
+        if name and _is_linear_convolution(model.get_layer(name)) and (name in norms or uses[name] == 1):
+            relus[name] = layer
+    return relus
 
 
-def merged(convolution: keras.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:
-    """Return kernel and bias, float32, of a convolution that does the work of both."""
-    scale, shift = (np.asarray(part) for part in _scale_and_shift(convolution, norm))
-    return [np.asarray(convolution.kernel) * scale.reshape(_along(convolution)), shift]
+def first_convolution(model: keras.Model) -> keras.layers.Conv2D | None:
+    """Return the convolution that alone takes a network's pixels, if it takes nothing else.
 
-
-def folded(model: keras.Model) -> keras.Model:
-    """Return a network of the same variables, whose convolutions do the work of the frozen normalizations.
-
-    For training: the gradients are those of the convolutions' own kernels. Where nothing can be folded, it is `model`.
+    Such a convolution can do the scaling of the pixels.
     """
-    norms = pairs(model, frozen_only=True)
+    if not is_functional(model):
+        return None
+    pixels, inputs = model.layers[0].name, _input_layers(model)
+    users = [model.get_layer(name) for name, sources in inputs.items() if pixels in sources and name]
+    alone = len(users) == 1 and type(users[0]) is layers.Conv2D and inputs[users[0].name] == [pixels]
+    return users[0] if alone else None
+
+
+def merge_batch_norm(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
+    """Return kernel and bias, float32, of a convolution that does the work of both layers."""
+    scale, shift = (np.asarray(part) for part in _scale_and_shift(convolution, norm))
+    return [np.asarray(convolution.kernel) * scale.reshape(_scale_shape(convolution)), shift]
+
+
+def fold_frozen_batch_norm(model: keras.Model) -> keras.Model:
+    """Return a network of the same variables whose convolutions include the frozen normalizations.
+
+    For training: gradients are those of the convolutions' own kernels. If nothing can be folded,
+    `model` itself is returned.
+    """
+    norms = foldable_norms(model, frozen_only=True)
     if not norms:
         return model
-    away = {norm.name for norm in norms.values()}
+    folded_names = {norm.name for norm in norms.values()}
 
-    def call(layer: keras.Layer, x: Any, **options: Any) -> Any:
-        if layer.name in away:
+    def call(layer: keras.layers.Layer, x: Any, **options: Any) -> Any:
+        if layer.name in folded_names:
             return x
-        return _Folded(layer, norms[layer.name])(x) if layer.name in norms else layer(x, **options)
+        return _FoldedConvolution(layer, norms[layer.name])(x) if layer.name in norms else layer(x, **options)
 
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
 
 
-class _Folded(layers.Layer):
-    """A convolution and the normalization behind it, which keep their variables."""
+class _FoldedConvolution(keras.layers.Layer):
+    """A convolution and the normalization after it, as one operation on their own variables."""
 
-    def __init__(self, convolution: keras.Layer, norm: layers.BatchNormalization) -> None:
-        # The product is rounded, not its factors.
+    def __init__(self, convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> None:
+        # Without autocast, the product is rounded to the compute dtype, not its factors.
         super().__init__(name=f"{convolution.name}_folded", autocast=False)
         self.convolution, self.norm = convolution, norm
 
     def call(self, x: Any) -> Any:
         convolution = self.convolution
         scale, shift = _scale_and_shift(convolution, self.norm)
-        kernel = ops.cast(convolution.kernel * ops.reshape(scale, _along(convolution)), x.dtype)
+        kernel = ops.cast(convolution.kernel * ops.reshape(scale, _scale_shape(convolution)), x.dtype)
         if isinstance(convolution, layers.DepthwiseConv2D):
             y = ops.depthwise_conv(
                 x, kernel, convolution.strides, convolution.padding, convolution.data_format, convolution.dilation_rate
@@ -123,43 +128,43 @@ class _Folded(layers.Layer):
         return ops.add(y, ops.cast(shift, y.dtype))
 
 
-# Exact types here and below: what a user's subclass computes is unknown.
-def _per_channel(layer: keras.Layer) -> bool:
+# Exact types in these four: what a user's subclass computes is unknown.
+def _is_per_channel_norm(layer: keras.layers.Layer) -> bool:
     known = type(layer) in (layers.BatchNormalization, SyncBatchNorm)
     return known and layer.center and layer.scale and layer.axis in (-1, 3)
 
 
-def _linear_convolution(layer: keras.Layer) -> bool:
+def _is_linear_convolution(layer: keras.layers.Layer) -> bool:
     known = type(layer) in (layers.Conv2D, layers.DepthwiseConv2D)
     return known and layer.activation is keras.activations.linear and layer.data_format == "channels_last"
 
 
-def _plain_relu(layer: keras.Layer) -> bool:
+def _is_plain_relu(layer: keras.layers.Layer) -> bool:
     return type(layer) is layers.ReLU and layer.max_value is None and not layer.threshold and not layer.negative_slope
 
 
-def _scale_and_shift(convolution: keras.Layer, norm: layers.BatchNormalization) -> tuple[Any, Any]:
+def _scale_and_shift(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> tuple[Any, Any]:
     scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
     bias = convolution.bias if convolution.use_bias else 0.0
     return scale, norm.beta + (bias - norm.moving_mean) * scale
 
 
-def _along(convolution: keras.Layer) -> tuple[int, ...]:
-    """The shape in which one number a channel multiplies the kernel."""
+def _scale_shape(convolution: keras.layers.Layer) -> tuple[int, ...]:
+    """The shape in which one factor per output channel multiplies the kernel."""
     if isinstance(convolution, layers.DepthwiseConv2D):
         return (convolution.kernel.shape[-2], convolution.kernel.shape[-1])
     return (-1,)
 
 
-def _sources(model: keras.Model) -> dict[str, list[str]]:
-    """Return the layers that each layer takes from, by their names; those that the network ends in, by an empty one."""
+def _input_layers(model: keras.Model) -> dict[str, list[str]]:
+    """Return the names of the layers that each layer takes from; the network's outputs under ""."""
     config = model.get_config()
-    ends = [part for part in keras.tree.flatten(config["output_layers"]) if isinstance(part, str)]
-    return {"": ends} | {layer["name"]: _histories(layer["inbound_nodes"]) for layer in config["layers"]}
+    outputs = [part for part in keras.tree.flatten(config["output_layers"]) if isinstance(part, str)]
+    return {"": outputs} | {layer["name"]: _source_layers(layer["inbound_nodes"]) for layer in config["layers"]}
 
 
-def _histories(part: Any) -> list[str]:
-    """Find the layers that a configuration's tensors come from."""
+def _source_layers(part: Any) -> list[str]:
+    """Name the layers that the tensors in a part of a layer's configuration come from."""
     if isinstance(part, dict):
-        return [part["keras_history"][0]] if "keras_history" in part else _histories([*part.values()])
-    return [name for inner in part for name in _histories(inner)] if isinstance(part, list | tuple) else []
+        return [part["keras_history"][0]] if "keras_history" in part else _source_layers([*part.values()])
+    return [name for inner in part for name in _source_layers(inner)] if isinstance(part, list | tuple) else []

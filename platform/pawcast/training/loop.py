@@ -21,7 +21,7 @@ from pawcast.data import scratch
 from pawcast.data.blocks import DecodedSplit
 from pawcast.data.manifest import Split
 from pawcast.errors import ConflictError, TrainingError
-from pawcast.models import pretrained
+from pawcast.models.pretrained import loader as pretrained
 from pawcast.recipes.schema import Recipe
 from pawcast.runtime.devices import usable_cpus
 from pawcast.runtime.tensorflow import configure_tensorflow, resolve_precision
@@ -128,7 +128,7 @@ class _Run:
                 self.best = files[checkpoint.BEST]
                 checkpoint.restore(self.model, self.optimizer, files)
             elif recipe.pretrained and job.pretrained:
-                pretrained.load(self.model, recipe.pretrained, job.pretrained)
+                pretrained.load_weights(self.model, recipe.pretrained, job.pretrained)
         self.state = ray.train.collective.broadcast_from_rank_zero(self.state)
         collective.from_rank_zero([*self.model.weights, *self.optimizer.variables])
         train = _opened(job, "train", job.train, recipe.decode_size, self.tell)
@@ -149,7 +149,7 @@ class _Run:
         from pawcast.models.layers import dropout
 
         started, cpu = time.monotonic(), time.process_time()
-        dropout.seed_others(self.model, self.recipe.seed, epoch, self.rank)
+        dropout.reseed_keras_layers(self.model, self.recipe.seed, epoch, self.rank)
         self.tell.epoch(epoch)
         parts, recent = [], []
         asked, waited = started, 0.0

@@ -69,8 +69,8 @@ class TrainStep:
         from pawcast.models.layers import dropout
 
         self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
-        self._network = folding.folded(model)
-        self._place = dropout.place
+        self._network = folding.fold_frozen_batch_norm(model)
+        self._place = dropout.set_batch_position
         self._sum = tf.function(lambda values: collective.run(lambda: collective.sum([values]))[0])
         self._compiled: dict[tuple[str, int, bool], Callable[..., tf.Tensor]] = {}
 

@@ -18,7 +18,7 @@ from pawcast.data.blocks import DecodedSplit
 from pawcast.data.manifest import Manifest, Split
 from pawcast.errors import DataError, IntegrityError, UsageError
 from pawcast.evaluation.reports.curves import draw_curves
-from pawcast.models import pretrained
+from pawcast.models.pretrained.source import read_weights
 from pawcast.recipes.schema import Recipe
 from pawcast.registry import WEIGHTS, ModelVersion, Parity
 from pawcast.runtime import ray_session
@@ -220,7 +220,7 @@ def _require(workers: Workers) -> None:
 
 def _pretrained(recipe: Recipe) -> bytes | None:
     """Read the weights to begin with here, so that only this machine needs them."""
-    return pretrained.read(recipe.pretrained) if recipe.pretrained else None
+    return read_weights(recipe.pretrained) if recipe.pretrained else None
 
 
 def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Callbacks) -> Trained:

@@ -1,19 +1,19 @@
-"""The one decoder: bytes of a photo in, checked RGB pixels out, or an `ImageError` with the reason.
+"""The one decoder: a photo's bytes in, RGB pixels out, or an `ImageError` with the reason.
 
-Ingest, training, evaluation and serving all read photos through `decode` and `resize`, so a model is served
-just the pixels it was trained on. Plain JPEG, nearly all there is, is checked and decoded by libjpeg-turbo
-(simplejpeg), several times faster than by Pillow, which takes care of everything else: other formats, CMYK,
-EXIF orientation, and what libjpeg-turbo stumbles over without need.
+Ingest, training, evaluation and serving all read photos through this module. libjpeg-turbo
+(simplejpeg) decodes plain JPEG, which is nearly every photo, several times faster than Pillow.
+Pillow decodes the rest: other formats, CMYK, EXIF orientation, and JPEGs that libjpeg-turbo
+refuses although no pixel is missing.
 
-Photos are untrusted. What the header says bounds memory and time before any pixel is touched:
+Photos are untrusted. Headers bound memory and time before any pixel is decoded:
 
-    a file over 32 MiB, a picture over 50 million pixels     refused
-    a JPEG of very many scans, each a walk over the picture  refused
-    a TIFF of tiles that far exceed the picture              refused
-    a TIFF packed by LZMA, Zstandard, WebP and the like      refused: their decoders take what memory the file asks for
-    a run-length coded BMP over 2 MiB or 8 million pixels    refused: Pillow decodes it in Python
-    broken EXIF, colour profiles or text                     ignored, the photo is used
-    later frames of an animation                             not decoded
+    a file over 32 MiB, a picture over 50 million pixels   refused
+    a JPEG of very many scans                              refused: each scan costs a pass over it
+    a TIFF of tiles that far exceed the picture            refused
+    a TIFF compressed by LZMA, Zstandard, WebP, …          refused: the file decides their memory
+    a run-length BMP over 2 MiB or 8 million pixels        refused: Pillow decodes it in Python
+    broken EXIF, colour profiles or text                   ignored, the photo is used
+    later frames of an animation                           not decoded
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pawcast.errors import ImageError, ImageSizeError
 
@@ -37,8 +37,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 2
-_ORIENTATION = 0x0112
-_UPRIGHT = {
+_UPRIGHT_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -47,36 +46,36 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BACKGROUND = (255, 255, 255)
-_BAND = 256
-_JPEG, _EXIF = b"\xff\xd8\xff", b"Exif\0"
-# Pillow's names for what libjpeg-turbo calls the colour spaces of a plain JPEG.
-_PLAIN = {"YCbCr": "RGB", "Gray": "L"}
-# Large enough to recognise a photo by at another size or compression, small enough to cost little more than
-# reading the file through.
-_THUMBNAIL = 36
-_START_OF_SCAN = b"\xff\xda"
-_MAX_SCANS, _MAX_SCANNED = 1_000, 2**30
-_TIFF_PACKED = frozenset(
+_BACKGROUND = (255, 255, 255, 255)
+_ROWS_PER_CONVERSION = 256
+_JPEG_START, _EXIF_MARKER, _START_OF_SCAN = b"\xff\xd8\xff", b"Exif\0", b"\xff\xda"
+# Pillow's modes for the colour spaces of a plain JPEG, as libjpeg-turbo names them.
+_MODE_BY_COLOR_SPACE = {"YCbCr": "RGB", "Gray": "L"}
+# Large enough to recognise a photo at another size or compression, small enough to cost little more
+# than reading the file.
+_PROBE_SIDE = 36
+_MAX_SCANS, _MAX_SCANNED_PIXELS = 1_000, 2**30
+_TIFF_COMPRESSIONS = frozenset(
     ("raw", "group3", "group4", "tiff_ccitt", "tiff_lzw", "jpeg", "tiff_adobe_deflate", "tiff_deflate", "packbits")
 )
 _TILE_WIDTH, _TILE_HEIGHT, _STRIPS, _TILES = 322, 323, 273, 324
-_SPARE_TILES = 2**22
-_RUN_LENGTHS, _MAX_RUN_LENGTHS, _MAX_RUN_PIXELS = {1, 2}, 2 * 2**20, 8_000_000
-# No pixel is lost by these: bytes between segments or behind the picture, a colour profile, a version, odd sampling.
-# Bytes before a restart marker (0xd0 to 0xd7) are lost pixels.
+_TILE_ALLOWANCE = 2**22
+_BMP_RUN_LENGTH, _MAX_RUN_LENGTH_BYTES, _MAX_RUN_LENGTH_PIXELS = {1, 2}, 2 * 2**20, 8_000_000
+# libjpeg-turbo's complaints that cost no pixel: bytes between segments or behind the picture, a
+# colour profile, a version, odd sampling. Bytes before a restart marker (0xd0 to 0xd7) do cost
+# pixels.
 _HARMLESS = re.compile(r"unknown JFIF revision|bad ICC marker|subsampling|extraneous bytes before marker 0x(?!d[0-7])")
-_CUT = re.compile(r"truncated|premature end|not enough image data", re.IGNORECASE)
+_TRUNCATED = re.compile(r"truncated|premature end|not enough image data", re.IGNORECASE)
 
-# Photos are read by several threads at once, and OpenCV's own, as many as CPUs for each photo, are only in the way.
-# Training's workers, which warp whole batches, set their number again.
+# Several threads decode photos at once, so OpenCV's own threads would only compete with them. The
+# setting is the process's: training's workers, which warp whole batches, set their own number.
 cv2.setNumThreads(1)
-# Pillow warns of what is handled here. `catch_warnings` would do that for each photo, but isn't safe among threads.
+# `warnings.catch_warnings` isn't thread-safe, so Pillow's warnings are ignored for the process.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageHeader(NamedTuple):
-    """What a photo says of itself before its pixels are touched: format and mode as Pillow names them."""
+    """A photo's format and mode, as Pillow names them, and its size in pixels."""
 
     format: str
     mode: str
@@ -85,11 +84,11 @@ class ImageHeader(NamedTuple):
 
 
 class ProbeResult(NamedTuple):
-    """A photo that was read to its end.
+    """A photo that decodes to its end.
 
     Attributes:
         header: Format, mode and size; the size after EXIF orientation.
-        grey: uint8 [h, w], the photo small and without colour: 36 pixels or more a side if it has them.
+        grey: uint8 [h, w], a small grey version: at least 36 pixels a side if the photo has them.
     """
 
     header: ImageHeader
@@ -99,8 +98,9 @@ class ProbeResult(NamedTuple):
 def decode(data: bytes) -> np.ndarray:
     """Decode one photo.
 
-    The first frame of an animation counts, EXIF orientation is applied, transparency lies over white, 16-bit
-    grey is scaled to 8; 32-bit samples are refused. Takes at most some 20 bytes of memory a pixel.
+    Of an animation the first frame is used. EXIF orientation is applied, transparency is put over
+    white, 16-bit grey is scaled to 8 bits; 32-bit samples are refused. Takes at most about 20 bytes
+    of memory a pixel.
 
     Args:
         data: The file's bytes: JPEG, PNG, WebP, BMP, GIF or TIFF.
@@ -111,19 +111,19 @@ def decode(data: bytes) -> np.ndarray:
     Raises:
         ImageError: For anything else: empty, too large, truncated, malformed, another format.
     """
-    with _translated(data):
-        if _plain_jpeg(data):
-            pixels = _by_turbo(data, colorspace="RGB")
+    with _image_errors(data):
+        if _read_plain_jpeg_header(data):
+            pixels = _decode_with_turbojpeg(data, colorspace="RGB")
             if pixels is not None:
                 return pixels
-        return _by_pillow(data)[1]
+        return _decode_with_pillow(data)[1]
 
 
 def probe(data: bytes) -> ProbeResult:
-    """Check that a photo decodes, to its last byte, without paying for all of its pixels.
+    """Check that a photo decodes to its last byte, for less than `decode` costs.
 
-    Accepts and refuses just what `decode` does: a JPEG's coefficients are all read, though only a small grey
-    picture is computed from them.
+    Accepts and refuses what `decode` does: all coefficients of a JPEG are read, but only a small
+    grey picture is computed from them.
 
     Args:
         data: As for `decode`.
@@ -131,19 +131,19 @@ def probe(data: bytes) -> ProbeResult:
     Raises:
         ImageError: As `decode` does.
     """
-    with _translated(data):
-        if header := _plain_jpeg(data):
-            grey = _by_turbo(data, colorspace="GRAY", min_height=_THUMBNAIL, min_width=_THUMBNAIL)
+    with _image_errors(data):
+        if header := _read_plain_jpeg_header(data):
+            grey = _decode_with_turbojpeg(data, colorspace="GRAY", min_height=_PROBE_SIDE, min_width=_PROBE_SIDE)
             if grey is not None:
                 return ProbeResult(header, grey[..., 0])
-        header, pixels = _by_pillow(data)
+        header, pixels = _decode_with_pillow(data)
         height, width = pixels.shape[:2]
         return ProbeResult(header._replace(width=width, height=height), cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
 
 
 @contextmanager
-def _translated(data: bytes) -> Iterator[None]:
-    """Refuse what is no file to decode; turn whatever a decoder raises into an `ImageError`."""
+def _image_errors(data: bytes) -> Iterator[None]:
+    """Refuse files of a wrong size; turn whatever a decoder raises into an `ImageError`."""
     if not data:
         raise ImageError("empty file")
     if len(data) > MAX_BYTES:
@@ -157,72 +157,34 @@ def _translated(data: bytes) -> Iterator[None]:
     except UnidentifiedImageError:
         raise ImageError(f"not an image in a known format ({', '.join(FORMATS)})") from None
     except Exception as error:
-        # Decoders raise far more than OSError on malformed input: ValueError, SyntaxError, struct.error …
-        raise ImageError(f"can't be decoded ({_reason(error)})") from None
+        # Decoders raise far more than OSError on malformed input: ValueError, SyntaxError, …
+        raise ImageError(f"can't be decoded ({_first_line(error)})") from None
 
 
-def _plain_jpeg(data: bytes) -> ImageHeader | None:
-    """The header of a JPEG that libjpeg-turbo decodes just as Pillow would, or None."""
-    if not data.startswith(_JPEG) or _EXIF in data:
+def _first_line(error: Exception) -> str:
+    text = (str(error).splitlines() or [type(error).__name__])[0][:80]
+    # The number of missing bytes differs from photo to photo, and reports count equal reasons.
+    return "truncated" if _TRUNCATED.search(text) else text
+
+
+def _read_plain_jpeg_header(data: bytes) -> ImageHeader | None:
+    """Return the header of a JPEG that libjpeg-turbo decodes as Pillow does, otherwise None."""
+    if not data.startswith(_JPEG_START) or _EXIF_MARKER in data:
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    if colours not in _PLAIN:
+    if color_space not in _MODE_BY_COLOR_SPACE:
         return None
-    header = _checked(ImageHeader("JPEG", _PLAIN[colours], width, height))
+    header = ImageHeader("JPEG", _MODE_BY_COLOR_SPACE[color_space], width, height)
+    _check_size(header)
     _check_scans(data.count(_START_OF_SCAN), width * height)
     return header
 
 
-def _checked(header: ImageHeader) -> ImageHeader:
-    if header.width * header.height > MAX_PIXELS:
-        raise ImageSizeError(f"{header.width}x{header.height} is more than {MAX_PIXELS:,} pixels")
-    if min(header.width, header.height) < MIN_SIDE:
-        raise ImageSizeError(f"{header.width}x{header.height} is too small")
-    return header
-
-
-def _check_scans(scans: int, pixels: int) -> None:
-    if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED:
-        raise ImageError(f"a JPEG of {scans:,} scans")
-
-
-def _check_effort(image: Image.Image, data: bytes) -> None:
-    """Refuse what would cost far more than its size and header tell."""
-    pixels = image.width * image.height
-    packed = image.info.get("compression")
-    parts = 0
-    if image.format == "TIFF":
-        tags = getattr(image, "tag_v2", {})
-        if packed not in _TIFF_PACKED:
-            raise ImageError(f"a TIFF packed by {packed}, which isn't read")
-        across, down = tags.get(_TILE_WIDTH), tags.get(_TILE_HEIGHT)
-        if across and down:
-            tiles = math.ceil(image.width / across) * math.ceil(image.height / down)
-            area = across * down
-            if area > pixels + _SPARE_TILES or tiles * area > 4 * pixels + _SPARE_TILES:
-                raise ImageError(f"a TIFF in tiles of {across}x{down}, far more than its {image.width}x{image.height}")
-        parts = len(tags.get(_STRIPS) or tags.get(_TILES) or ())
-    if image.format == "BMP" and packed in _RUN_LENGTHS and (len(data) > _MAX_RUN_LENGTHS or pixels > _MAX_RUN_PIXELS):
-        raise ImageError(
-            f"a run-length coded BMP larger than {_MAX_RUN_LENGTHS >> 20} MiB or {_MAX_RUN_PIXELS:,} pixels"
-        )
-    if image.format in ("JPEG", "MPO") or packed == "jpeg":
-        _check_scans(data.count(_START_OF_SCAN) - parts, pixels)
-
-
-def _orientation(image: Image.Image) -> object:
-    try:
-        return image.getexif().get(_ORIENTATION)
-    except Exception:
-        # Broken EXIF says nothing about the pixels.
-        return None
-
-
-def _by_turbo(data: bytes, **options: str | int) -> np.ndarray | None:
-    """Decode a JPEG; None if only Pillow takes it."""
+def _decode_with_turbojpeg(data: bytes, **options: str | int) -> np.ndarray | None:
+    """Decode a JPEG; None if libjpeg-turbo refuses it although no pixel is missing."""
     try:
         return simplejpeg.decode_jpeg(data, **options)
     except ValueError as error:
@@ -231,41 +193,89 @@ def _by_turbo(data: bytes, **options: str | int) -> np.ndarray | None:
         raise
 
 
-def _by_pillow(data: bytes) -> tuple[ImageHeader, np.ndarray]:
+def _decode_with_pillow(data: bytes) -> tuple[ImageHeader, np.ndarray]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        header = _checked(ImageHeader(image.format or "", image.mode, *image.size))
-        _check_effort(image, data)
-        return header, _pixels(image)
+        header = ImageHeader(image.format or "", image.mode, *image.size)
+        _check_size(header)
+        _check_cost(image, data)
+        if image.mode in ("I", "F"):
+            raise ImageError("32-bit samples, whose range isn't known")
+        image.load()
+        # Reading the pixels may have changed the size that the header gave.
+        _check_size(ImageHeader(header.format, image.mode, *image.size))
+        transpose = _UPRIGHT_BY_ORIENTATION.get(_read_orientation(image))
+        return header, _to_pixels(image if transpose is None else image.transpose(transpose))
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
-    if image.mode in ("I", "F"):
-        raise ImageError("32 bits a pixel; nothing says which of them is white")
-    image.load()
-    _checked(ImageHeader(image.format or "", image.mode, *image.size))
-    turn = _UPRIGHT.get(_orientation(image))  # type: ignore[call-overload]
-    if turn is not None:
-        image = image.transpose(turn)
-    # Band by band: a whole picture converted several times over would take several times its memory.
+def _check_size(header: ImageHeader) -> None:
+    if header.width * header.height > MAX_PIXELS:
+        raise ImageSizeError(f"{header.width}x{header.height} is more than {MAX_PIXELS:,} pixels")
+    if min(header.width, header.height) < MIN_SIDE:
+        raise ImageSizeError(f"{header.width}x{header.height} is too small")
+
+
+def _check_scans(scans: int, pixels: int) -> None:
+    if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED_PIXELS:
+        raise ImageError(f"a JPEG of {scans:,} scans, too many for its size")
+
+
+def _check_cost(image: Image.Image, data: bytes) -> None:
+    """Refuse files that would cost far more than their size and header suggest."""
+    pixels, compression = image.width * image.height, image.info.get("compression")
+    jpeg_parts = 0
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        _check_tiff(image, tags, compression)
+        jpeg_parts = len(tags.get(_STRIPS) or tags.get(_TILES) or ())
+    if image.format == "BMP" and compression in _BMP_RUN_LENGTH:
+        _check_run_length_bmp(len(data), pixels)
+    if image.format in ("JPEG", "MPO") or compression == "jpeg":
+        _check_scans(data.count(_START_OF_SCAN) - jpeg_parts, pixels)
+
+
+def _check_tiff(image: Image.Image, tags: Mapping[int, Any], compression: object) -> None:
+    if compression not in _TIFF_COMPRESSIONS:
+        raise ImageError(f"a TIFF compressed by {compression}, which isn't supported")
+    tile_width, tile_height = tags.get(_TILE_WIDTH), tags.get(_TILE_HEIGHT)
+    if not (tile_width and tile_height):
+        return
+    pixels, tile_pixels = image.width * image.height, tile_width * tile_height
+    tiles = math.ceil(image.width / tile_width) * math.ceil(image.height / tile_height)
+    if tile_pixels > pixels + _TILE_ALLOWANCE or tiles * tile_pixels > 4 * pixels + _TILE_ALLOWANCE:
+        raise ImageError(f"a {image.width}x{image.height} TIFF in tiles of {tile_width}x{tile_height}, far too large")
+
+
+def _check_run_length_bmp(size: int, pixels: int) -> None:
+    if size > _MAX_RUN_LENGTH_BYTES or pixels > _MAX_RUN_LENGTH_PIXELS:
+        raise ImageError(
+            f"a run-length BMP larger than {_MAX_RUN_LENGTH_BYTES >> 20} MiB or {_MAX_RUN_LENGTH_PIXELS:,} pixels"
+        )
+
+
+def _read_orientation(image: Image.Image) -> Any:
+    """Return the EXIF orientation as the file gives it, which may be no valid one."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        # Broken EXIF doesn't make the pixels unusable.
+        return None
+
+
+def _to_pixels(image: Image.Image) -> np.ndarray:
+    # A band of rows at a time: a whole picture converted several times over would take several
+    # times its memory.
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, _BAND):
-        bottom = min(top + _BAND, image.height)
-        pixels[top:bottom] = _rgb(image.crop((0, top, image.width, bottom)))
+    for top in range(0, image.height, _ROWS_PER_CONVERSION):
+        bottom = min(top + _ROWS_PER_CONVERSION, image.height)
+        pixels[top:bottom] = _to_rgb(image.crop((0, top, image.width, bottom)))
     return pixels
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        # Pillow clips 16 bits to 255 when it converts; scaling keeps the picture.
+        # Pillow would clip 16 bits at 255 instead of scaling them.
         return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., None]
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
-        under = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
-        image = Image.alpha_composite(under, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _BACKGROUND), image)
     return np.asarray(image.convert("RGB"))
-
-
-def _reason(error: Exception) -> str:
-    text = (str(error).splitlines() or [type(error).__name__])[0][:80]
-    # How many bytes are missing differs from photo to photo; equal reasons are counted.
-    return "truncated" if _CUT.search(text) else text

@@ -1,3 +1,5 @@
+"""Classification metrics."""
+
 from __future__ import annotations
 
 import math
@@ -6,10 +8,9 @@ import numpy as np
 import pytest
 
 from pawcast.evaluation.metrics import compute_metrics, wilson_interval
-from pawcast.inference.predictor import to_prediction
 
 
-def test_counts_are_exact():
+def test_metrics_are_exact():
     scores, labels = np.array([0.9, 0.2, 0.6, 0.4, 0.5]), np.array([1, 0, 0, 1, 0])
     result = compute_metrics(scores, labels)
     assert result.confusion == [[2, 1], [1, 1]]
@@ -19,18 +20,13 @@ def test_counts_are_exact():
     assert result.auc == pytest.approx(4 / 6)
 
 
-def test_a_sure_mistake_costs_much_but_not_everything():
+def test_a_confident_mistake_has_a_large_but_finite_log_loss():
     assert 10 < compute_metrics(np.array([1.0]), np.array([0])).log_loss < 20
     assert math.isnan(compute_metrics(np.array([1.0]), np.array([0])).auc)
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (909, 1000)])
-def test_the_interval_holds_the_share_and_stays_in_range(successes, trials):
+def test_the_interval_contains_the_share_and_stays_in_range(successes, trials):
     low, high = wilson_interval(successes, trials)
     assert 0 <= low <= successes / trials <= high <= 1
     assert high > low
-
-
-def test_a_description_names_the_likelier_class():
-    assert to_prediction(0.75, ["cat", "dog"]) == ("dog", 0.75, {"cat": 0.25, "dog": 0.75})
-    assert to_prediction(0.5, ["cat", "dog"]).label == "cat"

@@ -1,12 +1,15 @@
-"""Normalization folded into convolutions: where it may be, and with the unfolded network's outputs and gradients."""
+"""Folding keeps a network's outputs and gradients, and is done only where it may be."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from pawcast.models import build, folding
 from pawcast.recipes import resolve
-from pawcast.runtime.tensorflow import configure_tensorflow
+from pawcast.runtime.tensorflow import configure_tensorflow, keras, tf
+
+layers = keras.layers
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -15,12 +18,7 @@ def tensorflow():
 
 
 def pretrained_like():
-    """EfficientNet-Lite2, its statistics as far from fresh ones as trained ones are."""
-    import keras
-    from keras import layers
-
-    from pawcast.models import build
-
+    """EfficientNet-Lite2 with statistics as far from initial ones as trained ones are."""
     keras.utils.set_random_seed(0)
     network = build.build_model(resolve("transfer", ["dropout=0"]))
     rng = np.random.default_rng(0)
@@ -35,51 +33,38 @@ def pretrained_like():
 
 
 def test_a_frozen_network_keeps_its_outputs_and_gradients():
-    import tensorflow as tf
-
-    from pawcast.models import folding
-
     network = pretrained_like()
-    other = folding.folded(network)
-    assert other is not network
-    assert {id(v) for v in other.variables} == {id(v) for v in network.variables}
+    folded = folding.fold_frozen_batch_norm(network)
+    assert folded is not network
+    assert {id(v) for v in folded.variables} == {id(v) for v in network.variables}
     pixels = tf.constant(np.random.default_rng(1).uniform(0, 1, (4, 64, 64, 3)).astype(np.float32))
-    found = []
-    for model in (network, other):
+    results = []
+    for model in (network, folded):
         with tf.GradientTape() as tape:
             y = model(pixels, training=True)
             loss = tf.reduce_sum(tf.math.log(y))
-        found.append([y, *tape.gradient(loss, network.trainable_variables)])
-    for own, theirs in zip(*found, strict=True):
+        results.append([y, *tape.gradient(loss, network.trainable_variables)])
+    for own, theirs in zip(*results, strict=True):
         size = np.abs(theirs).max()
         np.testing.assert_allclose(np.asarray(own), np.asarray(theirs), atol=1e-3 * size, rtol=1e-3)
 
 
-def test_each_convolution_takes_the_normalization_behind_it():
-    from keras import layers
-
-    from pawcast.models import build, folding
-
+def test_each_convolution_takes_the_normalization_after_it():
     for name in ("transfer", "fast"):
         network = build.build_model(resolve(name))
         norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
-        assert [*folding.pairs(network).values()] == norms
-        assert all(network.get_layer(before).use_bias is False for before in folding.pairs(network))
-        assert bool(folding.pairs(network, frozen_only=True)) == (name == "transfer")
-    # What still learns its statistics can't be folded.
-    assert folding.folded(network) is network
+        assert [*folding.foldable_norms(network).values()] == norms
+        assert all(network.get_layer(before).use_bias is False for before in folding.foldable_norms(network))
+        assert bool(folding.foldable_norms(network, frozen_only=True)) == (name == "transfer")
+    # Statistics that are still trained can't be folded.
+    assert folding.fold_frozen_batch_norm(network) is network
 
 
 @pytest.mark.parametrize(
     "case",
     ["activated", "used twice", "an output", "no convolution", "shared", "another axis", "a user's own", "sequential"],
 )
-def test_what_is_no_convolution_of_its_own_stays_apart(case):
-    import keras
-    from keras import layers
-
-    from pawcast.models import folding
-
+def test_normalizations_that_cannot_be_folded_stay(case):
     pixels = keras.Input((8, 8, 3))
     convolved = layers.Conv2D(4, 3, activation="relu" if case == "activated" else None)(pixels)
     if case == "no convolution":
@@ -94,17 +79,12 @@ def test_what_is_no_convolution_of_its_own_stays_apart(case):
     network = keras.Model(pixels, [y, convolved] if case == "an output" else y)
     if case == "sequential":
         network = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()])
-    assert folding.pairs(network) == {}
-    assert folding.folded(network) is network
+    assert folding.foldable_norms(network) == {}
+    assert folding.fold_frozen_batch_norm(network) is network
 
 
 @pytest.mark.parametrize("kind", ["convolution", "depthwise"])
 def test_a_convolutions_own_bias_is_kept(kind):
-    import keras
-    from keras import layers
-
-    from pawcast.models import folding
-
     pixels = keras.Input((8, 8, 3))
     if kind == "convolution":
         convolution = layers.Conv2D(6, 3, strides=2, padding="same", bias_initializer="random_normal")
@@ -117,31 +97,24 @@ def test_a_convolutions_own_bias_is_kept(kind):
     norm.set_weights([rng.uniform(0.5, 2, 6) for _ in norm.weights])
     x = rng.normal(0, 1, (2, 8, 8, 3)).astype(np.float32)
     expected = np.asarray(network(x))
-    np.testing.assert_allclose(np.asarray(folding.folded(network)(x)), expected, atol=1e-5)
-    convolution.set_weights(folding.merged(convolution, norm))
+    np.testing.assert_allclose(np.asarray(folding.fold_frozen_batch_norm(network)(x)), expected, atol=1e-5)
+    convolution.set_weights(folding.merge_batch_norm(convolution, norm))
     np.testing.assert_allclose(np.asarray(convolution(x)), expected, atol=1e-5)
 
 
-def test_in_bfloat16_it_stays_as_close_as_the_unfolded_network():
-    from pawcast.models import build, folding
-
+def test_in_bfloat16_the_folded_network_is_as_close_as_the_unfolded_one():
     exact = pretrained_like()
     network = build.build_model(resolve("transfer", ["dropout=0"]), "bfloat16")
     network.set_weights(exact.get_weights())
     pixels = np.random.default_rng(1).uniform(0, 1, (4, 64, 64, 3)).astype(np.float32)
-    other = folding.folded(network)
-    assert {layer.output.dtype for layer in other.layers if layer.name.endswith("_folded")} == {"bfloat16"}
-    expected, unfolded, found = (np.asarray(model(pixels)) for model in (exact, network, other))
-    # By chance the unfolded one may be off by nothing.
-    assert np.abs(found - expected).max() <= max(2 * np.abs(unfolded - expected).max(), 0.01)
+    folded = folding.fold_frozen_batch_norm(network)
+    assert {layer.output.dtype for layer in folded.layers if layer.name.endswith("_folded")} == {"bfloat16"}
+    expected, unfolded, result = (np.asarray(model(pixels)) for model in (exact, network, folded))
+    # The unfolded network's difference may be zero by chance.
+    assert np.abs(result - expected).max() <= max(2 * np.abs(unfolded - expected).max(), 0.01)
 
 
-def test_a_scale_of_pixels_can_be_a_convolutions_own_only_if_that_alone_takes_them_and_nothing_else():
-    import keras
-    from keras import layers
-
-    from pawcast.models import build, folding
-
+def test_the_first_convolution_takes_all_pixels_and_nothing_else():
     network = build.build_model(resolve("smoke"))
     assert folding.first_convolution(network) is network.layers[1]
     pixels, convolution = keras.Input((8, 8, 3)), layers.Conv2D(3, 3, padding="same")
@@ -153,31 +126,22 @@ def test_a_scale_of_pixels_can_be_a_convolutions_own_only_if_that_alone_takes_th
         assert folding.first_convolution(keras.Model(pixels, cells)) is None
 
 
-def test_rectifiers_behind_pooling_may_lie_before_it():
-    from keras import layers
-
-    from pawcast.models import build, folding
-
+def test_relus_after_pooling_can_be_fused_into_the_convolution():
     for name, count in (("article", 4), ("fast", 4), ("transfer", 0)):
         network = build.build_model(resolve(name))
-        found = folding.rectifiers(network)
-        assert len(found) == count
-        for convolution, relu in found.items():
+        relus = folding.fusable_relus(network)
+        assert len(relus) == count
+        for convolution, relu in relus.items():
             pooling = relu.input._keras_history.operation
             assert type(pooling) is layers.MaxPooling2D
             before = pooling.input._keras_history.operation
-            assert before in (network.get_layer(convolution), folding.pairs(network).get(convolution))
+            assert before in (network.get_layer(convolution), folding.foldable_norms(network).get(convolution))
 
 
 @pytest.mark.parametrize(
     "case", ["ReLU6", "leaky", "averages", "activated", "convolved twice", "pooled twice", "an output"]
 )
-def test_a_rectifier_stays_where_another_place_would_change_values(case):
-    import keras
-    from keras import layers
-
-    from pawcast.models import folding
-
+def test_relus_stay_where_fusing_would_change_values(case):
     pixels = keras.Input((16, 16, 3))
     convolved = layers.Conv2D(4, 3, activation="sigmoid" if case == "activated" else None)(pixels)
     pooled = (layers.AveragePooling2D(2) if case == "averages" else layers.MaxPooling2D(2))(convolved)
@@ -188,4 +152,4 @@ def test_a_rectifier_stays_where_another_place_would_change_values(case):
     if case == "pooled twice":
         y = layers.Add()([y, pooled])
     network = keras.Model(pixels, [y, convolved] if case == "an output" else y)
-    assert folding.rectifiers(network) == {}
+    assert folding.fusable_relus(network) == {}

@@ -344,7 +344,7 @@ def test_dropout_drops_of_a_photo_the_same_on_whichever_rank(world):
     call = tf.function(lambda x: layer(x, training=True))
 
     def dropped(step: int, first: int, last: int) -> np.ndarray:
-        dropout.place(network, 0, step, first, 10)
+        dropout.set_batch_position(network, 0, step, first, 10)
         return call(tf.constant(ones[first:last])).numpy()
 
     whole = dropped(5, 0, 10)

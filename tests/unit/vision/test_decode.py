@@ -1,3 +1,5 @@
+"""Decoding and probing photos of every format."""
+
 from __future__ import annotations
 
 import io
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from pawcast.errors import ImageError
-from pawcast.vision import decode, preprocess
+from pawcast.vision import decode
 from tests.support.files import encode
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -24,7 +26,7 @@ def test_every_format_decodes_to_the_same_picture(kind, picture):
     assert np.abs(pixels.astype(int) - picture).mean() < 6
 
 
-def test_the_fast_path_agrees_with_pillow(picture):
+def test_turbojpeg_agrees_with_pillow(picture):
     data = encode(picture, "JPEG", quality=90)
     by_pillow = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(decode.decode(data) - by_pillow).max() <= 4
@@ -41,7 +43,7 @@ def test_exif_orientation_is_applied(orientation, picture):
     assert np.abs(pixels.astype(int) - expected).max() <= 4
 
 
-def test_modes(picture):
+def test_grey_cmyk_palette_and_transparent_photos_decode_to_rgb(picture):
     grey = decode.decode(encode(picture, "JPEG", "L"))
     assert grey.shape == picture.shape
     assert (grey[..., 0] == grey[..., 2]).all()
@@ -53,7 +55,7 @@ def test_modes(picture):
     assert (decode.decode(buffer.getvalue()) == 255).all()
 
 
-def test_sixteen_bits_are_scaled_not_clipped():
+def test_16_bit_samples_are_scaled_not_clipped():
     ramp = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
     buffer = io.BytesIO()
     Image.fromarray(ramp).save(buffer, "PNG")
@@ -68,12 +70,12 @@ def test_a_truncated_file_is_refused(kind, picture):
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"GIF89a", bytes(1000)])
-def test_what_is_no_image_is_refused(data):
+def test_data_that_is_no_image_is_refused(data):
     with pytest.raises(ImageError):
         decode.decode(data)
 
 
-def test_a_header_that_claims_too_much_is_refused_unread():
+def test_a_header_of_too_many_pixels_is_refused_before_decoding():
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -86,7 +88,7 @@ def test_a_header_that_claims_too_much_is_refused_unread():
 
 @settings(max_examples=150, deadline=None)
 @given(kind=st.sampled_from(FORMATS), seed=st.integers(0, 2**32 - 1))
-def test_damage_never_raises_anything_else(kind, seed):
+def test_damaged_photos_raise_nothing_but_image_errors(kind, seed):
     random = np.random.default_rng(seed)
     data = bytearray(encode(random.integers(0, 256, (12, 14, 3), dtype=np.uint8), kind))
     for _ in range(random.integers(1, 8)):
@@ -100,31 +102,8 @@ def test_damage_never_raises_anything_else(kind, seed):
         assert pixels.shape[2] == 3
 
 
-def test_resize(picture):
-    assert preprocess.resize(picture, 32).shape == (32, 32, 3)
-    assert preprocess.resize(picture, 200).shape == (200, 200, 3)
-    square = picture[:60, :60]
-    assert preprocess.resize(square, 60) is square
-
-
-@pytest.mark.parametrize("times", [2, 3, 6])
-def test_a_photo_that_shrinks_is_averaged_over_all_of_its_pixels(picture, times):
-    square = picture[:60, :60]
-    size = 60 // times
-    means = square.reshape(size, times, size, times, 3).mean((1, 3))
-    assert np.abs(preprocess.resize(square, size) - means).max() <= 1
-
-
-def test_a_photo_that_shrinks_leaves_no_pixel_out():
-    for height, width in [(side, side) for side in range(61, 121)] + [(80, 170), (61, 300)]:
-        for place in range(width):
-            line = np.zeros((height, width, 3), np.uint8)
-            line[:, place] = 255
-            assert preprocess.resize(line, 60).any(), (height, width, place)
-
-
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_probe_tells_what_a_photo_is_and_shows_it_small(kind, picture):
+def test_probe_returns_the_header_and_a_small_grey_picture(kind, picture):
     header, grey = decode.probe(encode(picture, kind))
     assert (header.format, header.width, header.height) == (kind, picture.shape[1], picture.shape[0])
     assert grey.dtype == np.uint8
@@ -133,7 +112,7 @@ def test_a_probe_tells_what_a_photo_is_and_shows_it_small(kind, picture):
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
-def test_a_probe_accepts_and_refuses_what_decode_does(options, picture):
+def test_probe_accepts_and_refuses_what_decode_does(options, picture):
     whole = encode(picture, "JPEG", **options)
     rng = np.random.default_rng(3)
     refused = 0
@@ -154,7 +133,7 @@ def test_a_probe_accepts_and_refuses_what_decode_does(options, picture):
     assert 50 < refused < 300
 
 
-def test_a_probe_turns_a_photo_upright(picture):
+def test_probe_applies_exif_orientation(picture):
     exif = Image.Exif()
     exif[0x0112] = 6
     header, grey = decode.probe(encode(picture, "JPEG", exif=exif))

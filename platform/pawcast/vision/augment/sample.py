@@ -1,33 +1,29 @@
-"""The training photos' random changes: drawn as pure functions of (seed, epoch, photo), applied in the graph.
+"""Random changes of the training photos, drawn as pure functions of (seed, epoch, photo).
 
-All of rotation, shifts, shear, zoom, flip, crop and scaling is one affine map, so each photo is resampled once. Then
-its colours change, and a grey square hides a part of it. Importing this module does not import TensorFlow; its
-functions of tensors do.
+Rotation, shifts, shear, zoom, flip, crop and scaling make one affine map, so each photo is
+resampled only once. `warp.py` applies the changes; this module does not import TensorFlow.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pawcast.recipes.schema import Augmentation
 
-if TYPE_CHECKING:
-    pass
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's conversion to grey
-
 
 class AugmentationParams(NamedTuple):
-    """What chance decided for n photos, one row each.
+    """The sampled changes of n photos, one row each.
 
     Attributes:
-        transforms: float32 [n, 8]: the projective transform (a0, a1, a2, b0, b1, b2, 0, 0) that maps an output
-            pixel (x, y) to the input pixel (a0 x + a1 y + a2, b0 x + b1 y + b2), as TensorFlow's
-            `ImageProjectiveTransformV3` takes it.
+        transforms: float32 [n, 8]: the projective transform (a0, a1, a2, b0, b1, b2, 0, 0) that
+            maps an output pixel (x, y) to the input pixel (a0 x + a1 y + a2, b0 x + b1 y + b2), as
+            TensorFlow's `ImageProjectiveTransformV3` takes it.
         color_factors: float32 [n, 3]: brightness to add, and factors of contrast and of saturation.
-        holes: float32 [n, 4]: left, top, right and bottom of the grey square, fractions of the sides.
+        cutouts: float32 [n, 4]: left, top, right and bottom of the grey square, as fractions of the
+            sides.
     """
 
     transforms: np.ndarray
@@ -35,109 +31,128 @@ class AugmentationParams(NamedTuple):
     cutouts: np.ndarray
 
     def rows(self, photos: np.ndarray) -> AugmentationParams:
-        """Return the rows of these photos."""
-        return AugmentationParams(*(part[photos] for part in self))
+        """Return the rows of these photos, given by int [m] indices."""
+        return AugmentationParams(*(field[photos] for field in self))
+
+
+class AffineParams(NamedTuple):
+    """What `compose_affine` composes, each a number or an array [n]. The defaults change nothing.
+
+    Attributes:
+        rotation, shear: Radians.
+        shift_x, shift_y: Pixels of the photo.
+        zoom_x, zoom_y: Factors; above 1 shows more of the scene.
+        flip: True mirrors left to right.
+        crop_x, crop_y: The part of each side that is kept, in (0, 1].
+        crop_left, crop_top: From the photo's centre to the crop's, in pixels of the photo.
+    """
+
+    rotation: np.ndarray | float = 0.0
+    shift_x: np.ndarray | float = 0.0
+    shift_y: np.ndarray | float = 0.0
+    shear: np.ndarray | float = 0.0
+    zoom_x: np.ndarray | float = 1.0
+    zoom_y: np.ndarray | float = 1.0
+    flip: np.ndarray | bool = False
+    crop_x: np.ndarray | float = 1.0
+    crop_y: np.ndarray | float = 1.0
+    crop_left: np.ndarray | float = 0.0
+    crop_top: np.ndarray | float = 0.0
 
 
 def sample_params(
-    augment: Augmentation, from_size: int, to_size: int, photos: int, seed: int, epoch: int
+    augmentation: Augmentation, from_size: int, to_size: int, photos: int, seed: int, epoch: int
 ) -> AugmentationParams:
-    """Draw one epoch's changes, for each photo of the training split.
+    """Sample one epoch's changes of each training photo.
 
-    Row i depends on (seed, epoch, i) alone, never on batches, ranks or worker count, so a run on N workers
-    and a resumed run see the very photos that one undisturbed worker sees.
+    Row i depends on (seed, epoch, i) alone, never on batches, ranks or worker count. So a run on N
+    workers, and a resumed run, see the same photos as one undisturbed worker.
 
     Args:
-        augment: The ranges.
+        augmentation: The ranges.
         from_size: Height and width of the photos in pixels.
-        to_size: Height and width of what the network gets.
-        photos: Rows to draw.
+        to_size: Height and width of the network's input in pixels.
+        photos: Rows to sample.
         seed: The run's seed.
         epoch: Counted from 0.
     """
-    # The same numbers are drawn whatever the ranges, so that switching one change off leaves the others as they were.
+    # The same numbers are drawn whatever the ranges are: switching one change off leaves the others
+    # as they were.
     rotation, width, height, shear, zoom_x, zoom_y, flip = _uniform(seed, (0, epoch), (photos, 7)).T
     area, aspect, left, top, brightness, contrast, saturation, x, y = _uniform(seed, (3, epoch), (photos, 9)).T
-    # Area and aspect ratio as in C. Szegedy et al., "Going deeper with convolutions" (2014), section 6.
-    kept = 1 - (1 - augment.crop_area) * (area + 1) / 2
-    ratio = np.exp(np.log(augment.crop_aspect) * aspect / 2)
-    crop_x, crop_y = np.minimum(np.sqrt(kept) * ratio, 1), np.minimum(np.sqrt(kept) / ratio, 1)
-    transforms = compose_affine(
-        from_size,
-        to_size,
-        rotation=np.deg2rad(augment.rotation) * rotation,
-        shift_x=augment.width_shift * from_size * width,
-        shift_y=augment.height_shift * from_size * height,
-        shear=np.deg2rad(augment.shear) * shear,
-        zoom_x=1 + augment.zoom * zoom_x,
-        zoom_y=1 + augment.zoom * zoom_y,
-        flip=augment.horizontal_flip & (flip < 0),
+    # Area and aspect ratio as in C. Szegedy et al., "Going deeper with convolutions" (2014),
+    # section 6.
+    kept_area = 1 - (1 - augmentation.crop_area) * (area + 1) / 2
+    ratio = np.exp(np.log(augmentation.crop_aspect) * aspect / 2)
+    crop_x, crop_y = np.minimum(np.sqrt(kept_area) * ratio, 1), np.minimum(np.sqrt(kept_area) / ratio, 1)
+    affine = AffineParams(
+        rotation=np.deg2rad(augmentation.rotation) * rotation,
+        shift_x=augmentation.width_shift * from_size * width,
+        shift_y=augmentation.height_shift * from_size * height,
+        shear=np.deg2rad(augmentation.shear) * shear,
+        zoom_x=1 + augmentation.zoom * zoom_x,
+        zoom_y=1 + augmentation.zoom * zoom_y,
+        flip=augmentation.horizontal_flip & (flip < 0),
         crop_x=crop_x,
         crop_y=crop_y,
         crop_left=left * (1 - crop_x) / 2 * from_size,
         crop_top=top * (1 - crop_y) / 2 * from_size,
     )
     color_factors = np.stack(
-        [augment.brightness * brightness, 1 + augment.contrast * contrast, 1 + augment.saturation * saturation], axis=1
+        [
+            augmentation.brightness * brightness,
+            1 + augmentation.contrast * contrast,
+            1 + augmentation.saturation * saturation,
+        ],
+        axis=1,
     )
-    # The centre lies anywhere in the photo, so that some holes are cut by its edge (DeVries and Taylor, 2017,
-    # https://arxiv.org/abs/1708.04552).
-    centre, half = (np.stack([x, y], axis=1) + 1) / 2, augment.cutout / 2
-    holes = np.concatenate([centre - half, centre + half], axis=1)
-    return AugmentationParams(transforms, color_factors.astype(np.float32), holes.astype(np.float32))
+    # The centre lies anywhere in the photo, so its edge cuts some squares (T. DeVries and
+    # G. Taylor, 2017, https://arxiv.org/abs/1708.04552).
+    centre, half = (np.stack([x, y], axis=1) + 1) / 2, augmentation.cutout / 2
+    cutouts = np.concatenate([centre - half, centre + half], axis=1)
+    return AugmentationParams(
+        compose_affine(affine, from_size, to_size), color_factors.astype(np.float32), cutouts.astype(np.float32)
+    )
 
 
 def identity_params(from_size: int, to_size: int, photos: int) -> AugmentationParams:
-    """Return draws that only scale the photos, as validation needs them."""
+    """Return parameters that only resize the photos, as validation needs them."""
     return sample_params(Augmentation(), from_size, to_size, photos, seed=0, epoch=0)
 
 
-def compose_affine(
-    from_size: int,
-    to_size: int,
-    *,
-    rotation: np.ndarray,
-    shift_x: np.ndarray,
-    shift_y: np.ndarray,
-    shear: np.ndarray,
-    zoom_x: np.ndarray,
-    zoom_y: np.ndarray,
-    flip: np.ndarray,
-    crop_x: np.ndarray | float = 1.0,
-    crop_y: np.ndarray | float = 1.0,
-    crop_left: np.ndarray | float = 0.0,
-    crop_top: np.ndarray | float = 0.0,
-) -> np.ndarray:
-    """Compose crop, rotation, shift, shear, zoom and mirror about the centre into one output-to-input map a photo.
+def compose_affine(params: AffineParams, from_size: int, to_size: int) -> np.ndarray:
+    """Compose all changes about the photo's centre into one map from output to input pixels.
 
-    Order and matrices are those of Keras's `ImageDataGenerator`: rotation, then shift, then shear, then zoom, the
-    flip last. The crop comes before all of them.
+    Order and matrices are those of Keras's `ImageDataGenerator`: rotation, then shift, then shear,
+    then zoom, the flip last. The crop comes before all of them.
 
     Args:
-        from_size, to_size: Height and width in pixels, of the photo and of the result.
-        rotation, shear: Radians, [n].
-        shift_x, shift_y: Pixels of the photo, [n].
-        zoom_x, zoom_y: Factors; above 1 shows more of the scene, [n].
-        flip: Booleans; True mirrors left to right, [n].
-        crop_x, crop_y: The part of each side that is kept, [n].
-        crop_left, crop_top: The crop's distance from the photo's centre in its pixels, [n].
+        params: Numbers or arrays [n].
+        from_size: Height and width of the photo in pixels.
+        to_size: Height and width of the result in pixels.
 
     Returns:
-        float32 [n, 8], as `Draws.transforms`.
+        float32 [n, 8], as `AugmentationParams.transforms`; n is 1 if all parameters are numbers.
     """
-    one, zero = np.ones_like(rotation), np.zeros_like(rotation)
-    cos, sin = np.cos(rotation), np.sin(rotation)
-    crop = _matrices([[one * crop_x, zero, one * crop_left], [zero, one * crop_y, one * crop_top], [zero, zero, one]])
-    turn = _matrices([[cos, -sin, zero], [sin, cos, zero], [zero, zero, one]])
-    move = _matrices([[one, zero, shift_x], [zero, one, shift_y], [zero, zero, one]])
-    slant = _matrices([[one, -np.sin(shear), zero], [zero, np.cos(shear), zero], [zero, zero, one]])
-    scale = _matrices([[zoom_x, zero, zero], [zero, zoom_y, zero], [zero, zero, one]])
-    mirror = _matrices([[np.where(flip, -1.0, 1.0), zero, zero], [zero, one, zero], [zero, zero, one]])
+    # Every field gets its row for each photo, so that all matrices are [n, 3, 3].
+    p = AffineParams(*np.broadcast_arrays(*(np.atleast_1d(field) for field in params)))
+    one, zero = np.ones_like(p.rotation, np.float64), np.zeros_like(p.rotation, np.float64)
+    cos, sin = np.cos(p.rotation), np.sin(p.rotation)
     ratio = one * from_size / to_size
-    resize = _matrices([[ratio, zero, zero], [zero, ratio, zero], [zero, zero, one]])
-    to_centre, from_centre = _shift((from_size - 1) / 2, one), _shift(-(to_size - 1) / 2, one)
-    whole = to_centre @ crop @ turn @ move @ slant @ scale @ mirror @ resize @ from_centre
-    return whole.reshape(-1, 9)[:, :8].astype(np.float32)
+    to_input_centre, from_output_centre = one * ((from_size - 1) / 2), one * (-(to_size - 1) / 2)
+    matrices = (
+        _matrices([one, zero, to_input_centre], [zero, one, to_input_centre]),
+        _matrices([p.crop_x, zero, p.crop_left], [zero, p.crop_y, p.crop_top]),
+        _matrices([cos, -sin, zero], [sin, cos, zero]),
+        _matrices([one, zero, p.shift_x], [zero, one, p.shift_y]),
+        _matrices([one, -np.sin(p.shear), zero], [zero, np.cos(p.shear), zero]),
+        _matrices([p.zoom_x, zero, zero], [zero, p.zoom_y, zero]),
+        _matrices([np.where(p.flip, -1.0, 1.0), zero, zero], [zero, one, zero]),
+        _matrices([ratio, zero, zero], [zero, ratio, zero]),
+        _matrices([one, zero, from_output_centre], [zero, one, from_output_centre]),
+    )
+    product = functools.reduce(np.matmul, matrices)
+    return product.reshape(-1, 9)[:, :8].astype(np.float32)
 
 
 def _uniform(seed: int, key: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
@@ -145,11 +160,7 @@ def _uniform(seed: int, key: tuple[int, int], shape: tuple[int, int]) -> np.ndar
     return np.random.Generator(np.random.Philox(sequence)).uniform(-1, 1, shape)
 
 
-def _shift(by: float, one: np.ndarray) -> np.ndarray:
-    zero = np.zeros_like(one)
-    return _matrices([[one, zero, one * by], [zero, one, one * by], [zero, zero, one]])
-
-
-def _matrices(rows: list[list[np.ndarray]]) -> np.ndarray:
-    """Stack [3][3] arrays of shape [n] into matrices of shape [n, 3, 3]."""
-    return np.array(rows, dtype=np.float64).transpose(2, 0, 1)
+def _matrices(first: list[Any], second: list[Any]) -> np.ndarray:
+    """Stack two rows of three arrays [n], and a last row (0, 0, 1), into matrices [n, 3, 3]."""
+    zero, one = np.zeros_like(first[0]), np.ones_like(first[0])
+    return np.array([first, second, [zero, zero, one]], dtype=np.float64).transpose(2, 0, 1)

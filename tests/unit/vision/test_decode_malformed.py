@@ -1,4 +1,4 @@
-"""Malformed photos and bombs of every format: pixels or one short reason, in bounded memory and time, never a crash."""
+"""Malformed photos of every format give pixels or one short reason, in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from pawcast.errors import ImageError
 from pawcast.vision import decode
-from tests.support.malformed import bmp, png, samples, saved, tiff, with_exif, zeros
+from tests.support.malformed import bmp, png, samples, save, tiff, with_exif, zeros
 from tests.support.services import ROOT
 
 SAMPLES = samples()
@@ -23,22 +23,23 @@ TURNED = {"jpeg-exif", "png-exif-icc", "webp-exif", "tiff-exif"}
 PER_SAMPLE = 70
 WIDE = 7071
 
-# Runs apart from the tests: a decoder's crash would end them, and a limit on memory is for a whole process.
+# Runs in a process of its own: a decoder's crash would end the tests, and a memory limit applies to
+# a whole process.
 PRELUDE = """
     import random, resource, sys, time
     from tests.support import malformed
-    from pawcast.vision import decode as images
+    from pawcast.vision import decode as decoder
     from pawcast.errors import ImageError
 
-    def limit(mib):
+    def limit_memory(mib):
         with open("/proc/self/statm") as file:
-            held = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + mib * 2**20,) * 2)
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + mib * 2**20,) * 2)
 
     def decode(data):
         started = time.process_time()
         try:
-            pixels = images.decode(data)
+            pixels = decoder.decode(data)
         except ImageError as error:
             reason = error.what
             assert reason.isprintable() and len(reason) < 120, reason
@@ -80,11 +81,11 @@ def test_the_first_frame_is_the_photo(kind):
     assert np.abs(decode.decode(SAMPLES[kind]) - exact).mean() < 30
 
 
-def test_thousands_of_damaged_photos_are_pixels_or_a_reason():
+def test_thousands_of_damaged_photos_give_pixels_or_a_reason():
     done = run(f"""
-        images.MAX_PIXELS = 1_000_000
+        decoder.MAX_PIXELS = 1_000_000
         photos = malformed.samples()
-        limit(96)
+        limit_memory(96)
         count = usable = 0
         for kind, photo in photos.items():
             rng = random.Random(kind)
@@ -100,25 +101,25 @@ def test_thousands_of_damaged_photos_are_pixels_or_a_reason():
     assert 0.1 * count < usable < 0.9 * count
 
 
-def test_a_photo_cut_anywhere_is_pixels_or_a_reason():
+def test_photos_truncated_anywhere_give_pixels_or_a_reason():
     run("""
-        limit(96)
+        limit_memory(96)
         for kind, photo in malformed.samples().items():
             for end in range(0, len(photo), max(1, len(photo) // 60)):
                 decode(photo[:end])
     """)
 
 
-def test_the_largest_photos_take_the_memory_that_is_promised():
+def test_the_largest_photos_stay_within_the_documented_memory():
     """Fifty million pixels from a few hundred KB: 20 bytes a pixel, whatever the format."""
     run(f"""
         wide = {WIDE}
         bombs = [
             malformed.png(wide, wide, 8, 6, malformed.zeros(wide * (wide * 4 + 1))),
             malformed.png(wide, wide, 16, 0, malformed.zeros(wide * (wide * 2 + 1))),
-            malformed.saved(malformed.Image.new("P", (wide, wide)), "GIF"),
+            malformed.save(malformed.Image.new("P", (wide, wide)), "GIF"),
         ]
-        limit(20 * wide * wide // 2**20)
+        limit_memory(20 * wide * wide // 2**20)
         for bomb in bombs:
             assert len(bomb) < 2**20
             reason, seconds = decode(bomb)
@@ -126,10 +127,10 @@ def test_the_largest_photos_take_the_memory_that_is_promised():
     """)
 
 
-def test_what_claims_to_be_larger_is_refused_unread():
+def test_headers_of_too_many_pixels_are_refused_before_decoding():
     run("""
         bombs = malformed.bombs()
-        limit(32)
+        limit_memory(32)
         for kind, bomb in bombs.items():
             reason, seconds = decode(bomb)
             assert reason and seconds < 0.5, (kind, reason, seconds)
@@ -137,18 +138,18 @@ def test_what_claims_to_be_larger_is_refused_unread():
     """)
 
 
-def test_a_jpeg_of_countless_scans_is_refused():
+def test_a_jpeg_of_very_many_scans_is_refused():
     photo = SAMPLES["jpeg-progressive"]
     last = photo.rindex(b"\xff\xda")
     assert "scans" in reason(photo[:-2] + photo[last:-2] * 1_000 + photo[-2:])
-    large = saved(Image.new("L", (6_000, 6_000)), "JPEG", progressive=True)
+    large = save(Image.new("L", (6_000, 6_000)), "JPEG", progressive=True)
     last = large.rindex(b"\xff\xda")
     assert "scans" in reason(large[:-2] + large[last:-2] * 40 + large[-2:])
     assert decode.decode(large).shape == (6_000, 6_000, 3)
 
 
 @pytest.mark.parametrize("tile", [(20_000, 20_000), (2**30, 16), (16, 2**24)])
-def test_a_tiff_of_tiles_far_larger_than_itself_is_refused(tile):
+def test_a_tiff_of_tiles_far_larger_than_the_picture_is_refused(tile):
     packed = zeros(2**22)
     tags = {256: (4, 1, 4), 257: (4, 1, 4), 258: (3, 1, 8), 259: (3, 1, 8), 262: (3, 1, 2), 277: (3, 1, 3)}
     tags |= {322: (4, 1, tile[0]), 323: (4, 1, tile[1]), 324: (4, 1, 134), 325: (4, 1, len(packed))}
@@ -156,14 +157,14 @@ def test_a_tiff_of_tiles_far_larger_than_itself_is_refused(tile):
 
 
 @pytest.mark.parametrize("method", ["lzma", "zstd"])
-def test_a_tiff_whose_decoder_takes_any_memory_it_is_asked_for_is_refused(method):
-    photo = saved(Image.open(io.BytesIO(SAMPLES["png"])), "TIFF", compression=method)
-    assert reason(photo) == f"a TIFF packed by {method}, which isn't read"
+def test_a_tiff_compression_of_unbounded_memory_is_refused(method):
+    photo = save(Image.open(io.BytesIO(SAMPLES["png"])), "TIFF", compression=method)
+    assert reason(photo) == f"a TIFF compressed by {method}, which isn't supported"
 
 
-def test_a_large_run_length_coded_bmp_is_refused():
+def test_a_large_run_length_bmp_is_refused():
     assert "run-length" in reason(bmp(1_024, 1_024, 8, 1, b"\1\5" * 2**20, bytes(1024)))
-    # An end of line fills up all of it, a pixel at a time.
+    # Each end of line fills the rest of a row, a pixel at a time.
     assert "run-length" in reason(bmp(2_000_000, 18, 8, 1, b"\0\0" * 18, bytes(1024)))
 
 
@@ -172,7 +173,7 @@ def test_a_large_run_length_coded_bmp_is_refused():
     [b"", b"junk", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b"II*\0\x08\0\0\0\1\0\x12\1\7\0"],
 )
 def test_broken_exif_is_ignored(exif):
-    """With density from EXIF alone, Pillow reads it as it opens the file."""
+    """A JPEG without JFIF has its density in EXIF alone, so Pillow reads EXIF on opening."""
     jpeg = SAMPLES["jpeg"]
     plain = decode.decode(jpeg)
     without_jfif = jpeg[:2] + jpeg[20:]
@@ -181,16 +182,16 @@ def test_broken_exif_is_ignored(exif):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])
-def test_an_orientation_that_is_none_is_ignored(orientation):
+def test_an_undefined_orientation_is_ignored(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
-        photo = saved(Image.open(io.BytesIO(SAMPLES["png"])), kind, exif=exif)
+        photo = save(Image.open(io.BytesIO(SAMPLES["png"])), kind, exif=exif)
         assert decode.decode(photo).shape == (18, 24, 3)
 
 
-def test_what_every_viewer_shows_is_no_reason_to_refuse():
-    """Found among well-known photos of cats and dogs: bytes behind the picture, an odd version number."""
+def test_harmless_jpeg_defects_are_accepted():
+    """Seen in well-known photos: bytes behind the picture, an odd version number."""
     jpeg = SAMPLES["jpeg"]
     plain = decode.decode(jpeg)
     version = jpeg.index(b"JFIF\0") + 5
@@ -203,26 +204,25 @@ def test_what_every_viewer_shows_is_no_reason_to_refuse():
         assert np.abs(decode.decode(photo).astype(int) - plain).max() <= 4
 
 
-def test_a_truncated_photo_has_the_same_reason_wherever_it_is_cut():
-    found = {reason(SAMPLES["jpeg"][:-cut]) for cut in (20, 31, 44)}
-    assert found == {"can't be decoded (truncated)"}
+def test_the_reason_does_not_depend_on_where_a_photo_is_truncated():
+    reasons = {reason(SAMPLES["jpeg"][:-cut]) for cut in (20, 31, 44)}
+    assert reasons == {"can't be decoded (truncated)"}
 
 
-def test_sixteen_bits_transparency_and_palettes_agree_across_bands():
-    """A picture is converted band by band; the seams must not show."""
+def test_pictures_converted_in_several_bands_have_no_seams():
     rng = np.random.default_rng(3)
     pixels = rng.integers(0, 256, (600, 40, 4), np.uint8)
     image = Image.fromarray(pixels)
     over = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
-    assert np.array_equal(decode.decode(saved(image, "PNG")), np.asarray(over))
+    assert np.array_equal(decode.decode(save(image, "PNG")), np.asarray(over))
     palette = image.convert("RGB").quantize(32)
-    assert np.array_equal(decode.decode(saved(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    assert np.array_equal(decode.decode(save(palette, "PNG")), np.asarray(palette.convert("RGB")))
     deep = rng.integers(0, 65_536, (600, 40), np.uint16)
     for kind in ("PNG", "TIFF"):
-        assert (decode.decode(saved(Image.fromarray(deep), kind)) == (deep >> 8)[..., None]).all()
+        assert (decode.decode(save(Image.fromarray(deep), kind)) == (deep >> 8)[..., None]).all()
 
 
-def test_threads_that_decode_leave_the_filters_of_warnings_alone():
+def test_decoding_in_threads_keeps_the_warning_filters():
     before = list(warnings.filters)
     photos = [with_exif(SAMPLES["jpeg"], b"II*\0\x08\0\0\0\1\0\x12\1\7\0\xff\xff\xff\xff"), *SAMPLES.values()]
     with ThreadPoolExecutor(8) as pool:
@@ -230,5 +230,5 @@ def test_threads_that_decode_leave_the_filters_of_warnings_alone():
     assert list(warnings.filters) == before
 
 
-def test_a_png_of_no_depth_is_no_image():
+def test_a_png_of_an_invalid_depth_is_no_image():
     assert "not an image" in reason(png(24, 18, 3, 1, zeros(100)))

@@ -1,0 +1,1 @@
+"""Weights trained elsewhere: `source` reads the file, `loader` puts it into a network."""
