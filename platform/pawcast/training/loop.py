@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
@@ -17,9 +14,7 @@ import ray.train
 import ray.train.collective
 from ray.util.queue import Queue
 
-from pawcast.data import scratch
 from pawcast.data.blocks import DecodedSplit
-from pawcast.data.manifest import Split
 from pawcast.errors import ConflictError, TrainingError
 from pawcast.models import pretrained
 from pawcast.recipes.schema import Recipe
@@ -52,16 +47,15 @@ _LOOK_EVERY = 50
 class LoopConfig(NamedTuple):
     """What a worker is told, besides its rank.
 
-    `train` and `val` are in Ray's object store or, if that is too small, still to be decoded on each node. `pretrained`
-    is the weights file that the recipe names.
+    `pretrained` is the weights file that the recipe names.
     """
 
     recipe: Recipe
     store_uri: str
     run: str
     attempt: str
-    train: DecodedSplit | Split
-    val: DecodedSplit | Split
+    train: DecodedSplit
+    val: DecodedSplit
     pretrained: bytes | None = None
     progress: Queue | None = None
 
@@ -131,11 +125,11 @@ class _Run:
                 pretrained.load(self.model, recipe.pretrained, job.pretrained)
         self.state = ray.train.collective.broadcast_from_rank_zero(self.state)
         collective.from_rank_zero([*self.model.weights, *self.optimizer.variables])
-        train = _opened(job, "train", job.train, recipe.decode_size, self.tell)
-        val = _opened(job, "val", job.val, recipe.eval_size, self.tell)
+        # One call for each split: Ray then puts all of its blocks into this node's object store, and
+        # into mapped files on the node's disk once that is full.
         self.train, self.val = (
-            BatchLoader(*train, recipe, rank, world, ahead),
-            BatchLoader(*val, recipe, rank, world, ahead),
+            BatchLoader(ray.get(split.blocks), split.labels, recipe, rank, world, ahead)
+            for split in (job.train, job.val)
         )
         self.steps = TrainStep(recipe, self.model, self.optimizer, collective)
         self.tell.about(self.train, self.model, self.state.epochs_done)
@@ -272,22 +266,6 @@ class _Run:
         self.state = state.model_copy(update={"served": served})
         if self.rank == 0:
             checkpoint.save(self.store, self.job.run, self.state, weights, self.best, self.optimizer)
-
-
-def _opened(
-    job: LoopConfig, name: str, split: DecodedSplit | Split, size: int, tell: ProgressReporter
-) -> tuple[Sequence[np.ndarray], np.ndarray]:
-    """A split's blocks of pixels and its labels, shared with the other workers of this node."""
-    if isinstance(split, DecodedSplit):
-        return ray.get(split.blocks), split.labels
-    node = ray.get_runtime_context().get_node_id()[:12]
-    pixels, labels = scratch.share(
-        open_store(job.store_uri), split, size,
-        Path(tempfile.gettempdir()) / f"pawcast-{job.run}-{name}-{node}",
-        leader=ray.train.get_context().get_local_rank() == 0, barrier=ray.train.collective.barrier,
-        threads=usable_cpus(), progress=tell.decoded,
-    )  # fmt: skip
-    return [pixels], labels
 
 
 def _require_agreement(model: keras.Model, rank: int, epoch: int) -> None:

@@ -23,8 +23,7 @@ _RECENT = 20
 class ProgressUpdate(NamedTuple):
     """Where the run is, sent by rank 0 twice a second and at the end of each epoch.
 
-    Before the first epoch, `decoded` counts photos that its node has just decoded, if the workers do that; `resumed`
-    is how many epochs an earlier attempt has done. After the first epoch, `parts` tells where a step's time goes. At
+    Before the first epoch, `resumed` is how many epochs an earlier attempt has done. After the first epoch, `parts` tells where a step's time goes. At
     the very end, `failed` is why training can't go on.
     """
 
@@ -34,7 +33,6 @@ class ProgressUpdate(NamedTuple):
     loss: float = 0.0
     acc: float = 0.0
     photos_per_second: float = 0.0
-    decoded: int = 0
     resumed: int = 0
     finished: dict[str, float] | None = None
     summary: str | None = None
@@ -48,10 +46,6 @@ class ProgressReporter:
     def __init__(self, queue: Queue | None) -> None:
         self._queue = queue
         self._epoch, self._started, self._last = 0, 0.0, 0.0
-
-    def decoded(self, photos: int) -> None:
-        """So many photos more are decoded."""
-        self._send(ProgressUpdate(decoded=photos))
 
     def about(self, train: BatchLoader, model: keras.Model, epochs_done: int) -> None:
         """This is what will be trained, and how much of it is done."""

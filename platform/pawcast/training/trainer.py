@@ -14,7 +14,6 @@ from pawcast import registry
 from pawcast.core import names, plugins
 from pawcast.data import blocks
 from pawcast.data import manifest as manifests
-from pawcast.data.blocks import DecodedSplit
 from pawcast.data.manifest import Manifest, Split
 from pawcast.errors import DataError, IntegrityError, UsageError
 from pawcast.evaluation.reports.curves import draw_curves
@@ -35,7 +34,7 @@ from pawcast.vision.preprocess import Preprocessing
 _WORKER_BYTES = 2**30
 _TOO_LARGE = (
     "The decoded photos take {needed:.2f} GiB, more than the {room:.2f} GiB that Ray's object store has for them. "
-    "Each node keeps them in a file instead, which is slower where memory is short. To avoid that: a larger "
+    "Ray keeps the rest on the disk of each node, which is slower where memory is short. To avoid that: a larger "
     "--object-store-memory, or a smaller image_size."
 )
 _CODE_CHANGED = "Pawcast's code has changed since this run began; what is left of it is trained by the new code."
@@ -172,17 +171,14 @@ def _carry_on(
         decoded += done
         watch.decoded(decoded, photos)
 
-    train_pixels: DecodedSplit | Split = train_split
-    val_pixels: DecodedSplit | Split = val_split
-    needed, room = blocks.room_for(zip((train_split.photos, val_split.photos), sizes, strict=True))
-    if needed <= room:
-        train_pixels = blocks.decode_split(store, train_split, sizes[0], count)
-        val_pixels = blocks.decode_split(store, val_split, sizes[1], count)
-    else:
+    needed, room = blocks.memory_need(zip((train_split.photos, val_split.photos), sizes, strict=True))
+    if needed > room:
         watch.note(_TOO_LARGE.format(needed=needed, room=room))
+    train_pixels = blocks.decode_split(store, train_split, sizes[0], count)
+    val_pixels = blocks.decode_split(store, val_split, sizes[1], count)
     attempt = lease.acquire(store, record.run)
     job = LoopConfig(record.recipe, store.uri, record.run, attempt, train_pixels, val_pixels, weights)
-    fit(store, job, workers, max_failures, count, watch.progress, watch.note)
+    fit(store, job, workers, max_failures, watch.progress, watch.note)
     return _keep(store, record, manifest, watch)
 
 

@@ -27,7 +27,6 @@ def fit(
     job: LoopConfig,
     workers: Workers,
     max_failures: int,
-    on_decoded: Callable[[int], None],
     on_progress: Callable[[ProgressUpdate], None],
     on_note: Callable[[str], None],
 ) -> None:
@@ -42,8 +41,7 @@ def fit(
         job: What to train.
         workers: How many, and what each gets.
         max_failures: How many such failures to survive.
-        on_decoded: Called with photos that the workers have just decoded.
-        on_progress: Called with everything else that they tell.
+        on_progress: Called with what they tell.
         on_note: Called with a sentence for each failure that is survived.
 
     Raises:
@@ -59,8 +57,6 @@ def fit(
             store.put(f"runs/{job.run}/summary.txt", progress.summary.encode())
         if progress.failed:
             failed.append(progress.failed)
-        elif progress.decoded:
-            on_decoded(progress.decoded)
         else:
             on_progress(progress)
 
