@@ -28,12 +28,10 @@ class DecodedSplit(NamedTuple):
 
     Attributes:
         blocks: References to uint8 [n_i, S, S, 3], in shard order.
-        rows: The n_i.
         labels: int64 [sum of n_i].
     """
 
     blocks: list[ray.ObjectRef]
-    rows: list[int]
     labels: np.ndarray
 
 
@@ -73,11 +71,7 @@ def decode_split(
         for unwanted in waiting:
             ray.cancel(unwanted, force=False)
     labels = ray.get([labels for _, labels in results])
-    return DecodedSplit(
-        blocks=[block for block, _ in results],
-        rows=[len(block_labels) for block_labels in labels],
-        labels=np.concatenate([*labels, np.zeros(0, np.int64)]),
-    )
+    return DecodedSplit([block for block, _ in results], np.concatenate([*labels, np.zeros(0, np.int64)]))
 
 
 def memory_need(splits: Iterable[tuple[int, int]]) -> tuple[float, float]:

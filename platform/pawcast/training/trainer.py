@@ -78,13 +78,14 @@ class Callbacks(NamedTuple):
 
 
 _SILENT = Callbacks()
+_ONE_WORKER = Workers()
 
 
 def train(
     store: Store,
     dataset: str,
     recipe: Recipe,
-    workers: Workers,
+    workers: Workers = _ONE_WORKER,
     *,
     run: str | None = None,
     model: str = "catdog",
@@ -102,8 +103,8 @@ def train(
         store: Where dataset, run and model are.
         dataset: `NAME` or `NAME@DIGEST`.
         recipe: What to train.
-        workers: Data-parallel workers; the recipe's batch is divided among them. Without a number
-            of CPUs, see `Workers.with_cpus`.
+        workers: Data-parallel workers; the recipe's batch is divided among them. By default one
+            worker with all CPUs of its node, see `Workers.with_cpus`.
         run: A name that no other run has; the recipe's name and the time if None.
         model: The model to register a version of.
         max_failures: How many lost workers to survive, each time from the last checkpoint.
@@ -154,7 +155,10 @@ def resume(
     _check(manifest, record.recipe, workers)
     weights = _read_pretrained(record.recipe)
     if weights and hashlib.sha256(weights).hexdigest() != record.pretrained_sha256:
-        raise IntegrityError(f"{record.recipe.pretrained} isn't the file that the run {run!r} began with")
+        raise IntegrityError(
+            f"{record.recipe.pretrained} isn't the file that the run {run!r} began with",
+            fix="restore that file, or train a new run",
+        )
     if record.code_sha256 != runs.code_digest():
         callbacks.note(_CODE_CHANGED)
     with ray_session.connect():
