@@ -13,9 +13,17 @@ from pawcast.store import open_store
 from pawcast.training import runs
 from pawcast.training.progress import ProgressUpdate
 from pawcast.training.runs import Workers
+from pawcast.training.timing import StepTiming
 from pawcast.training.trainer import Callbacks, Trained
 from pawcast.training.trainer import resume as resume_run
 from pawcast.training.trainer import train as train_run
+
+_PARTS = {
+    "forward_backward": "forward and backward pass",
+    "augmentation": "augmentation",
+    "all_reduce": "all-reduce",
+    "data_wait": "waiting for data",
+}
 
 
 def main(
@@ -24,7 +32,7 @@ def main(
         str | None,
         typer.Option(help=f"One of {', '.join(recipes.RECIPES)}, or package.module:function. [default: article]"),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Data-parallel workers. [default: 2]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Data-parallel workers. [default: 1]")] = None,
     run: Annotated[str | None, typer.Option(help="The run's name. [default: recipe and time]")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with this run, which was stopped.")] = None,
     model: Annotated[
@@ -38,7 +46,10 @@ def main(
         list[str] | None,
         typer.Option("--set", help="key=value, such as epochs=3 or augment.rotation=10; repeatable."),
     ] = None,
-    cpus_per_worker: Annotated[float, typer.Option(min=0.1, help="CPUs that each worker takes from Ray.")] = 1.0,
+    cpus_per_worker: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="CPUs of each worker. [default: all of the node, divided among its workers]"),
+    ] = None,
     gpus_per_worker: Annotated[float, typer.Option(min=0.0, help="GPUs that each worker takes from Ray.")] = 0.0,
     max_failures: Annotated[int, typer.Option(min=0, help="Lost workers to survive.")] = 3,
     store: StoreOption = None,
@@ -66,16 +77,15 @@ def main(
         own = model if model and plugins.is_reference(model) else None
         config = recipes.resolve(recipe or "article", [*([f"model={own}"] if own else []), *(settings or [])])
         console.console.print(f"[bold]recipe[/] {config.model_dump_json()}", soft_wrap=True)
-        chosen = Workers(number=workers or 2, cpus=cpus_per_worker, gpus=gpus_per_worker)
+        chosen = Workers(number=workers or 1, cpus=cpus_per_worker, gpus=gpus_per_worker)
     with console.ProgressBars() as stages:
-        watch = Callbacks(
-            decoded=lambda done, total: stages("decoding", done, total),
-            progress=lambda progress: show(progress, config.epochs, stages),
+        callbacks = Callbacks(
+            progress=stages,
+            update=lambda update: show(update, config.epochs, stages),
             note=lambda note: console.console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
-            comparing=lambda: console.console.print("[bold]comparing[/] what will be served with Keras in float32"),
         )
         if resume:
-            trained = resume_run(place, resume, chosen, max_failures=max_failures, watch=watch)
+            trained = resume_run(place, resume, chosen, max_failures=max_failures, callbacks=callbacks)
         else:
             trained = train_run(
                 place,
@@ -85,7 +95,7 @@ def main(
                 run=run,
                 model=model if model and not own else "catdog",
                 max_failures=max_failures,
-                watch=watch,
+                callbacks=callbacks,
             )
     return summarise(trained, place.uri)
 
@@ -98,8 +108,8 @@ def show(progress: ProgressUpdate, epochs: int, stages: console.ProgressBars) ->
     if progress.resumed:
         console.console.print(f"going on after epoch {progress.resumed} of {epochs}, from its checkpoint")
         return
-    if progress.parts:
-        console.console.print(f"[bold]timing[/] {progress.parts}", soft_wrap=True)
+    if progress.timing:
+        console.console.print(f"[bold]timing[/] {describe(progress.timing)}", soft_wrap=True)
         return
     epoch = f"epoch {progress.epoch + 1:>2}/{epochs}"
     if row := progress.finished:
@@ -112,6 +122,13 @@ def show(progress: ProgressUpdate, epochs: int, stages: console.ProgressBars) ->
     done, total = progress.epoch * progress.steps + progress.step, epochs * progress.steps
     note = f"{epoch}  loss {progress.loss:.4f}  acc {progress.acc:.4f}  {progress.photos_per_second:,.0f} photos/s"
     stages("training", done, total, note, unit="steps")
+
+
+def describe(timing: StepTiming) -> str:
+    """Return the parts of an average step as a line, the longest part first."""
+    parts = sorted(timing.parts().items(), key=lambda part: -part[1])
+    shares = ", ".join(f"{_PARTS[name]} {seconds / timing.seconds:.1%}" for name, seconds in parts)
+    return f"a step of {timing.photos} photos takes {timing.seconds:.3f} s: {shares}"
 
 
 def summarise(trained: Trained, store: str) -> tuple[Result, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ROOT, wait_for
+from tests.support.services import ROOT, wait_for
 
 WRAPPER = str(ROOT / "infra" / "seaweedfs.py")
 PUT = """

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.integration.conftest import ROOT, free_port, job
+from tests.support.services import ROOT, free_port, job
 
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
 
