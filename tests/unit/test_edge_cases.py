@@ -83,5 +83,5 @@ def tiff(pixels: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_thirty_two_bit_samples_are_refused(kind):
-    with pytest.raises(ImageError, match="32 bits"):
+    with pytest.raises(ImageError, match="32-bit"):
         decode.decode(tiff(np.full((40, 50), 0.5, kind)))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -111,30 +111,22 @@ class SplitReader:
         return self._cached[1]
 
 
-class LabelledPhoto(Protocol):
-    """A photo with its label: a `PhotoRow`, or what `read_source` yields."""
+class LabelledPhoto(NamedTuple):
+    """A photo of a labelled source.
 
-    @property
-    def id(self) -> str:
-        """The photo's id."""
+    Attributes:
+        id: The photo's id.
+        label: Index into the classes.
+        data: The photo file, or why it can't be read.
+    """
 
-    @property
-    def label(self) -> int:
-        """Index into the classes."""
-
-    @property
-    def data(self) -> bytes | ImageError:
-        """The photo file, or why it can't be read."""
-
-
-class _SourcePhoto(NamedTuple):
     id: str
     label: int
     data: bytes | ImageError
 
 
-def read_source(path: str, classes: list[str]) -> Iterable[LabelledPhoto]:
+def read_source(path: str, classes: list[str]) -> Iterator[LabelledPhoto]:
     """Yield the photos of a labelled zip, folder or CSV. Raises what `sources.scan` raises."""
     photos = sources.scan(path, classes)
     for photo, data in zip(photos, sources.read(path, photos), strict=True):
-        yield _SourcePhoto(photo.id, photo.label, data)
+        yield LabelledPhoto(photo.id, photo.label, data)

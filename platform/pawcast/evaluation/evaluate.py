@@ -11,6 +11,7 @@ import numpy as np
 
 from pawcast.core.progress import Progress, silent
 from pawcast.data.reader import LabelledPhoto
+from pawcast.data.shards import PhotoRow
 from pawcast.errors import DataError, ImageError
 from pawcast.evaluation.metrics import ClassificationMetrics, compute_metrics
 from pawcast.inference.engine import Engine
@@ -51,7 +52,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    engine: Engine, photos: Iterable[LabelledPhoto], progress: Progress = silent, total: int = 0
+    engine: Engine, photos: Iterable[LabelledPhoto | PhotoRow], progress: Progress = silent, total: int = 0
 ) -> Evaluation:
     """Predict all photos and compare the predictions with their labels.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from pawcast.core import atomic
 from pawcast.core.progress import Progress, silent
 from pawcast.data import manifest as manifests
-from pawcast.data.reader import SplitReader, read_source
+from pawcast.data.reader import LabelledPhoto, SplitReader, read_source
+from pawcast.data.shards import PhotoRow
 from pawcast.errors import UsageError, suggest
 from pawcast.evaluation.evaluate import evaluate
 from pawcast.evaluation.reports.report import format_summary, write_report
@@ -52,6 +54,7 @@ def evaluate_version(
     """
     engine = Engine.load(store, model)
     version = engine.version
+    photos: Iterable[LabelledPhoto | PhotoRow]
     if labelled:
         name, photos, total = Path(labelled).stem, read_source(labelled, version.classes), 0
     else:

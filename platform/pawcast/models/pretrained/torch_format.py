@@ -60,7 +60,9 @@ class _TensorUnpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, strides, *_: _TensorRef(storage[0], storage[1], offset, shape, strides)
+            return lambda storage, offset, shape, strides, *_: _TensorRef(
+                storage[0], storage[1], offset, shape, strides
+            )
         if module == "torch" and name in _STORAGE_DTYPES:
             return name
         raise DataError("The weights file would run code", received=f"{module}.{name}", expected="tensors only")

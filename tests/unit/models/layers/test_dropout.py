@@ -20,7 +20,7 @@ def test_a_photo_has_the_same_mask_on_any_rank(world):
     call = tf.function(lambda x: layer(x, training=True))
 
     def dropped(step: int, first: int, last: int) -> np.ndarray:
-        dropout.place(network, 0, step, first, 10)
+        dropout.set_batch_position(network, 0, step, first, 10)
         return call(tf.constant(ones[first:last])).numpy()
 
     whole = dropped(5, 0, 10)
