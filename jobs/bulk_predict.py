@@ -75,7 +75,7 @@ def main(
             else:
                 (out / "errors.csv").unlink(missing_ok=True)
             ids, scores = [row.id for row in found.rows], [row.score for row in found.rows]
-            sheet = draw_prediction_sheet(photos, ids, scores, found.classes, found.model)
+            sheet = draw_prediction_sheet(photos.read, ids, scores, found.classes, found.model)
             atomic.write(out / "photos.png", sheet)
             atomic.sweep(out, started)
     if failed:

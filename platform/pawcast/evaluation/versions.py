@@ -6,7 +6,7 @@ import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pawcast.core import atomic
 from pawcast.core.progress import Progress, silent
@@ -19,18 +19,6 @@ from pawcast.inference.engine import Engine
 from pawcast.store import Store
 
 
-class EvaluatedVersion(NamedTuple):
-    """What `evaluate_version` found.
-
-    Attributes:
-        result: The model's name, what it was evaluated on, its metrics, and the report's path.
-        summary: The metrics as text for a terminal.
-    """
-
-    result: dict[str, Any]
-    summary: str
-
-
 def evaluate_version(
     store: Store,
     model: str,
@@ -39,7 +27,7 @@ def evaluate_version(
     labelled: str | None = None,
     folder: Path | None = None,
     progress: Progress = silent,
-) -> EvaluatedVersion:
+) -> tuple[dict[str, Any], str]:
     """Evaluate a model version on a split of its own dataset, or on any labelled photos.
 
     The metrics go into the store, to `models/MODEL/evaluations/VERSION-NAME.json`, where NAME is
@@ -53,6 +41,9 @@ def evaluate_version(
         labelled: A labelled zip, folder or CSV instead of a split.
         folder: Of the report; `var/reports/MODEL-VERSION-NAME` if None.
         progress: Called for each photo.
+
+    Returns:
+        The model's name, its metrics and the report's path; and the metrics as text for a terminal.
 
     Raises:
         NotFoundError: If there is no such model version.
@@ -86,4 +77,4 @@ def evaluate_version(
     store.put(f"models/{version.model}/evaluations/{version.version}-{name}.json", content)
     report = write_report(store, folder, version, name, evaluation)
     atomic.write(folder / "evaluation.json", content)
-    return EvaluatedVersion({**result, "report": str(report)}, format_summary(version, name, evaluation, report))
+    return {**result, "report": str(report)}, format_summary(version, name, evaluation, report)

@@ -25,14 +25,13 @@ def is_functional(model: keras.Model) -> bool:
 def foldable_norms(model: keras.Model, frozen_only: bool = False) -> dict[str, keras.layers.BatchNormalization]:
     """Return the normalizations that can be folded, by the names of the convolutions before them.
 
-    Args:
-        model: A network. Only a functional one has any, and models within it are left alone.
-        frozen_only: Leave out normalizations whose statistics are still trained.
+    Only a functional network has any; models within it are left alone. With `frozen_only`, those
+    whose statistics are still trained are left out.
     """
     if not is_functional(model):
         return {}
     inputs = _input_layers(model)
-    uses = _count_uses(inputs)
+    uses = Counter(source for sources in inputs.values() for source in sources)
     norms = {}
     for norm in model.layers:
         if not _is_per_channel_norm(norm) or (frozen_only and norm.trainable):
@@ -46,19 +45,13 @@ def foldable_norms(model: keras.Model, frozen_only: bool = False) -> dict[str, k
 def fusable_relus(model: keras.Model) -> dict[str, keras.layers.ReLU]:
     """Return the ReLUs after max pooling that could as well be part of the convolution before it.
 
-    The values are the same. Training runs such a ReLU after the pooling, where a fourth of the
-    values is left; without gradients a ReLU costs nothing within the convolution.
-
-    Args:
-        model: A network. Only a functional one has any.
-
-    Returns:
-        ReLU layers by the names of the convolutions.
+    The values are the same; without gradients a ReLU costs nothing within the convolution. Keys are
+    the convolutions' names. Only a functional network has any.
     """
     if not is_functional(model):
         return {}
     inputs, norms = _input_layers(model), foldable_norms(model)
-    uses = _count_uses(inputs)
+    uses = Counter(source for sources in inputs.values() for source in sources)
     convolution_of_norm = {norm.name: name for name, norm in norms.items()}
 
     def sole_input(name: str) -> str:
@@ -200,8 +193,3 @@ def _source_layers(part: Any) -> list[str]:
     if isinstance(part, dict):
         return [part["keras_history"][0]] if "keras_history" in part else _source_layers([*part.values()])
     return [name for inner in part for name in _source_layers(inner)] if isinstance(part, list | tuple) else []
-
-
-def _count_uses(inputs: dict[str, list[str]]) -> Counter[str]:
-    """Count how often each layer's output is used."""
-    return Counter(source for sources in inputs.values() for source in sources)

@@ -203,7 +203,7 @@ def _decode_with_pillow(data: bytes) -> tuple[ImageHeader, np.ndarray]:
         image.load()
         # Reading the pixels may have changed the size that the header gave.
         _check_size(ImageHeader(header.format, image.mode, *image.size))
-        transpose = _UPRIGHT_BY_ORIENTATION.get(_read_orientation(image))  # type: ignore[call-overload]
+        transpose = _UPRIGHT_BY_ORIENTATION.get(_read_orientation(image))
         return header, _to_pixels(image if transpose is None else image.transpose(transpose))
 
 
@@ -252,7 +252,8 @@ def _check_run_length_bmp(size: int, pixels: int) -> None:
         )
 
 
-def _read_orientation(image: Image.Image) -> object:
+def _read_orientation(image: Image.Image) -> Any:
+    """Return the EXIF orientation as the file gives it, which may be no valid one."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
@@ -25,7 +24,6 @@ def draw_confusion(confusion: np.ndarray | Sequence[Sequence[int]], classes: Seq
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     figure = Figure(figsize=(4, 3.5), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):

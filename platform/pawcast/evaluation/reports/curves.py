@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -26,7 +25,6 @@ def draw_curves(history: Mapping[str, Sequence[float | None]], title: str) -> by
         A PNG, 1,400 x 560 pixels.
     """
     figure = Figure(figsize=(10, 4), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     accuracy, loss = figure.subplots(1, 2)
     _plot(accuracy, history["acc"], history["val_acc"], "Accuracy")

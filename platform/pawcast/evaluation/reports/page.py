@@ -29,13 +29,7 @@ class Section(NamedTuple):
 
 
 def render_page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
-    """Return the page's HTML, with all text escaped and all pictures inside.
-
-    Args:
-        title: Of the page.
-        facts: Names and values, shown at the top.
-        sections: In their order.
-    """
+    """Return the page's HTML, with all text escaped and all pictures inside."""
     environment = Environment(
         loader=PackageLoader("pawcast.evaluation.reports", "."),
         autoescape=True,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Protocol
 
 import numpy as np
 
@@ -17,12 +16,8 @@ TILE_SIZE = 150
 _PER_SECTION = 16  # two rows of the sheet
 
 
-class PhotoReader(Protocol):
-    """Photos by their position, such as `client.photos.PhotoSequence` or `data.SplitReader`."""
-
-    def read(self, start: int, stop: int) -> Iterator[tuple[object, bytes | ImageError]]:
-        """Yield each of these photos with its bytes, or with the reason why it can't be read."""
-        ...
+ReadPhotos = Callable[[int, int], Iterable[tuple[object, bytes | ImageError]]]
+"""Yields the photos from a position to before another, each with its bytes or why it has none."""
 
 
 def format_prediction(score: float, classes: Sequence[str]) -> str:
@@ -31,12 +26,12 @@ def format_prediction(score: float, classes: Sequence[str]) -> str:
 
 
 def draw_prediction_sheet(
-    photos: PhotoReader, ids: Sequence[str], scores: Sequence[float | None], classes: Sequence[str], model: str
+    read_photos: ReadPhotos, ids: Sequence[str], scores: Sequence[float | None], classes: Sequence[str], model: str
 ) -> bytes:
     """Draw photos with their predicted label.
 
     Args:
-        photos: All photos that were predicted.
+        read_photos: Reads the photos that were predicted.
         ids: The photos' ids, in the same order.
         scores: Their probabilities of class 1; None for a photo without a prediction.
         classes: The two classes' names.
@@ -53,28 +48,22 @@ def draw_prediction_sheet(
         (f"Most confident: {classes[0]}", ascending[:_PER_SECTION]),
         ("Least confident", by_doubt[:_PER_SECTION]),
     ]
-    pixels = _load(photos, {index for _, items in sections for *_, index in items})
+    pixels = _load(read_photos, {index for _, items in sections for *_, index in items})
+
+    def tile(score: float, id_: str, index: int) -> Tile:
+        return Tile(pixels[index], format_prediction(score, classes), id_)
+
     return draw_contact_sheet(
-        [
-            (
-                heading,
-                [
-                    Tile(pixels[index], format_prediction(score, classes), id_)
-                    for score, id_, index in items
-                    if index in pixels
-                ],
-            )
-            for heading, items in sections
-        ],
+        [(heading, [tile(*item) for item in items if item[-1] in pixels]) for heading, items in sections],
         f"{len(scored):,} photos by {model}",
     )
 
 
-def _load(photos: PhotoReader, indices: set[int]) -> dict[int, np.ndarray]:
+def _load(read_photos: ReadPhotos, indices: set[int]) -> dict[int, np.ndarray]:
     pixels = {}
     # In the photos' order: going back and forth in a dataset reads its shards again and again.
     for index in sorted(indices):
-        for _, data in photos.read(index, index + 1):
+        for _, data in read_photos(index, index + 1):
             # A server of another version may have decoded what this version refuses.
             with suppress(ImageError):
                 if not isinstance(data, ImageError):

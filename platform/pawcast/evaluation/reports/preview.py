@@ -53,28 +53,16 @@ def draw_preview(pixels: np.ndarray, augmentation: Augmentation, name: str, seed
 def _single_changes(augmentation: Augmentation, size: int) -> tuple[list[tuple[str, str]], AugmentationParams]:
     """Return a caption and a note for each change, and the parameters at the end of its range."""
     near, far = 1 - augmentation.zoom, 1 + augmentation.zoom
-    crop_side = augmentation.crop_area**0.5
+    shift_x, shift_y, crop_side = augmentation.width_shift, augmentation.height_shift, augmentation.crop_area**0.5
     warps = [
         ("rotation", f"±{augmentation.rotation:g}°", AffineParams(rotation=np.deg2rad(augmentation.rotation))),
-        (
-            "width shift",
-            f"±{augmentation.width_shift:g} of the width",
-            AffineParams(shift_x=augmentation.width_shift * size),
-        ),
-        (
-            "height shift",
-            f"±{augmentation.height_shift:g} of the height",
-            AffineParams(shift_y=augmentation.height_shift * size),
-        ),
+        ("width shift", f"±{shift_x:g} of the width", AffineParams(shift_x=shift_x * size)),
+        ("height shift", f"±{shift_y:g} of the height", AffineParams(shift_y=shift_y * size)),
         ("shear", f"±{augmentation.shear:g}°", AffineParams(shear=np.deg2rad(augmentation.shear))),
         ("zoom in", f"shows {near:g} of each side", AffineParams(zoom_x=near, zoom_y=near)),
         ("zoom out", f"shows {far:g} of each side", AffineParams(zoom_x=far, zoom_y=far)),
         ("horizontal flip", "half of the photos", AffineParams(flip=augmentation.horizontal_flip)),
-        (
-            "crop",
-            f"{augmentation.crop_area:g} of the area or more",
-            AffineParams(crop_x=crop_side, crop_y=crop_side),
-        ),
+        ("crop", f"{augmentation.crop_area:g} of the area or more", AffineParams(crop_x=crop_side, crop_y=crop_side)),
     ]
     colors = [
         ("brightness", f"±{augmentation.brightness:g}", (augmentation.brightness, 1, 1)),

@@ -34,14 +34,12 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
     """
     metrics = evaluation.metrics
     wrong = sum(map(sum, metrics.confusion)) - sum(metrics.confusion[i][i] for i in (0, 1))
+    shown = [
+        (f"Wrong: the {len(evaluation.mistakes)} most confident of {wrong:,}", evaluation.mistakes),
+        ("Right: the first few", evaluation.right),
+    ]
     photos = draw_contact_sheet(
-        [
-            (
-                f"Wrong: the {len(evaluation.mistakes)} most confident of {wrong:,}",
-                _tiles(evaluation.mistakes, version.classes),
-            ),
-            ("Right: the first few", _tiles(evaluation.right, version.classes)),
-        ],
+        [(heading, [_tile(photo, version.classes) for photo in group]) for heading, group in shown],
         f"{version.name} on {metrics.photos:,} photos ({name})",
     )
     confusion = draw_confusion(metrics.confusion, version.classes)
@@ -88,13 +86,6 @@ def format_summary(version: ModelVersion, name: str, evaluation: Evaluation, rep
     return "\n".join(lines + [f"  {label:<{width}}  {value}" for label, value in rows])
 
 
-def _tiles(photos: Sequence[ScoredPhoto], classes: Sequence[str]) -> list[Tile]:
-    return [
-        Tile(
-            preprocess.load_image(photo.data, TILE_SIZE),
-            format_prediction(photo.score, classes),
-            photo.id,
-            "bad" if photo.wrong else "good",
-        )
-        for photo in photos
-    ]
+def _tile(photo: ScoredPhoto, classes: Sequence[str]) -> Tile:
+    pixels = preprocess.load_image(photo.data, TILE_SIZE)
+    return Tile(pixels, format_prediction(photo.score, classes), photo.id, "bad" if photo.wrong else "good")

@@ -10,9 +10,7 @@ from pawcast.runtime.tensorflow import keras, tf
 class SyncBatchNorm(keras.layers.BatchNormalization):
     """Keras's batch normalization, in one fused operation, with statistics over all ranks of a run.
 
-    Keras's layer is composed of a dozen elementwise operations, each a pass over the photos. Its
-    own `synchronized=True` averages the ranks' means as if all ranks had equally many photos. The
-    sums here count photos, so N workers compute what one worker would, also where the batch doesn't
+    The sums count photos, so N workers compute what one worker would, also where the batch doesn't
     divide evenly. The moving variance is the biased one, as Keras's. S. Ioffe and C. Szegedy, 2015,
     https://arxiv.org/abs/1502.03167.
     """

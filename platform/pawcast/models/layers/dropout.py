@@ -13,10 +13,9 @@ from pawcast.runtime.tensorflow import keras, tf
 class Dropout(keras.layers.Dropout):
     """Keras's dropout with a mask for each photo of the global batch, from (seed, step, photo).
 
-    So N workers drop what one worker would, and a resumed run drops what it would have dropped.
-    Each rank draws the masks of the global batch and uses those of its own photos: a few
-    milliseconds for thousands of features, as in the article's network. Call `set_batch_position`
-    before each step. N. Srivastava et al., 2014, https://jmlr.org/papers/v15/srivastava14a.html.
+    Each rank draws the masks of the global batch and uses those of its own photos. Call
+    `set_batch_position` before each step. N. Srivastava et al., 2014,
+    https://jmlr.org/papers/v15/srivastava14a.html.
     """
 
     def build(self, input_shape: Any) -> None:

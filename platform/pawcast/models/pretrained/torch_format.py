@@ -19,17 +19,11 @@ _STORAGE_DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage":
 _LEGACY_HEADERS = 3  # magic number, protocol and byte order, each a pickle, before the dictionary
 
 
-class _StorageRef(NamedTuple):
-    """The type and the key of the numbers that one or more tensors share."""
+class _TensorRef(NamedTuple):
+    """A view of a storage, which has a type and a key; offset and strides count elements."""
 
     kind: str
     key: str
-
-
-class _TensorRef(NamedTuple):
-    """A tensor as a view of a storage; offset and strides count elements."""
-
-    storage: _StorageRef
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -50,7 +44,7 @@ def read_state_dict(data: bytes) -> dict[str, np.ndarray]:
     try:
         read = _read_zip if zipfile.is_zipfile(io.BytesIO(data)) else _read_legacy
         tensors, storages = read(io.BytesIO(data))
-        return {name: _to_array(tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
+        return {name: _to_array(tensor, storages[tensor.key]) for name, tensor in tensors.items()}
     except DataError:
         raise
     except Exception as error:  # a malformed pickle can fail in any way
@@ -66,14 +60,16 @@ class _TensorUnpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, strides, *_: _TensorRef(storage, offset, shape, strides)
+            return lambda storage, offset, shape, strides, *_: _TensorRef(
+                storage[0], storage[1], offset, shape, strides
+            )
         if module == "torch" and name in _STORAGE_DTYPES:
             return name
         raise DataError("The weights file would run code", received=f"{module}.{name}", expected="tensors only")
 
     def persistent_load(self, pid: Any) -> Any:
         _, kind, key, *_ = pid
-        return _StorageRef(kind, key)
+        return kind, key
 
 
 def _read_zip(file: io.BytesIO) -> tuple[dict[str, _TensorRef], dict[str, bytes]]:
@@ -81,7 +77,7 @@ def _read_zip(file: io.BytesIO) -> tuple[dict[str, _TensorRef], dict[str, bytes]
         (index,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
         tensors: dict[str, _TensorRef] = _TensorUnpickler(io.BytesIO(archive.read(index))).load()
         folder = index.removesuffix("data.pkl")
-        keys = {tensor.storage.key for tensor in tensors.values()}
+        keys = {tensor.key for tensor in tensors.values()}
         return tensors, {key: archive.read(f"{folder}data/{key}") for key in keys}
 
 
@@ -89,7 +85,7 @@ def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _TensorRef], dict[str, byt
     for _ in range(_LEGACY_HEADERS):
         _TensorUnpickler(file).load()
     tensors: dict[str, _TensorRef] = _TensorUnpickler(file).load()
-    kinds = {tensor.storage.key: tensor.storage.kind for tensor in tensors.values()}
+    kinds = {tensor.key: tensor.kind for tensor in tensors.values()}
     storages = {}
     for key in _TensorUnpickler(file).load():
         count = int.from_bytes(file.read(8), "little")
@@ -98,7 +94,7 @@ def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _TensorRef], dict[str, byt
 
 
 def _to_array(tensor: _TensorRef, storage: bytes) -> np.ndarray:
-    flat = np.frombuffer(storage, _STORAGE_DTYPES[tensor.storage.kind])
+    flat = np.frombuffer(storage, _STORAGE_DTYPES[tensor.kind])
     offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
     if 0 in shape:
         return np.zeros(shape, flat.dtype)

@@ -136,7 +136,7 @@ def compose_affine(params: AffineParams, from_size: int, to_size: int) -> np.nda
     """
     # Every field gets its row for each photo, so that all matrices are [n, 3, 3].
     p = AffineParams(*np.broadcast_arrays(*(np.atleast_1d(field) for field in params)))
-    one, zero = np.ones(p.rotation.shape), np.zeros(p.rotation.shape)  # type: ignore[union-attr]
+    one, zero = np.ones_like(p.rotation, np.float64), np.zeros_like(p.rotation, np.float64)
     cos, sin = np.cos(p.rotation), np.sin(p.rotation)
     ratio = one * from_size / to_size
     to_input_centre, from_output_centre = one * ((from_size - 1) / 2), one * (-(to_size - 1) / 2)

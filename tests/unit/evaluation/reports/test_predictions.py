@@ -37,7 +37,7 @@ def test_a_sheet_shows_the_most_and_the_least_confident_photos(monkeypatch):
     photos = Photos(60)
     scores = [None if i == 7 else i / 59 for i in range(60)]
     ids = [f"p{i:02}" for i in range(60)]
-    assert draw_prediction_sheet(photos, ids, scores, ["sheep", "ox"], "farm@3") == b"png"
+    assert draw_prediction_sheet(photos.read, ids, scores, ["sheep", "ox"], "farm@3") == b"png"
     ((sections, title),) = sheets
     shown = {heading: [tile.note for tile in tiles] for heading, tiles in sections}
     assert [*shown] == ["Most confident: ox", "Most confident: sheep", "Least confident"]
