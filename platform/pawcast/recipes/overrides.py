@@ -52,9 +52,7 @@ def _load(name: str) -> Recipe:
     except ValidationError as error:
         raise _usage_error(error) from None
     if not isinstance(recipe, Recipe):
-        raise UsageError(
-            f"{name} made no recipe", received=type(recipe).__name__, expected="a pawcast.recipes.Recipe"
-        )
+        raise UsageError(f"{name} made no recipe", received=type(recipe).__name__, expected="a pawcast.recipes.Recipe")
     return recipe
 
 
