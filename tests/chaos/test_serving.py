@@ -71,9 +71,10 @@ def test_every_malformed_photo_is_a_score_or_an_error_within_two_seconds(served,
     samples = malformed.samples()
     others = list(samples.values())
     damaged = [
-        data for kind, photo in samples.items()
+        data
+        for kind, photo in samples.items()
         for data in islice(malformed.damaged(photo, others, random.Random(kind)), PER_SAMPLE)
-    ]  # fmt: skip
+    ]
     good = (photos.labelled_folder / "cat.1.jpg").read_bytes()
     for batch, together in ((damaged, PER_FORM), (damaged[::20], 1), (list(malformed.bombs().values()), 1)):
         found = endurance.malformed(served, batch, good, together, connections=4, seconds=2)

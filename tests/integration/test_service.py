@@ -215,14 +215,22 @@ def test_the_open_inference_protocol_with_the_triton_client(head, url, photo, pi
 
 def test_metrics_are_at_rays_endpoint(head, url):
     done = head.run(
-        "python", "-c",
+        "python",
+        "-c",
         "import ray; ray.init(logging_level='ERROR', log_to_driver=False); print(ray.nodes()[0]['MetricsExportPort'])",
-    )  # fmt: skip
+    )
     address = f"http://127.0.0.1:{done.stdout.split()[-1]}/metrics"
     names = (
-        "requests_total", "photos_total", "errors_total", "waiting_photos", "batch_photos_bucket",
-        "decode_seconds_sum", "inference_seconds_sum", "model_version", "request_seconds_count",
-    )  # fmt: skip
+        "requests_total",
+        "photos_total",
+        "errors_total",
+        "waiting_photos",
+        "batch_photos_bucket",
+        "decode_seconds_sum",
+        "inference_seconds_sum",
+        "model_version",
+        "request_seconds_count",
+    )
 
     def text() -> str:
         return httpx.get(address).text

@@ -19,7 +19,7 @@ from pawcast.runtime.tensorflow import configure_tensorflow
 from pawcast.store import open_store
 from pawcast.vision import preprocess
 from pawcast_serve.api import create_api
-from pawcast_serve.service import Service
+from pawcast_serve.classifier import Classifier
 
 MODEL = "pets"
 
@@ -44,22 +44,35 @@ def train(store_uri: str, labelled: str, epochs: int = 8) -> None:
     network.compile(keras.optimizers.Adam(2e-3), "binary_crossentropy", metrics=["accuracy"])
     kept = len(pixels) // 6
     history = network.fit(
-        pixels[kept:], labels[kept:], validation_data=(pixels[:kept], labels[:kept]), epochs=epochs, batch_size=32,
+        pixels[kept:],
+        labels[kept:],
+        validation_data=(pixels[:kept], labels[:kept]),
+        epochs=epochs,
+        batch_size=32,
         verbose=0,
-    ).history  # fmt: skip
+    ).history
     store = open_store(store_uri)
     registry.register(
-        store, MODEL, {WEIGHTS: files.dump(network)}, run="drawn", created=datetime.now(UTC).isoformat(),
-        code=pawcast.__version__, recipe=config, dataset="drawn", dataset_sha256="0" * 64, classes=["cat", "dog"],
+        store,
+        MODEL,
+        {WEIGHTS: files.dump(network)},
+        run="drawn",
+        created=datetime.now(UTC).isoformat(),
+        code=pawcast.__version__,
+        recipe=config,
+        dataset="drawn",
+        dataset_sha256="0" * 64,
+        classes=["cat", "dog"],
         preprocessing=registry.Preprocessing(image_size=config.image_size),
-        metrics={"val_acc": float(history["val_accuracy"][-1])}, architecture="",
-    )  # fmt: skip
+        metrics={"val_acc": float(history["val_accuracy"][-1])},
+        architecture="",
+    )
 
 
 def main(store: str, port: str, labelled: str | None = None) -> None:
     if labelled:
         train(store, labelled)
-    api = create_api(Service(open_store(store), f"{MODEL}@latest"))
+    api = create_api(Classifier(open_store(store), f"{MODEL}@latest"))
     uvicorn.run(api, host="127.0.0.1", port=int(port), log_level="warning")
 
 

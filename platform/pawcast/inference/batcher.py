@@ -144,6 +144,12 @@ class Batcher:
             thread.submit(self._work, thread)
         return call
 
+    def close(self) -> None:
+        """End the threads. Call it when no request is pending."""
+        with self._lock:
+            for thread in self._asleep:
+                thread.shutdown(wait=False)
+
     def _work(self, thread: ThreadPoolExecutor) -> None:
         """Decode and predict, in a thread, until nothing is left to do."""
         while work := self._next(thread):
