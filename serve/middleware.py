@@ -19,7 +19,8 @@ _Header = tuple[bytes, bytes]
 
 # Paths that need no API key: probes use them, or they reveal neither photos nor models.
 _OPEN_PATHS = frozenset(("/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"))
-_DOCS_PATHS = ("/docs", "/redoc", "/static-offline-docs")
+_DOCS_PAGES = ("/docs", "/redoc")
+_DOCS_PATHS = (*_DOCS_PAGES, "/static-offline-docs")
 _OPEN_PREFIXES = ("/static/", *(f"{path}/" for path in _DOCS_PATHS))
 # No inline script or style, no other origin, no frame around the page. `blob:` is for the photos
 # that the page shows from memory.
@@ -39,6 +40,9 @@ _SAFE_HEADERS = (
 _PAGE_HEADERS = (*_SAFE_HEADERS, (b"content-security-policy", _POLICY.encode()))
 _DOCS_HEADERS = (*_SAFE_HEADERS, (b"content-security-policy", _DOCS_POLICY.encode()))
 _NO_STORE = (b"cache-control", b"no-store")
+# Browsers revalidate the page's files each time (304 if unchanged), so that a new service never
+# runs with an old script.
+_NO_CACHE = (b"cache-control", b"no-cache")
 _CLIENT_CLOSED_REQUEST = 499
 _ERROR_KINDS = {
     400: "malformed",
@@ -76,17 +80,19 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Read before routing: a mounted application changes it.
+        path = _path(scope)
         started, status = time.monotonic(), 0
 
         async def send_safely(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _with_safe_headers(message.get("headers", ()), _path(scope))
+                message["headers"] = _with_safe_headers(message.get("headers", ()), path)
             await send(message)
 
         try:
-            if self._is_allowed(scope):
+            if self._is_allowed(scope, path):
                 await self._app(scope, receive, send_safely)
             else:
                 line = "This service asks for an API key. Expected: Authorization: Bearer KEY, or X-API-Key: KEY."
@@ -102,8 +108,7 @@ class RequestMiddleware:
             # Without a response the client has gone, or Serve has cancelled the request.
             self._count(scope, status or _CLIENT_CLOSED_REQUEST, time.monotonic() - started)
 
-    def _is_allowed(self, scope: Scope) -> bool:
-        path = _path(scope)
+    def _is_allowed(self, scope: Scope, path: str) -> bool:
         is_open = path in _OPEN_PATHS or path in _DOCS_PATHS or path.startswith(_OPEN_PREFIXES)
         if self._key_digest is None or is_open:
             return True
@@ -136,9 +141,11 @@ def _with_safe_headers(headers: Iterable[_Header], path: str) -> list[_Header]:
     """Return a response's headers, with the safe headers that it doesn't set itself."""
     own = list(headers)
     own_names = {name for name, _ in own}
-    safe: tuple[_Header, ...] = _DOCS_HEADERS if path.startswith(_DOCS_PATHS) else _PAGE_HEADERS
+    safe: tuple[_Header, ...] = _DOCS_HEADERS if path.startswith(_DOCS_PAGES) else _PAGE_HEADERS
     if path.startswith(("/v1/", "/v2")):
         safe = (*safe, _NO_STORE)
+    elif path == "/" or path.startswith("/static/"):
+        safe = (*safe, _NO_CACHE)
     return [*own, *(header for header in safe if header[0] not in own_names)]
 
 

@@ -117,11 +117,14 @@ class RequestBody:
             BusyError: If the bodies of all requests take too much memory.
             HTTPException: 400, 408 or 413.
         """
-        form = MultipartForm(self._request.headers["content-type"], self._limits.photos)
-        async with self._time_limit():
-            async for chunk in self._chunks():
-                form.feed(chunk)
-        return form.close()
+        try:
+            form = MultipartForm(self._request.headers["content-type"], self._limits.photos)
+            async with self._time_limit():
+                async for chunk in self._chunks():
+                    form.feed(chunk)
+            return form.close()
+        except MultipartError as error:
+            raise HTTPException(400, f"The form can't be read: {error}.") from None
 
     @asynccontextmanager
     async def _time_limit(self) -> AsyncIterator[None]:
@@ -160,7 +163,9 @@ class RequestBody:
 
 
 class MultipartForm:
-    """Parses a multipart form chunk by chunk. Its methods raise an `HTTPException` of 400.
+    """Parses a multipart form chunk by chunk.
+
+    Its methods raise `MultipartError`, or an `HTTPException` of 400.
 
     Args:
         content_type: The request's Content-Type, which holds the boundary between parts.
@@ -174,36 +179,27 @@ class MultipartForm:
         self._part: MultipartSegment
         self._part_chunks: list[bytes] = []
         _, options = parse_options_header(content_type)
-        try:
-            # Text fields are allowed, but not endlessly many. Latin-1 decodes every byte: a file
-            # name that isn't UTF-8 must not fail the form.
-            self._parser = PushMultipartParser(
-                options.get("boundary", ""), max_segment_count=2 * max_files, header_charset="latin-1"
-            )
-        except MultipartError as error:
-            raise _malformed(error) from None
+        # Text fields are allowed, but not endlessly many. Latin-1 decodes every byte: a file name
+        # that isn't UTF-8 must not fail the form.
+        self._parser = PushMultipartParser(
+            options.get("boundary", ""), max_segment_count=2 * max_files, header_charset="latin-1"
+        )
 
     def feed(self, chunk: bytes) -> None:
         """Parse the next bytes."""
         if not chunk:  # The parser takes an empty chunk as the end.
             return
-        try:
-            for event in self._parser.parse(chunk):
-                if isinstance(event, MultipartSegment):
-                    self._part, self._part_chunks = event, []
-                elif event:
-                    self._part_chunks.append(event)
-                else:
-                    self._end_part()
-        except MultipartError as error:
-            raise _malformed(error) from None
+        for event in self._parser.parse(chunk):
+            if isinstance(event, MultipartSegment):
+                self._part, self._part_chunks = event, []
+            elif event:
+                self._part_chunks.append(event)
+            else:
+                self._end_part()
 
     def close(self) -> list[FormFile]:
         """Return the files of the complete form, in order."""
-        try:
-            self._parser.close()
-        except MultipartError as error:
-            raise _malformed(error) from None
+        self._parser.close()
         if not self._files:
             raise HTTPException(400, "The form holds no photo. Expected: at least one file field.")
         return self._files
@@ -223,10 +219,6 @@ class MultipartForm:
 
 def _utf8(name: str) -> str:
     return name if name.isascii() else name.encode("latin-1").decode(errors="replace")
-
-
-def _malformed(error: MultipartError) -> HTTPException:
-    return HTTPException(400, f"The form can't be read: {error}.")
 
 
 def _busy(received: str, expected: str) -> BusyError:

@@ -212,7 +212,10 @@ def _parse_pixels(tensor: _Input, binary_data: bytes) -> np.ndarray:
             expected=f"sides of at least {MIN_SIDE} and at most {MAX_PIXELS:,} pixels",
         )
     if tensor.data is None:
-        values = _pixels_from_binary(datatype, shape, binary_data)
+        dtype = _PIXEL_DTYPES[datatype]
+        if len(binary_data) != math.prod(shape) * dtype.itemsize:
+            raise UsageError("The data doesn't fill the shape", received=f"{len(binary_data):,} bytes", expected=shape)
+        values = np.frombuffer(binary_data, dtype)
     else:
         values = _pixels_from_json(datatype, shape, tensor.data)
     highest = 255 if datatype == "UINT8" else 1
@@ -221,13 +224,6 @@ def _parse_pixels(tensor: _Input, binary_data: bytes) -> np.ndarray:
         raise UsageError("Pixels out of range", expected=f"0 to {highest} for {datatype}")
     values = values.reshape(shape)
     return values.astype(np.uint8) if datatype == "UINT8" else np.rint(values * np.float32(255)).astype(np.uint8)
-
-
-def _pixels_from_binary(datatype: str, shape: list[int], binary_data: bytes) -> np.ndarray:
-    dtype = _PIXEL_DTYPES[datatype]
-    if len(binary_data) != math.prod(shape) * dtype.itemsize:
-        raise UsageError("The data doesn't fill the shape", received=f"{len(binary_data):,} bytes", expected=shape)
-    return np.frombuffer(binary_data, dtype)
 
 
 def _pixels_from_json(datatype: str, shape: list[int], data: list[Any]) -> np.ndarray:

@@ -52,8 +52,7 @@ def _error(description: str, example: str) -> dict[str, Any]:
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: _error(
-        "No photo, too many photos, or a malformed body",
-        "The form holds no photo. Expected: at least one file field.",
+        "No photo, too many photos, or a malformed body", "The form holds no photo. Expected: at least one file field."
     ),
     401: _error(
         "No API key, or a wrong one",

@@ -16,15 +16,7 @@ from pawcast.inference.predictor import Prediction
 
 from ..classifier import Classifier
 from ..io.body import BodyReader, FormFile, RequestBody
-from .schemas import (
-    BINARY,
-    CLASSIFY_EXAMPLES,
-    ERRORS,
-    ClassifyResponse,
-    PhotoPrediction,
-    Timings,
-    UnusableResponse,
-)
+from .schemas import BINARY, CLASSIFY_EXAMPLES, ERRORS, ClassifyResponse, PhotoPrediction, Timings, UnusableResponse
 
 IMAGE_TYPES = ("image/", "application/octet-stream")
 _FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": BINARY["schema"]}}}

@@ -29,6 +29,7 @@ from pawcast.registry import WEIGHTS
 from pawcast.runtime.tensorflow import configure_tensorflow
 from pawcast.store import open_store
 from pawcast.vision import preprocess
+from pawcast.vision.preprocess import Preprocessing
 from pawcast_serve.api import create_api
 from pawcast_serve.classifier import Classifier
 from tests.support.services import free_port, started_process, wait_for
@@ -114,7 +115,7 @@ def train(store_uri: str, labelled: str, epochs: int = 8) -> None:
         dataset="drawn",
         dataset_sha256="0" * 64,
         classes=["cat", "dog"],
-        preprocessing=registry.Preprocessing(image_size=recipe.image_size),
+        preprocessing=Preprocessing(image_size=recipe.image_size),
         metrics={"val_acc": float(history["val_accuracy"][-1])},
         architecture="",
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import random
 import zlib
+from typing import Any
 
 import pytest
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from pawcast.errors import ImageError
-from pawcast_serve.io.body import FormFile, MultipartForm
+from pawcast_serve.io.body import BodyReader, FormFile, MultipartForm
+from pawcast_serve.limits import ServiceLimits
 from tests.support.served import IMAGE_HEADERS, post
 
 TYPE = "multipart/form-data; boundary=cut"
@@ -22,9 +26,15 @@ def encode_form(*parts: bytes, end: bytes = b"--cut--\r\n") -> bytes:
 
 
 def read(body: bytes, content_type: str = TYPE, max_files: int = 8) -> list[FormFile]:
-    form = MultipartForm(content_type, max_files)
-    form.feed(body)
-    return form.close()
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def run() -> list[FormFile]:
+        request = Request({"type": "http", "headers": [(b"content-type", content_type.encode())]}, receive)
+        with BodyReader(ServiceLimits(photos=max_files)).receive(request) as request_body:
+            return await request_body.files()
+
+    return asyncio.run(run())
 
 
 def refusal(body: bytes, content_type: str = TYPE, max_files: int = 8) -> str:
