@@ -182,7 +182,7 @@ class ModelManager:
 
     async def refresh(self) -> None:
         """Look up the ref, and load and swap in the version it points at if that is another one."""
-        loop = asyncio.get_running_loop()
+        loop, failed = asyncio.get_running_loop(), self._failed_load
         version: ModelVersion | None = None
         try:
             version = await loop.run_in_executor(self._thread, registry.resolve, self._store, self.ref)
@@ -190,8 +190,8 @@ class ModelManager:
                 self.pending_error = self._failed_load = None
                 if not self._garbage_frozen:
                     self._freeze_garbage()
-            elif self._failed_load and self._failed_load.version == version.name and not self._retry_due():
-                self.pending_error = self._failed_load.error
+            elif failed and failed.version == version.name and time.monotonic() < failed.retry_at:
+                self.pending_error = failed.error
             else:
                 self._swap(await loop.run_in_executor(self._thread, _load_and_warm_up, self._store, version))
         except PawcastError as error:
@@ -216,9 +216,6 @@ class ModelManager:
         # At the next check, when requests no longer use the old version.
         self._garbage_frozen = False
         _log.info(f"{engine.version.name} now answers for {self.ref}.")
-
-    def _retry_due(self) -> bool:
-        return self._failed_load is not None and time.monotonic() >= self._failed_load.retry_at
 
     def _note_failure(self, version: ModelVersion | None, error: PawcastError) -> None:
         if str(error) != str(self.pending_error):

@@ -51,29 +51,14 @@ def _error(description: str, example: str) -> dict[str, Any]:
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: _error(
-        "No photo, too many photos, or a malformed body", "The form holds no photo. Expected: at least one file field."
-    ),
-    401: _error(
-        "No API key, or a wrong one",
-        "This service asks for an API key. Expected: Authorization: Bearer KEY, or X-API-Key: KEY.",
-    ),
+    400: _error("No photo, too many photos, or a malformed body", "The form can't be read: Unexpected end."),
+    401: _error("No API key, or a wrong one", "This service asks for an API key. Expected: …"),
     408: _error("The body took too long to arrive", "The body didn't arrive within 60 s; send less at once."),
     413: _error("The body is too large", "The body is larger than 64 MiB; send fewer photos."),
     415: _error("Neither an image nor a multipart form", "Send an image or multipart/form-data, not text/plain."),
-    422: _error(
-        "No photo could be decoded; `predictions` has the error of each", "a.jpg can't be used: can't be decoded."
-    ),
-    429: _error(
-        "Busy; try again after the seconds in Retry-After",
-        "The server is busy. Received: 64 photos while 1,000 are waiting. Expected: at most 1,024 waiting photos. "
-        "Fix: try again in a second.",
-    ),
-    503: _error(
-        "No model; try again after the seconds in Retry-After",
-        "The service has no model catdog@production. Fix: run `pawcast train`, then `pawcast promote`; the service "
-        "loads the version by itself.",
-    ),
+    422: _error("No usable photo; `predictions` has the error of each", "a.jpg can't be used: empty file."),
+    429: _error("Busy; `Retry-After` says when to try again", "The server is busy. Fix: try again in a second."),
+    503: _error("No model; `Retry-After` says when to try again", "The service has no model catdog@production. Fix: …"),
 }
 UNKNOWN_MODEL = _error("No model or version of this name", "Unknown model. Received: 'dogs'. Expected: catdog.")
 
