@@ -1,1 +1,1 @@
-"""The Ray Serve application: wiring and HTTP surface around `pawcast.inference`."""
+"""The Ray Serve application: HTTP API, request limits and model management on top of `pawcast`."""

@@ -1,114 +1,101 @@
-"""The HTTP surface: `v1`, `v2`, health and docs. Every failure is `{"error": "one line"}` with a fitting status."""
+"""The HTTP API: every route is registered here. An error is `{"error": "one line"}`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 
 import pawcast
 from pawcast.errors import BusyError, PawcastError, ServiceError, StoreError
 
+from .classifier import Classifier
 from .io.body import BodyReader
 from .middleware import RequestMiddleware
-from .routes import oip, v1
-from .routes.page import add_page
-from .service import Service
+from .routes import explain, health, oip, page, v1
 
-_BUSY_SECONDS, _NO_MODEL_SECONDS = "1", "5"
+_BUSY_RETRY_SECONDS, _NO_MODEL_RETRY_SECONDS = "1", "5"
 _DESCRIPTION = """Classifies photos. `POST /v1/classify` takes one photo as the body, or many as a multipart form.
 
 `/v2` is the [Open Inference Protocol](https://github.com/kserve/open-inference-protocol) with its binary extension, for
-`tritonclient` and others. Nothing that a request names is ever fetched: photos come in the request."""
+`tritonclient` and other clients. The service fetches nothing from other servers: photos come in the request."""
 
 
-def create_api(service: Service, key: str | None = None) -> FastAPI:
-    """Return the ASGI application for a service. The service starts, if it hasn't, and stops with it.
+def create_api(classifier: Classifier, key: str | None = None) -> FastAPI:
+    """Return the ASGI application. It starts and stops the classifier.
 
     Args:
-        service: What answers.
-        key: The API key that requests must bring; none if None.
+        classifier: Classifies the photos.
+        key: The API key that requests must bring; None for no key.
     """
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-        await service.start()
+        await classifier.start()
         yield
-        await service.stop()
+        await classifier.stop()
 
     api = FastAPIOffline(
-        title="Pawcast", version=pawcast.__version__, description=_DESCRIPTION, lifespan=lifespan,
+        title="Pawcast",
+        version=pawcast.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
         redirect_slashes=False,
-    )  # fmt: skip
-    intake = BodyReader(service.limits)
-    api.include_router(v1.router(service, intake))
-    # Starlette and Ray both try routes in their order; photos shall come before the docs.
-    api.router.routes.insert(0, api.router.routes.pop())
-    api.include_router(oip.router(service, intake))
-
-    @api.get("/healthz", tags=["health"])
-    async def health() -> dict[str, str]:
-        """Return 200 while the process lives, with or without a model."""
-        return {"status": "alive"}
-
-    @api.get("/readyz", tags=["health"], responses={503: v1.FAILURES[503]})
-    async def ready() -> dict[str, str]:
-        """Return 200 once a model is loaded and warm."""
-        return {"status": "ready", "model": (await service.version()).name}
-
-    add_page(api, service, intake)
-    _document_key(api)
-    _handle_errors(api)
-    api.add_middleware(RequestMiddleware, metrics=service.metrics, key=key)
+    )
+    _register_routes(api, classifier)
+    _register_error_handlers(api)
+    api.add_middleware(RequestMiddleware, metrics=classifier.metrics, key=key)
     return api
 
 
-def _document_key(api: FastAPI) -> None:
-    """Give the docs their "Authorize". FastAPI's own way is a dependency, and would cost every request its time."""
-    made = api.openapi
-    bearer = {"type": "http", "scheme": "bearer", "description": "The API key, if the service asks for one."}
+def _register_routes(api: FastAPI, classifier: Classifier) -> None:
+    body_reader, manager = BodyReader(classifier.limits), classifier.manager
+    # For the docs' "Authorize" button only: the middleware checks the key.
+    key = HTTPBearer(scheme_name="key", description="The API key, if the service has one.", auto_error=False)
+    key_docs = [Depends(key)]
+    # Starlette and Ray try routes in order. `/v1/classify` comes first, and FastAPI's docs, which
+    # are registered already, come last.
+    docs = api.router.routes.copy()
+    api.router.routes.clear()
+    api.include_router(v1.router(classifier, body_reader), dependencies=key_docs)  # /v1/classify, /v1/model
+    api.include_router(explain.router(manager, body_reader), dependencies=key_docs)  # /v1/explain
+    api.include_router(oip.router(classifier, body_reader), dependencies=key_docs)  # /v2/…
+    api.include_router(health.router(manager))  # /healthz, /readyz
+    api.include_router(page.router())  # /
+    api.mount("/static", StaticFiles(directory=page.WEB), name="static")  # the page's files
+    api.router.routes.extend(docs)  # /docs, /redoc, /openapi.json
 
-    def openapi() -> dict[str, Any]:
-        schema = made()
-        schema["components"]["securitySchemes"] = {"key": bearer}
-        for path, operations in schema["paths"].items():
-            if path.startswith(("/v1", "/v2")):
-                for operation in operations.values():
-                    operation["security"] = [{"key": []}]
-        return schema
 
-    api.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
-
-
-def _handle_errors(api: FastAPI) -> None:
+def _register_error_handlers(api: FastAPI) -> None:
     @api.exception_handler(PawcastError)
-    async def known(request: Request, error: PawcastError) -> JSONResponse:
+    async def known_error(request: Request, error: PawcastError) -> JSONResponse:
         if isinstance(error, BusyError):
-            return _failure(429, str(error), {"retry-after": _BUSY_SECONDS})
+            return _error_response(429, str(error), {"retry-after": _BUSY_RETRY_SECONDS})
         if isinstance(error, ServiceError | StoreError):
-            # To this service's own callers, a missing model is a service that isn't ready.
-            return _failure(503, str(error), {"retry-after": _NO_MODEL_SECONDS})
-        return _failure(error.http_status, str(error))
+            # For this service's clients, a missing model or store means: not ready.
+            return _error_response(503, str(error), {"retry-after": _NO_MODEL_RETRY_SECONDS})
+        return _error_response(error.http_status, str(error))
 
     @api.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         line = error.detail
         if error.status_code == 404 and line == "Not Found":
-            line = f"There is nothing at {request.url.path}; GET /docs shows what there is."
+            line = f"There is nothing at {request.url.path}; GET /docs lists the API."
         elif error.status_code == 405:
-            line = f"{request.method} isn't for {request.url.path}."
-        return _failure(error.status_code, line, error.headers)
+            line = f"{request.method} isn't allowed for {request.url.path}."
+        return _error_response(error.status_code, line, error.headers)
 
     @api.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _failure(400, "; ".join(item["msg"] for item in error.errors()))
+    async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _error_response(400, "; ".join(item["msg"] for item in error.errors()))
 
 
-def _failure(status: int, line: str, headers: Any = None) -> JSONResponse:
+def _error_response(status: int, line: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": line}, status, headers=headers)

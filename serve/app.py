@@ -1,6 +1,6 @@
-"""The deployment: `serve deploy serve/config.yaml`, or `serve run pawcast_serve.app:app`.
+"""The Ray Serve deployment: `serve deploy serve/config.yaml`, or `serve run pawcast_serve.app:app`.
 
-Ray reads the type of `app`'s argument, so annotations must not become text here.
+No `from __future__ import annotations` here: Ray reads the type of `app`'s argument.
 """
 
 from fastapi import FastAPI
@@ -12,15 +12,22 @@ from pawcast.core.settings import api_key, served_model, store_uri
 from pawcast.store import open_store
 
 from .api import create_api
+from .classifier import Classifier
 from .limits import ServiceLimits
 from .model_manager import CHECK_SECONDS
-from .service import Service
 
-_NAME = "classifier"
+_DEPLOYMENT = "classifier"
 
 
 class Arguments(BaseModel):
-    """What `args` in `config.yaml`, or `key=value` after `serve run`, may say."""
+    """`args` in `config.yaml`, or `key=value` after `serve run`.
+
+    Attributes:
+        store: The store's URI; `PAWCAST_STORE` if None.
+        model: `name@ref`; `PAWCAST_MODEL` if None, else `catdog@production`.
+        limits: The limits of one replica.
+        check_seconds: Seconds between two look-ups of the model's ref.
+    """
 
     model_config = ConfigDict(extra="forbid")
     store: str | None = None
@@ -30,35 +37,29 @@ class Arguments(BaseModel):
 
 
 def app(arguments: Arguments) -> Application:
-    """Build the application.
-
-    Args:
-        arguments: The store, else `PAWCAST_STORE`; the model, else `PAWCAST_MODEL`, else catdog@production;
-            limits of a replica; seconds between two looks at where the model's ref points.
-    """
+    """Build the application from its arguments."""
     uri, model = store_uri(arguments.store), arguments.model or served_model()
 
-    class Classifier:
-        """A replica. It is ready when its model is loaded and warm."""
+    class Replica:
+        """Ready once its model is loaded and warm."""
 
         async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
-            self.service = Service(open_store(uri), model, arguments.limits, arguments.check_seconds)
-            # Here rather than when the application starts, since Ray shows the reason only for what fails here.
-            await self.service.start(_alone)
+            self.classifier = Classifier(open_store(uri), model, arguments.limits, arguments.check_seconds)
+            # Not when the ASGI application starts: Ray shows why a constructor failed.
+            await self.classifier.start(_is_only_replica)
 
         def __serve_build_asgi_app__(self) -> FastAPI:
-            # The key is read on the replica, from its own environment: what `app` knows, Ray writes down.
-            return create_api(self.service, api_key())
+            # Read in the replica, since Ray stores what `app` puts into the deployment.
+            return create_api(self.classifier, api_key())
 
         def check_health(self) -> None:
-            self.service.check_health()
+            self.classifier.manager.check_health()
 
-    return serve.deployment(serve.ingress()(Classifier), name=_NAME).bind()
+    return serve.deployment(serve.ingress()(Replica), name=_DEPLOYMENT).bind()
 
 
-def _alone() -> bool:
-    """Whether no other replica of this application answers."""
-    here = serve.get_replica_context().app_name
-    found = serve.status().applications.get(here)
-    deployment = found.deployments.get(_NAME) if found else None
+def _is_only_replica() -> bool:
+    """Return whether no replica of this application is running yet."""
+    application = serve.status().applications.get(serve.get_replica_context().app_name)
+    deployment = application.deployments.get(_DEPLOYMENT) if application else None
     return deployment is None or not deployment.replica_states.get("RUNNING", 0)

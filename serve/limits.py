@@ -1,4 +1,4 @@
-"""What one replica takes on, at most. The photos' own limits (bytes, pixels, scans) are those of `pawcast.vision.decode`."""
+"""Limits of one replica. `pawcast.vision.decode` has the limits of a single photo."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 
 class ServiceLimits(BaseModel):
-    """Limits of a replica; `args: {limits: {…}}` in `config.yaml` changes them.
+    """Limits of one replica. `args: {limits: {…}}` in `config.yaml` changes them.
 
     Attributes:
-        body_bytes: Largest body, after it was inflated.
-        json_bytes: Largest JSON part of a body: its numbers take far more memory than its text.
-        photos: Most photos in a request.
-        waiting_photos: Most photos taken on and not yet answered; what comes on top gets a 429. With the engine's
-            speed this bounds how long an accepted request takes.
-        requests: Most requests that are received or answered at once; what comes on top gets a 429.
-        held_bytes: Most memory for the bodies of all requests together; what comes on top gets a 429.
-        receive_seconds: Longest time for a body to arrive; a slower client gets a 408.
+        body_bytes: Largest body of a request in bytes, after decompression. A larger body gets a
+            413.
+        json_bytes: Largest JSON part of a `/v2` body in bytes. A larger one gets a 413: parsed
+            numbers take much more memory than their text.
+        photos: Most photos in one request. More get a 400.
+        waiting_photos: Most photos that are accepted and not yet answered. Further requests get a
+            429. Together with the engine's speed, this bounds the latency of an accepted request.
+        requests: Most requests at once. Further ones get a 429.
+        held_bytes: Most bytes of request bodies in memory, all requests together. Further requests
+            get a 429.
+        receive_seconds: Longest time in seconds for a body to arrive. A slower one gets a 408.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""The model version that answers, renewed without a pause when its ref moves."""
+"""The model in memory: load the version that a ref points at, follow the ref, swap versions."""
 
 from __future__ import annotations
 
@@ -16,165 +16,222 @@ import numpy as np
 
 from pawcast import registry
 from pawcast.errors import PawcastError, ServiceError
-from pawcast.inference.batcher import Batcher
+from pawcast.inference.batcher import MAX_CONCURRENT_BATCHES, Batcher
 from pawcast.inference.engine import Engine
 from pawcast.registry import ModelVersion
+from pawcast.runtime.devices import usable_cpus
 from pawcast.store import Store
 
 CHECK_SECONDS = 10.0
-_MISSING_SECONDS = 2.0
-# A version that failed is tried again, since what was wrong may pass; but not at each check.
-_FAILED_SECONDS = 60.0
-# Objects that may become garbage before the collector looks.
-_OBJECTS = 20_000
-# Ray keeps what goes to this logger in the replica's log.
+_CHECK_SECONDS_WITHOUT_MODEL = 2.0
+# A version that failed to load is tried again, since the cause may pass, but not at every check.
+_RETRY_SECONDS = 60.0
+# A batch that takes longer is stuck; even slow machines need a few seconds.
+_STUCK_SECONDS = 120.0
+# The largest photo takes about 1 GB to decode; the engine could not use more threads anyway.
+_MAX_THREADS = 8
+# New objects before Python's garbage collector runs. With the default of 700 it would run in every
+# other request.
+_GC_THRESHOLD = 20_000
+# Ray keeps this logger's lines in the replica's log.
 _log = logging.getLogger("ray.serve")
 
 
-class LoadedModel(NamedTuple):
-    """A version in memory, and the way to its engine. A request uses one from beginning to end."""
+class LoadedModel:
+    """A model version in memory: its engine, and the batcher that feeds the engine.
 
-    engine: Engine
-    batcher: Batcher
+    A request uses one `LoadedModel` from beginning to end.
+
+    Args:
+        engine: The loaded version.
+        observe_batch: Called after each batch with its number of photos and its seconds.
+    """
+
+    def __init__(self, engine: Engine, observe_batch: Callable[[int, float], None]) -> None:
+        # One thread more than CPUs: it decodes the next batch while the others compute.
+        threads = max(MAX_CONCURRENT_BATCHES, min(usable_cpus(), _MAX_THREADS)) + 1
+        self.engine = engine
+        self.batcher = Batcher(
+            engine.version.preprocessing.apply,
+            engine.predict,
+            engine.batch_sizes,
+            observe_batch,
+            MAX_CONCURRENT_BATCHES,
+            threads,
+        )
 
     @property
     def version(self) -> ModelVersion:
-        """What it runs."""
+        """The version that the engine runs."""
         return self.engine.version
 
 
-class _Failed(NamedTuple):
+class _FailedLoad(NamedTuple):
     version: str
-    until: float
+    retry_at: float
     error: PawcastError
 
 
-class Rollout:
-    """Follows one model ref of a store.
+class ModelManager:
+    """Owns the model of one replica.
 
-    Whether the ref moved is looked up every few seconds. A new version is loaded and warmed up beside the old one,
-    then takes over at once for all requests that come after. If it can't be loaded, the old one goes on.
+    The manager looks up the ref every few seconds. When the ref has moved, it loads and warms up
+    the new version beside the old one, then swaps: later requests use the new version. If the new
+    version can't be loaded, the old one keeps answering.
 
     Args:
         store: Where the model is.
-        model: `name@ref`.
-        batcher: Makes the batcher of an engine.
-        check_seconds: How often to look.
+        ref: `name@ref`, such as `catdog@production`.
+        observe_batch: Called after each batch of the engine with its photos and its seconds.
+        check_seconds: Seconds between two look-ups of the ref.
 
     Attributes:
-        model: As above.
-        failure: Why the ref's version isn't the one that answers; None if it is.
+        ref: As above.
+        pending_error: Why the version that the ref points at doesn't answer; None if it does.
     """
 
     def __init__(
         self,
         store: Store,
-        model: str,
-        batcher: Callable[[Engine], Batcher],
+        ref: str,
+        observe_batch: Callable[[int, float], None] = lambda photos, seconds: None,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
-        self.model = model
-        self.failure: PawcastError | None = None
-        self._store, self._batcher, self._check_seconds = store, batcher, check_seconds
+        self.ref = ref
+        self.pending_error: PawcastError | None = None
+        self._store, self._observe_batch, self._check_seconds = store, observe_batch, check_seconds
         self._loaded: LoadedModel | None = None
-        self._failed: _Failed | None = None
-        self._settled = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
-        self._watching: asyncio.Task[None] | None = None
+        self._failed_load: _FailedLoad | None = None
+        self._garbage_frozen = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model-manager")
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name, without the ref."""
+        return self.ref.partition("@")[0]
 
     @property
     def loaded(self) -> LoadedModel:
-        """What answers now. Raises `ServiceError` if there is nothing."""
+        """The model that answers now. Raises `ServiceError` without one."""
         if self._loaded is None:
             raise ServiceError(
-                f"The service has no model {self.model}", received=self.failure,
-                fix="train and promote one; the service will find it by itself",
-            )  # fmt: skip
+                f"The service has no model {self.ref}",
+                received=self.pending_error,
+                fix="run `pawcast train`, then `pawcast promote`; the service loads the version by itself",
+            )
         return self._loaded
 
     @property
-    def busy_seconds(self) -> float:
-        """For how long the engine has been at its present batch."""
-        return self._loaded.batcher.busy_seconds if self._loaded else 0.0
+    def version(self) -> ModelVersion | None:
+        """The version that answers now; None without a model."""
+        return self._loaded.version if self._loaded else None
+
+    def check_health(self) -> None:
+        """Raise `ServiceError` if the engine is stuck; Ray then replaces the replica.
+
+        A missing model is not a failure: a new replica would not find one either.
+        """
+        seconds = self._loaded.batcher.busy_seconds if self._loaded else 0.0
+        if seconds > _STUCK_SECONDS:
+            raise ServiceError(
+                "The engine is stuck in a batch",
+                received=f"{seconds:.0f} s",
+                expected=f"at most {_STUCK_SECONDS:.0f} s",
+            )
 
     async def start(self) -> None:
-        """Load the model, if that is possible, and begin to follow its ref. Does nothing if it was called before."""
-        if self._watching is not None:
+        """Load the model if possible, and start following its ref. A second call does nothing."""
+        if self._following is not None:
             return
-        await self.check()
-        # Now, when nobody waits for an answer yet.
-        self._settle()
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        await self.refresh()
+        # Before the first request, so that no request waits for it.
+        self._freeze_garbage()
+        self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:
-        """Follow the ref no longer; what is loaded goes on answering."""
-        if self._watching is not None:
-            self._watching.cancel()
+        """Stop following the ref, and unload the model once the running requests are answered."""
+        if self._following is not None:
+            self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+                await self._following
         self._thread.shutdown(wait=False)
+        if self._loaded is not None:
+            self._loaded.batcher.close()
+            self._loaded = None
 
-    async def check(self) -> None:
-        """Look where the ref points, and have that version answer if it can be loaded."""
-        loop = asyncio.get_running_loop()
+    async def refresh(self) -> None:
+        """Look up the ref, and load and swap in the version it points at if that is another one."""
+        loop, failed = asyncio.get_running_loop(), self._failed_load
         version: ModelVersion | None = None
         try:
-            version = await loop.run_in_executor(self._thread, registry.resolve, self._store, self.model)
-            if self._loaded is not None and self._loaded.version == version:
-                self.failure = self._failed = None
-                if not self._settled:
-                    self._settle()
-                return
-            if self._failed and self._failed.version == version.name and time.monotonic() < self._failed.until:
-                self.failure = self._failed.error
-                return
-            engine = await loop.run_in_executor(self._thread, _load, self._store, version)
+            version = await loop.run_in_executor(self._thread, registry.resolve, self._store, self.ref)
+            if self.version == version:
+                self.pending_error = self._failed_load = None
+                if not self._garbage_frozen:
+                    self._freeze_garbage()
+            elif failed and failed.version == version.name and time.monotonic() < failed.retry_at:
+                self.pending_error = failed.error
+            else:
+                self._swap(await loop.run_in_executor(self._thread, _load_and_warm_up, self._store, version))
         except PawcastError as error:
-            self._refuse(version, error)
+            self._note_failure(version, error)
         except Exception as error:
-            # Keras and its file format raise what they like when weights and network don't fit.
+            # Keras and h5py raise many kinds of exceptions when weights don't fit the network.
             line = " ".join(str(error).split())[:300]
-            what = f"{version.name if version else self.model} can't be loaded"
-            self._refuse(version, PawcastError(what, received=f"{type(error).__name__}: {line}"))
-        else:
-            self._loaded = LoadedModel(engine, self._batcher(engine))
-            self.failure = self._failed = None
-            # At the next look, when no request uses the old one any more.
-            self._settled = False
-            _log.info(f"{version.name} answers for {self.model}.")
+            self._note_failure(
+                version,
+                PawcastError(
+                    f"{version.name if version else self.ref} can't be loaded",
+                    received=f"{type(error).__name__}: {line}",
+                    fix="train again, or promote another version",
+                ),
+            )
 
-    def _refuse(self, version: ModelVersion | None, error: PawcastError) -> None:
-        if str(error) != str(self.failure):
-            goes_on = f"; {self._loaded.version.name} goes on answering" if self._loaded else ""
-            _log.error(f"{self.model}: {error}{goes_on}")
-        self.failure = error
-        wait = _FAILED_SECONDS if self._loaded else 0
+    def _swap(self, engine: Engine) -> None:
+        old, self._loaded = self._loaded, LoadedModel(engine, self._observe_batch)
+        if old is not None:
+            # Requests that began with the old version are still answered.
+            old.batcher.close()
+        self.pending_error = self._failed_load = None
+        # At the next check, when requests no longer use the old version.
+        self._garbage_frozen = False
+        _log.info(f"{engine.version.name} now answers for {self.ref}.")
+
+    def _note_failure(self, version: ModelVersion | None, error: PawcastError) -> None:
+        if str(error) != str(self.pending_error):
+            suffix = f" {self.version.name} keeps answering." if self.version else ""
+            _log.error(f"{self.ref}: {error}{suffix}")
+        self.pending_error = error
         if version:
-            self._failed = _Failed(version.name, time.monotonic() + wait, error)
+            delay = _RETRY_SECONDS if self._loaded else 0
+            self._failed_load = _FailedLoad(version.name, time.monotonic() + delay, error)
 
-    def _settle(self) -> None:
-        """Take away what nothing refers to any more, and have Python's collector leave the rest alone from now on.
+    def _freeze_garbage(self) -> None:
+        """Collect garbage once, then exclude all present objects from later collections.
 
-        To walk all that TensorFlow and Keras are made of takes it an eighth of a second, in which no request goes on.
-        Nor does it look after every other request, as Python's own threshold of 700 objects would have it.
+        A collection that walks the objects of TensorFlow and Keras takes an eighth of a second, in
+        which no request proceeds.
         """
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-        gc.set_threshold(_OBJECTS)
-        self._settled = True
+        gc.set_threshold(_GC_THRESHOLD)
+        self._garbage_frozen = True
 
-    async def _watch(self) -> None:
+    async def _follow(self) -> None:
         while True:
-            pause = self._check_seconds if self._loaded else min(_MISSING_SECONDS, self._check_seconds)
-            # Replicas that started together need not ask the store together.
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-            await self.check()
+            seconds = self._check_seconds
+            if self._loaded is None:
+                seconds = min(_CHECK_SECONDS_WITHOUT_MODEL, seconds)
+            # Jitter: replicas that started together shouldn't ask the store at the same time.
+            await asyncio.sleep(seconds * random.uniform(0.8, 1.2))
+            await self.refresh()
 
 
-def _load(store: Store, version: ModelVersion) -> Engine:
+def _load_and_warm_up(store: Store, version: ModelVersion) -> Engine:
     engine = Engine.from_version(store, version)
     grey = np.full((1, engine.size, engine.size, 3), 128, np.uint8)
     if not np.isfinite(engine.predict(grey)).all():
-        raise PawcastError(f"{version.name} answers no number", fix="train again, or promote another version")
+        raise PawcastError(f"{version.name} predicts NaN or infinity", fix="train again, or promote another version")
     return engine

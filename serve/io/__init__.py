@@ -1,1 +1,1 @@
-"""Request bodies and codecs."""
+"""Request bodies, and the codec of the Open Inference Protocol."""

@@ -1,4 +1,8 @@
-"""Bodies of requests, received within limits of size, time and memory: neither uvicorn nor Serve has any."""
+"""Request bodies, received within limits of size, time and memory.
+
+Neither uvicorn nor Ray Serve has such limits. `RequestBody.read` returns a whole body,
+`RequestBody.files` the files of a multipart form (https://www.rfc-editor.org/rfc/rfc7578).
+"""
 
 from __future__ import annotations
 
@@ -6,101 +10,124 @@ import asyncio
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
 
 from fastapi import Request
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
 
-from pawcast.errors import BusyError
+from pawcast.errors import BusyError, ImageError
+from pawcast.vision.decode import MAX_BYTES
 
 from ..limits import ServiceLimits
-from .multipart import FormFile, MultipartReader
 
-_WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+# `wbits` of `zlib.decompressobj` for each Content-Encoding.
+_WBITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class BodyReader:
-    """Takes in the bodies of one replica's requests, and knows what all of them hold together."""
+    """Receives the bodies of one replica's requests, and limits what they hold together.
+
+    Bytes are counted as they arrive. If announced lengths were reserved instead, a few slow clients
+    could reserve all of the memory.
+    """
 
     def __init__(self, limits: ServiceLimits) -> None:
         self.limits = limits
-        self._requests = self._held = 0
+        self._requests = self._held_bytes = 0
 
     @contextmanager
     def receive(self, request: Request) -> Iterator[RequestBody]:
-        """Account for a request while the block runs; its body can be read once, by one of the two ways.
+        """Account for a request while the block runs. Read its body once, in one of the two ways.
 
         Raises:
-            BusyError: If the replica holds enough requests or bodies already.
-            HTTPException: 413 or 415 if the headers say that the body can't be taken.
+            BusyError: If this replica has too many requests or bodies already.
+            HTTPException: 413 or 415 if the headers announce a body that is refused.
         """
         if self._requests >= self.limits.requests:
             raise _busy(f"{self._requests:,} requests at once", f"at most {self.limits.requests:,}")
-        incoming = RequestBody(self, request)
+        body = RequestBody(self, request)
         self._requests += 1
         try:
-            yield incoming
+            yield body
         finally:
             self._requests -= 1
-            self._held -= incoming.held
+            self._held_bytes -= body.size
 
-    def hold(self, incoming: RequestBody, size: int) -> None:
-        """Count bytes that a request holds. Raises `BusyError` if all of them are too many."""
+    def hold(self, size: int) -> None:
+        """Count bytes that are held in memory. Raises as `require`."""
         self.require(size)
-        self._held += size
-        incoming.held += size
+        self._held_bytes += size
 
     def require(self, size: int) -> None:
-        """Raise `BusyError` if there is no memory for so many bytes more."""
-        if self._held + size > self.limits.held_bytes:
-            held = f"{self._held >> 20:,} MiB of photos in memory"
-            raise _busy(held, f"at most {self.limits.held_bytes >> 20:,} MiB with this request")
+        """Raise `BusyError` if so many bytes more would exceed the memory for bodies."""
+        if self._held_bytes + size > self.limits.held_bytes:
+            raise _busy(
+                f"{self._held_bytes >> 20:,} MiB of photos in memory",
+                f"at most {self.limits.held_bytes >> 20:,} MiB with this request",
+            )
+
+
+class FormFile(NamedTuple):
+    """A file of a multipart form.
+
+    Attributes:
+        name: The file's name as the client sent it, or `photo`.
+        content: The file's bytes, or an error if it is too large.
+    """
+
+    name: str
+    content: bytes | ImageError
 
 
 class RequestBody:
-    """One request's body.
+    """The body of one request.
 
     Attributes:
-        held: Bytes of it in memory.
+        size: Bytes received so far, after decompression.
     """
 
-    def __init__(self, intake: BodyReader, request: Request) -> None:
-        self._intake, self._request, self._limits = intake, request, intake.limits
-        self.held = 0
-        coding = request.headers.get("content-encoding", "identity").strip().lower()
-        if coding != "identity" and coding not in _WINDOW:
-            raise HTTPException(415, f"Content-Encoding {coding} isn't read; send gzip, deflate or none.")
-        self._window = _WINDOW.get(coding)
-        length = request.headers.get("content-length", "")
-        if length.isdecimal():
-            if int(length) > self._limits.body_bytes:
+    def __init__(self, reader: BodyReader, request: Request) -> None:
+        self._reader, self._request, self._limits = reader, request, reader.limits
+        self.size = 0
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity" and encoding not in _WBITS:
+            raise HTTPException(415, f"Unsupported Content-Encoding {encoding}; send gzip, deflate or none.")
+        self._wbits = _WBITS.get(encoding)
+        content_length = request.headers.get("content-length", "")
+        if content_length.isdecimal():
+            if int(content_length) > self._limits.body_bytes:
                 raise self._too_large()
-            intake.require(int(length))
+            reader.require(int(content_length))
 
-    async def whole(self) -> bytes:
-        """Return the whole body, inflated.
+    async def read(self) -> bytes:
+        """Return the whole body, decompressed.
 
         Raises:
-            BusyError: If the bodies of all requests become too much to hold.
+            BusyError: If the bodies of all requests take too much memory.
             HTTPException: 400, 408 or 413.
         """
-        async with self._in_time():
+        async with self._time_limit():
             return b"".join([chunk async for chunk in self._chunks()])
 
-    async def photos(self) -> list[FormFile]:
-        """Return the files of a multipart form as (file name, bytes), whatever the names of their fields.
+    async def files(self) -> list[FormFile]:
+        """Return the files of a multipart form, whatever the names of their fields.
 
         Raises:
-            BusyError: As for `whole`.
+            BusyError: If the bodies of all requests take too much memory.
             HTTPException: 400, 408 or 413.
         """
-        form = MultipartReader(self._request.headers["content-type"], self._limits.photos)
-        async with self._in_time():
-            async for chunk in self._chunks():
-                form.feed(chunk)
-        return form.end()
+        try:
+            form = MultipartForm(self._request.headers["content-type"], self._limits.photos)
+            async with self._time_limit():
+                async for chunk in self._chunks():
+                    form.feed(chunk)
+            return form.close()
+        except MultipartError as error:
+            raise HTTPException(400, f"The form can't be read: {error}.") from None
 
     @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _time_limit(self) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._limits.receive_seconds):
                 yield
@@ -108,30 +135,90 @@ class RequestBody:
             raise HTTPException(
                 408,
                 f"The body didn't arrive within {self._limits.receive_seconds:g} s; send less at once.",
-                # Or the client could go on sending for ever.
+                # Otherwise the client could go on sending.
                 headers={"connection": "close"},
             ) from None
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        inflater = zlib.decompressobj(self._window) if self._window else None
+        decompressor = zlib.decompressobj(self._wbits) if self._wbits else None
         async for chunk in self._request.stream():
-            if inflater:
-                # What inflates to more than there is room for is stopped one byte beyond.
+            if decompressor:
+                # Decompress at most one byte more than allowed.
                 try:
-                    chunk = inflater.decompress(chunk, self._limits.body_bytes - self.held + 1)
+                    chunk = decompressor.decompress(chunk, self._limits.body_bytes - self.size + 1)
                 except zlib.error as error:
-                    raise HTTPException(400, f"The body can't be inflated: {error}.") from None
-                if inflater.unused_data:
-                    raise HTTPException(400, "The body goes on after its compressed end.")
-            if self.held + len(chunk) > self._limits.body_bytes:
+                    raise HTTPException(400, f"The body can't be decompressed: {error}.") from None
+                if decompressor.unused_data:
+                    raise HTTPException(400, "The body has bytes after the end of the compressed data.")
+            if self.size + len(chunk) > self._limits.body_bytes:
                 raise self._too_large()
-            self._intake.hold(self, len(chunk))
+            self._reader.hold(len(chunk))
+            self.size += len(chunk)
             yield chunk
-        if inflater and not inflater.eof:
-            raise HTTPException(400, "The compressed body is cut short.")
+        if decompressor and not decompressor.eof:
+            raise HTTPException(400, "The compressed body is truncated.")
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"The body is larger than {self._limits.body_bytes >> 20} MiB; send fewer photos.")
+
+
+class MultipartForm:
+    """Parses a multipart form chunk by chunk.
+
+    Its methods raise `MultipartError`, or an `HTTPException` of 400.
+
+    Args:
+        content_type: The request's Content-Type, which holds the boundary between parts.
+        max_files: Most files.
+    """
+
+    def __init__(self, content_type: str, max_files: int) -> None:
+        self._max_files = max_files
+        self._files: list[FormFile] = []
+        # The part that is arriving. Its headers come before its bytes.
+        self._part: MultipartSegment
+        self._part_chunks: list[bytes] = []
+        _, options = parse_options_header(content_type)
+        # Text fields are allowed, but not endlessly many. Latin-1 decodes every byte: a file name
+        # that isn't UTF-8 must not fail the form.
+        self._parser = PushMultipartParser(
+            options.get("boundary", ""), max_segment_count=2 * max_files, header_charset="latin-1"
+        )
+
+    def feed(self, chunk: bytes) -> None:
+        """Parse the next bytes."""
+        if not chunk:  # The parser takes an empty chunk as the end.
+            return
+        for event in self._parser.parse(chunk):
+            if isinstance(event, MultipartSegment):
+                self._part, self._part_chunks = event, []
+            elif event:
+                self._part_chunks.append(event)
+            else:
+                self._end_part()
+
+    def close(self) -> list[FormFile]:
+        """Return the files of the complete form, in order."""
+        self._parser.close()
+        if not self._files:
+            raise HTTPException(400, "The form holds no photo. Expected: at least one file field.")
+        return self._files
+
+    def _end_part(self) -> None:
+        """Keep a complete part if it is a file."""
+        name, content_type = self._part.filename, self._part.content_type
+        if name is None and content_type in (None, "text/plain"):
+            return
+        if len(self._files) == self._max_files:
+            raise HTTPException(400, f"The form holds more than {self._max_files} photos; send fewer at once.")
+        content: bytes | ImageError = b"".join(self._part_chunks)
+        if self._part.size > MAX_BYTES:
+            content = ImageError(f"larger than {MAX_BYTES >> 20} MiB")
+        self._files.append(FormFile(_utf8(name) if name else "photo", content))
+
+
+def _utf8(name: str) -> str:
+    return name if name.isascii() else name.encode("latin-1").decode(errors="replace")
 
 
 def _busy(received: str, expected: str) -> BusyError:

@@ -1,7 +1,7 @@
 """The Open Inference Protocol's bodies: JSON, and JSON followed by binary tensors.
 
-Source: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md and
-https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/extension_binary_tensor.md
+Sources: https://github.com/kserve/open-inference-protocol, its files
+specification/protocol/inference_rest.md and specification/protocol/extension_binary_tensor.md.
 
 The one input, `image`, holds n photos in one of these forms:
 
@@ -27,12 +27,13 @@ from starlette.exceptions import HTTPException
 from pawcast.errors import UsageError
 from pawcast.vision.decode import MAX_PIXELS, MIN_SIDE
 
-INPUT = "image"
-HEADER = "inference-header-content-length"
-_PIXELS: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4")}
-_DATATYPES = ("BYTES", *_PIXELS)
-_LENGTH = struct.Struct("<I")
-_UNREAD = ("shared_memory_region", "classification")
+INPUT_NAME = "image"
+HEADER_LENGTH = "inference-header-content-length"
+_PIXEL_DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4")}
+_DATATYPES = ("BYTES", *_PIXEL_DTYPES)
+# In binary data, each element of a BYTES tensor follows its length.
+_ELEMENT_LENGTH = struct.Struct("<I")
+_UNSUPPORTED_EXTENSIONS = ("shared_memory_region", "classification")
 
 Parameters = dict[str, Any]
 
@@ -45,193 +46,231 @@ class _Input(BaseModel):
     data: list[Any] | None = None
 
 
-class _Output(BaseModel):
+class _RequestedOutput(BaseModel):
     name: str
     parameters: Parameters = {}
 
 
-class _Body(BaseModel):
+class _RequestJson(BaseModel):
     id: str | None = None
     parameters: Parameters = {}
     inputs: list[_Input]
-    outputs: list[_Output] = []
+    outputs: list[_RequestedOutput] = []
 
 
 class InferenceRequest(NamedTuple):
-    """What a client asks.
+    """A parsed inference request.
 
     Attributes:
-        id: The client's own name for the request, to be sent back.
-        photos: Encoded files, or uint8 [h, w, 3].
-        outputs: The wanted outputs, and whether as binary; empty for all of them as JSON or binary.
-        binary: Whether outputs are binary unless they say otherwise.
+        id: The client's name for the request, which the response repeats; None without one.
+        photos: Encoded files, or pixels: uint8 [h, w, 3], RGB.
+        outputs: The requested outputs, each with whether it is sent as binary data. Empty for all
+            outputs.
+        binary_outputs: Whether outputs are sent as binary data where `outputs` is empty.
     """
 
     id: str | None
     photos: list[bytes] | list[np.ndarray]
     outputs: dict[str, bool]
-    binary: bool
+    binary_outputs: bool
 
 
-class Output(NamedTuple):
-    """A tensor to send: `BYTES` of text, or `FP32`."""
+class OutputTensor(NamedTuple):
+    """A tensor of the response: a list of strings (`BYTES`), or a float32 array (`FP32`)."""
 
     name: str
     values: list[str] | np.ndarray
 
 
 def parse_request(body: bytes, header_length: str | None, max_photos: int, max_json: int) -> InferenceRequest:
-    """Read an inference request.
+    """Parse the body of an inference request.
 
     Args:
-        body: All of it.
-        header_length: The value of `Inference-Header-Content-Length`; 0 means that the body is one encoded photo.
+        body: The whole body.
+        header_length: The header `Inference-Header-Content-Length`: the bytes of JSON before the
+            binary data. 0 means that the body is one encoded photo.
         max_photos: Most photos.
         max_json: Most bytes of JSON.
 
     Raises:
-        UsageError: If it isn't as the protocol or this model want it.
+        UsageError: If the body breaks the protocol, or asks for what this model doesn't have.
         HTTPException: 413 if there is too much JSON.
     """
-    if header_length is not None and not re.fullmatch("[0-9]{1,15}", header_length):
-        raise UsageError("Malformed Inference-Header-Content-Length", received=header_length[:20], expected="a number")
-    length = len(body) if header_length is None else int(header_length)
-    if length > len(body):
-        raise UsageError("The body is shorter than its Inference-Header-Content-Length", received=len(body))
-    if header_length is not None and length == 0:
-        return InferenceRequest(None, [body], {}, binary=False)
-    if length > max_json:
-        line = f"The JSON part is {length:,} bytes; at most {max_json:,} are read. Send tensors as binary."
-        raise HTTPException(413, line)
-    try:
-        asked = _Body.model_validate_json(body[:length])
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError("The request can't be read", received=f"{place}: {first['msg']}" if place else first["msg"]) \
-            from None  # fmt: skip
-    names = [item.name for item in asked.inputs]
-    if names != [INPUT]:
-        raise UsageError("Wrong inputs", received=", ".join(names)[:100] or "none", expected=f"one, named {INPUT!r}")
-    parameters = [asked.parameters, asked.inputs[0].parameters, *(output.parameters for output in asked.outputs)]
-    for name in _UNREAD:
-        if any(name in item for item in parameters):
-            raise UsageError(f"The extension with {name} isn't offered", expected="the binary tensor data extension")
-    photos = _photos(asked.inputs[0], body[length:], max_photos)
-    binary = asked.parameters.get("binary_data_output") is True
-    outputs = {item.name: item.parameters.get("binary_data", binary) is True for item in asked.outputs}
-    return InferenceRequest(asked.id, photos, outputs, binary)
+    json_length = _parse_json_length(header_length, len(body))
+    if header_length is not None and json_length == 0:
+        return InferenceRequest(None, [body], {}, binary_outputs=False)
+    if json_length > max_json:
+        raise HTTPException(
+            413, f"The JSON part is {json_length:,} bytes, more than {max_json:,}; send tensors as binary data."
+        )
+    request = _parse_json(body[:json_length])
+    input_names = [tensor.name for tensor in request.inputs]
+    if input_names != [INPUT_NAME]:
+        received = ", ".join(input_names)[:100] or "none"
+        raise UsageError("Wrong inputs", received=received, expected=f"one, named {INPUT_NAME!r}")
+    all_parameters = [
+        request.parameters,
+        request.inputs[0].parameters,
+        *(output.parameters for output in request.outputs),
+    ]
+    for extension in _UNSUPPORTED_EXTENSIONS:
+        if any(extension in parameters for parameters in all_parameters):
+            raise UsageError(f"Unsupported extension {extension}", expected="the binary tensor data extension")
+    photos = _parse_photos(request.inputs[0], body[json_length:], max_photos)
+    binary = request.parameters.get("binary_data_output") is True
+    outputs = {output.name: output.parameters.get("binary_data", binary) is True for output in request.outputs}
+    return InferenceRequest(request.id, photos, outputs, binary)
 
 
 def encode_response(
-    facts: dict[str, Any], outputs: list[Output], asked: InferenceRequest
+    model: dict[str, str], tensors: list[OutputTensor], request: InferenceRequest
 ) -> tuple[bytes, dict[str, str]]:
-    """Return an inference response's body and headers.
+    """Return the body and the headers of an inference response.
 
     Args:
-        facts: The other members of the response.
-        outputs: All there are.
-        asked: Which of them to send, and how.
+        model: `model_name` and `model_version`.
+        tensors: All outputs.
+        request: Says which outputs to send, and in which form.
 
     Raises:
-        UsageError: If one is wanted that there isn't.
+        UsageError: If the request names an unknown output.
     """
-    there = {output.name: output for output in outputs}
-    wanted = asked.outputs or dict.fromkeys(there, asked.binary)
-    described, tail = [], []
-    for name, binary in wanted.items():
-        if name not in there:
-            raise UsageError("Unknown output", received=repr(name[:100]), expected=f"one of {', '.join(there)}")
-        values = there[name].values
-        shape = [len(values)] if isinstance(values, list) else list(values.shape)
-        item: dict[str, Any] = {
-            "name": name, "datatype": "BYTES" if isinstance(values, list) else "FP32", "shape": shape,
-        }  # fmt: skip
-        if binary:
-            data = _binary(values)
-            item["parameters"] = {"binary_data_size": len(data)}
-            tail.append(data)
-        else:
-            item["data"] = values if isinstance(values, list) else values.ravel().tolist()
-        described.append(item)
-    response = {**facts, **({"id": asked.id} if asked.id is not None else {}), "outputs": described}
+    values_by_name = {tensor.name: tensor.values for tensor in tensors}
+    requested = request.outputs or dict.fromkeys(values_by_name, request.binary_outputs)
+    outputs, binary_data = [], []
+    for name, binary in requested.items():
+        if name not in values_by_name:
+            raise UsageError(
+                "Unknown output", received=repr(name[:100]), expected=f"one of {', '.join(values_by_name)}"
+            )
+        output, data = _encode_output(name, values_by_name[name], binary)
+        outputs.append(output)
+        binary_data.append(data)
+    response = {**model, **({"id": request.id} if request.id is not None else {}), "outputs": outputs}
     head = json.dumps(response).encode()
-    if not tail:
+    if not any(requested.values()):
         return head, {"content-type": "application/json"}
-    return b"".join([head, *tail]), {"content-type": "application/octet-stream", HEADER: str(len(head))}
+    headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+    return b"".join([head, *binary_data]), headers
 
 
-def _photos(given: _Input, tail: bytes, most: int) -> list[bytes] | list[np.ndarray]:
-    shape, kind = given.shape, given.datatype
-    if kind not in _DATATYPES:
-        raise UsageError("Unknown datatype", received=kind[:40], expected=f"one of {', '.join(_DATATYPES)}")
-    fits = len(shape) == 4 and shape[3] == 3 if kind in _PIXELS else len(shape) == 1 or shape[1:] == [1]
-    if not fits:
-        expected = "[n, height, width, 3]" if kind in _PIXELS else "[n] or [n, 1]"
-        raise UsageError(f"Wrong shape for {kind}", received=shape[:8], expected=expected)
-    if shape[0] > most:
-        raise UsageError("Too many photos", received=shape[0], expected=f"at most {most}")
-    size = given.parameters.get("binary_data_size")
-    if (size is None) == (given.data is None):
-        raise UsageError("The input needs either data or binary_data_size", received="both" if size else "neither")
-    if (size or 0) != len(tail) or isinstance(size, bool):
-        raise UsageError("binary_data_size isn't what follows the JSON", received=size, expected=len(tail))
-    if kind == "BYTES":
-        photos = _decoded(given.data) if given.data is not None else _split(tail)
-        if len(photos) != shape[0]:
-            raise UsageError("The data doesn't fill the shape", received=len(photos), expected=shape[0])
-        return photos
-    if min(shape[1:3]) < MIN_SIDE or shape[1] * shape[2] > MAX_PIXELS:
-        raise UsageError("Photos of that size can't be used", received=f"{shape[2]}x{shape[1]}")
-    return list(_pixels(kind, shape, given.data, tail))
+def _parse_json_length(header_length: str | None, body_length: int) -> int:
+    if header_length is None:
+        return body_length
+    if not re.fullmatch("[0-9]{1,15}", header_length):
+        raise UsageError("Malformed Inference-Header-Content-Length", received=header_length[:20], expected="a number")
+    if int(header_length) > body_length:
+        raise UsageError("The body is shorter than its Inference-Header-Content-Length", received=body_length)
+    return int(header_length)
 
 
-def _pixels(kind: str, shape: list[int], data: list[Any] | None, tail: bytes) -> np.ndarray:
-    want = _PIXELS[kind]
-    if data is None:
-        if len(tail) != math.prod(shape) * want.itemsize:
-            raise UsageError("The data doesn't fill the shape", received=f"{len(tail):,} bytes", expected=shape)
-        values = np.frombuffer(tail, want)
-    else:
-        try:
-            values = np.array(data)
-        except ValueError:
-            raise UsageError("The data is ragged", expected=f"numbers, flat or of shape {shape}") from None
-        if values.dtype.kind not in ("iu" if kind == "UINT8" else "iuf") or values.size != math.prod(shape):
-            raise UsageError("The data doesn't fill the shape with numbers", expected=f"{kind} of shape {shape}")
-    highest = 255 if kind == "UINT8" else 1
-    # Written so that a NaN fails it.
-    if not (values.min() >= 0 and values.max() <= highest):
-        raise UsageError("Pixels out of range", expected=f"0 to {highest} for {kind}")
-    values = values.reshape(shape)
-    return values.astype(np.uint8) if kind == "UINT8" else np.rint(values * np.float32(255)).astype(np.uint8)
-
-
-def _decoded(data: list[Any]) -> list[bytes]:
-    # [[a], [b]] is the same as [a, b].
-    flat = [part for item in data for part in (item if isinstance(item, list) else [item])]
+def _parse_json(content: bytes) -> _RequestJson:
     try:
-        return [base64.b64decode(item, validate=True) for item in flat]
+        return _RequestJson.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        received = f"{field}: {first['msg']}" if field else first["msg"]
+        raise UsageError("The request can't be read", received=received) from None
+
+
+def _parse_photos(tensor: _Input, binary_data: bytes, max_photos: int) -> list[bytes] | list[np.ndarray]:
+    _check_shape(tensor.datatype, tensor.shape, max_photos)
+    size = tensor.parameters.get("binary_data_size")
+    if (size is None) == (tensor.data is None):
+        raise UsageError("The input needs either data or binary_data_size", received="both" if size else "neither")
+    if (size or 0) != len(binary_data) or isinstance(size, bool):
+        raise UsageError("binary_data_size isn't what follows the JSON", received=size, expected=len(binary_data))
+    if tensor.datatype != "BYTES":
+        return list(_parse_pixels(tensor, binary_data))
+    photos = _split_elements(binary_data) if tensor.data is None else _decode_base64(tensor.data)
+    if len(photos) != tensor.shape[0]:
+        raise UsageError("The data doesn't fill the shape", received=len(photos), expected=tensor.shape[0])
+    return photos
+
+
+def _check_shape(datatype: str, shape: list[int], max_photos: int) -> None:
+    if datatype not in _DATATYPES:
+        raise UsageError("Unknown datatype", received=datatype[:40], expected=f"one of {', '.join(_DATATYPES)}")
+    if datatype in _PIXEL_DTYPES:
+        fits, expected = len(shape) == 4 and shape[3] == 3, "[n, height, width, 3]"
+    else:
+        fits, expected = len(shape) == 1 or shape[1:] == [1], "[n] or [n, 1]"
+    if not fits:
+        raise UsageError(f"Wrong shape for {datatype}", received=shape[:8], expected=expected)
+    if shape[0] > max_photos:
+        raise UsageError("Too many photos", received=shape[0], expected=f"at most {max_photos}")
+
+
+def _parse_pixels(tensor: _Input, binary_data: bytes) -> np.ndarray:
+    """Return uint8 [n, h, w, 3]."""
+    datatype, shape = tensor.datatype, tensor.shape
+    if min(shape[1:3]) < MIN_SIDE or shape[1] * shape[2] > MAX_PIXELS:
+        raise UsageError(
+            "Photos of that size can't be used",
+            received=f"{shape[2]}x{shape[1]}",
+            expected=f"sides of at least {MIN_SIDE} and at most {MAX_PIXELS:,} pixels",
+        )
+    if tensor.data is None:
+        dtype = _PIXEL_DTYPES[datatype]
+        if len(binary_data) != math.prod(shape) * dtype.itemsize:
+            raise UsageError("The data doesn't fill the shape", received=f"{len(binary_data):,} bytes", expected=shape)
+        values = np.frombuffer(binary_data, dtype)
+    else:
+        values = _pixels_from_json(datatype, shape, tensor.data)
+    highest = 255 if datatype == "UINT8" else 1
+    # Written so that NaN fails too.
+    if not (values.min() >= 0 and values.max() <= highest):
+        raise UsageError("Pixels out of range", expected=f"0 to {highest} for {datatype}")
+    values = values.reshape(shape)
+    return values.astype(np.uint8) if datatype == "UINT8" else np.rint(values * np.float32(255)).astype(np.uint8)
+
+
+def _pixels_from_json(datatype: str, shape: list[int], data: list[Any]) -> np.ndarray:
+    try:
+        values = np.array(data)
+    except ValueError:
+        raise UsageError("The data is ragged", expected=f"numbers, flat or of shape {shape}") from None
+    if values.dtype.kind not in ("iu" if datatype == "UINT8" else "iuf") or values.size != math.prod(shape):
+        raise UsageError("The data doesn't fill the shape with numbers", expected=f"{datatype} of shape {shape}")
+    return values
+
+
+def _decode_base64(data: list[Any]) -> list[bytes]:
+    # The protocol allows [[a], [b]] and [a, b] alike.
+    flat = [element for item in data for element in (item if isinstance(item, list) else [item])]
+    try:
+        return [base64.b64decode(element, validate=True) for element in flat]
     except (binascii.Error, TypeError, ValueError):
         raise UsageError("The data isn't base64", expected="each photo's file as base64, or binary data") from None
 
 
-def _split(tail: bytes) -> list[bytes]:
-    photos, at = [], 0
-    while at < len(tail):
-        if at + _LENGTH.size > len(tail):
+def _split_elements(binary_data: bytes) -> list[bytes]:
+    """Split the binary data of a BYTES tensor into its elements."""
+    elements, offset = [], 0
+    while offset < len(binary_data):
+        if offset + _ELEMENT_LENGTH.size > len(binary_data):
             raise UsageError("The binary data ends within a length")
-        (size,) = _LENGTH.unpack_from(tail, at)
-        at += _LENGTH.size
-        if at + size > len(tail):
-            raise UsageError("The binary data ends within a photo", received=len(tail) - at, expected=size)
-        photos.append(tail[at : at + size])
-        at += size
-    return photos
+        (length,) = _ELEMENT_LENGTH.unpack_from(binary_data, offset)
+        offset += _ELEMENT_LENGTH.size
+        if offset + length > len(binary_data):
+            received = len(binary_data) - offset
+            raise UsageError("The binary data ends within a photo", received=received, expected=length)
+        elements.append(binary_data[offset : offset + length])
+        offset += length
+    return elements
 
 
-def _binary(values: list[str] | np.ndarray) -> bytes:
+def _encode_output(name: str, values: list[str] | np.ndarray, binary: bool) -> tuple[dict[str, Any], bytes]:
+    """Return an output's JSON, and its binary data, which is empty if the data is in the JSON."""
+    output: dict[str, Any] = {"name": name}
     if isinstance(values, list):
+        output |= {"datatype": "BYTES", "shape": [len(values)]}
         words = [value.encode() for value in values]
-        return b"".join(part for word in words for part in (_LENGTH.pack(len(word)), word))
-    return values.astype("<f4").tobytes()
+        data = b"".join(part for word in words for part in (_ELEMENT_LENGTH.pack(len(word)), word))
+    else:
+        output |= {"datatype": "FP32", "shape": list(values.shape)}
+        data = values.astype("<f4").tobytes()
+    if binary:
+        return {**output, "parameters": {"binary_data_size": len(data)}}, data
+    return {**output, "data": values if isinstance(values, list) else values.ravel().tolist()}, b""

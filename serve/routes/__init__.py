@@ -1,1 +1,1 @@
-"""HTTP routes, one module a surface."""
+"""The routes. `api.py` registers them."""

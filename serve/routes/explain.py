@@ -1,4 +1,4 @@
-"""`POST /v1/explain`: which region of a photo decided, as a picture to lay over it."""
+"""`POST /v1/explain`: a heat map of the regions that decided, to lay over the photo."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from pawcast.inference.explain import Explainer, heatmap_png
 from pawcast.inference.predictor import Prediction
 
 from ..io.body import BodyReader
-from ..service import Service
+from ..model_manager import ModelManager
+from .schemas import BINARY, ERRORS
+from .v1 import IMAGE_TYPES
 
 MAX_WAITING = 16
 
 
 class ExplainQueue:
-    """Explains one photo at a time, in a thread of its own: classification never waits for a place in line.
+    """Explains one photo at a time in a thread of its own, so that classification never waits.
 
     Args:
-        service: Whose model to explain.
-        max_waiting: Most photos at once, the one being explained among them; beyond that callers are turned away.
+        manager: The owner of the model.
+        max_waiting: Most photos at once, including the one being explained.
     """
 
-    def __init__(self, service: Service, max_waiting: int = MAX_WAITING) -> None:
-        self._service, self._max_waiting = service, max_waiting
+    def __init__(self, manager: ModelManager, max_waiting: int = MAX_WAITING) -> None:
+        self._manager, self._max_waiting = manager, max_waiting
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._waiting = 0
-        self._saliency: tuple[Engine, Explainer] | None = None
+        self._explainer: tuple[Engine, Explainer] | None = None
 
-    async def explain(self, data: bytes) -> tuple[str, Prediction, bytes]:
-        """Return the model's `name@version`, its prediction, and a PNG of the photo's aspect to lay over it.
+    async def explain(self, photo: bytes) -> tuple[str, Prediction, bytes]:
+        """Return the model's `name@version`, its prediction, and the heat map as PNG.
 
         Raises:
             ImageError: If the photo can't be read.
-            BusyError: If too many wait already.
-            ServiceError: If there is no model.
+            BusyError: If too many photos are waiting.
+            ServiceError: If no model is loaded.
         """
-        engine = await self._service.engine()
+        engine = self._manager.loaded.engine
         if self._waiting >= self._max_waiting:
             raise BusyError(
                 "The server is busy explaining",
@@ -53,47 +55,44 @@ class ExplainQueue:
             )
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, engine, data)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._explain, engine, photo)
         finally:
             self._waiting -= 1
 
-    def _work(self, engine: Engine, data: bytes) -> tuple[str, Prediction, bytes]:
-        if self._saliency is None or self._saliency[0] is not engine:
-            self._saliency = (engine, Explainer(engine))
-        prediction, heat = self._saliency[1].explain(data)
+    def _explain(self, engine: Engine, photo: bytes) -> tuple[str, Prediction, bytes]:
+        if self._explainer is None or self._explainer[0] is not engine:
+            self._explainer = (engine, Explainer(engine))
+        prediction, heat = self._explainer[1].explain(photo)
         return engine.version.name, prediction, heatmap_png(heat)
 
 
-def explain_router(service: Service, intake: BodyReader) -> APIRouter:
-    """Return the route. Failures are the application's, as for `/v1/classify`."""
-    router, explainer = APIRouter(), ExplainQueue(service)
-    picture = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
-    body = {"required": True, "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
+def router(manager: ModelManager, body_reader: BodyReader) -> APIRouter:
+    """Return the route."""
+    routes, queue = APIRouter(prefix="/v1", tags=["v1"]), ExplainQueue(manager)
 
-    @router.post(
-        "/v1/explain",
+    @routes.post(
+        "/explain",
         response_class=Response,
-        responses={200: {**picture, "description": "RGBA, to be laid over the photo; the label in `pawcast-label`"}},
-        openapi_extra={"requestBody": body},
+        responses={200: {"content": {"image/png": BINARY}, "description": "RGBA, to lay over the photo"}, **ERRORS},
+        openapi_extra={"requestBody": {"required": True, "content": {"image/jpeg": BINARY}}},
     )
     async def explain(
         request: Request, content_type: Annotated[str, Header()] = "application/octet-stream"
     ) -> Response:
-        """Show which region of one photo (the body) decided: a PNG of its aspect, clear where nothing did.
+        """Show which regions of one photo (the body) decided: a PNG, transparent where none did.
 
-        The headers say what it explains: `pawcast-label` (percent-encoded UTF-8), `pawcast-probability` and
-        `pawcast-model`.
+        The PNG has the photo's aspect ratio. The headers `pawcast-label` (percent-encoded UTF-8),
+        `pawcast-probability` and `pawcast-model` hold the prediction that it explains.
         """
-        if not content_type.startswith(("image/", "application/octet-stream")):
+        if not content_type.startswith(IMAGE_TYPES):
             raise HTTPException(415, f"Send an image, not {content_type}.")
-        with intake.receive(request) as incoming:
-            model, prediction, png = await explainer.explain(await incoming.whole())
+        with body_reader.receive(request) as body:
+            model, prediction, png = await queue.explain(await body.read())
         headers = {
             "pawcast-model": model,
             "pawcast-label": quote(prediction.label),
             "pawcast-probability": f"{prediction.probability:.6f}",
-            "cache-control": "no-store",
         }
         return Response(png, media_type="image/png", headers=headers)
 
-    return router
+    return routes

@@ -1,4 +1,4 @@
-"""`/v1`: photos in, one answer for each, and what the model is that answers."""
+"""`POST /v1/classify` and `GET /v1/model`."""
 
 from __future__ import annotations
 
@@ -9,110 +9,29 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from pawcast.errors import ImageError
 from pawcast.inference.predictor import Prediction
 
-from ..io.body import BodyReader
-from ..service import Service
+from ..classifier import Classifier
+from ..io.body import BodyReader, FormFile, RequestBody
+from .schemas import BINARY, CLASSIFY_EXAMPLES, ERRORS, ClassifyResponse, PhotoPrediction, Timings, UnusableResponse
 
-_BINARY = ("image/", "application/octet-stream")
-
-
-class PhotoPrediction(BaseModel):
-    """One photo's answer: either `label`, `probability` and `scores`, or `error`."""
-
-    id: str = Field(description="the file's name as it was sent, or `photo`")
-    label: str | None = Field(default=None, examples=["dog"])
-    probability: float | None = Field(default=None, description="of the label", examples=[0.973])
-    scores: dict[str, float] | None = Field(default=None, examples=[{"cat": 0.027, "dog": 0.973}])
-    error: str | None = None
-
-
-class Timings(BaseModel):
-    """Where a request's time went, in milliseconds."""
-
-    receive: float = Field(description="until the body was there")
-    decode: float = Field(description="spent decoding by all threads, within `wait` and `inference`")
-    wait: float = Field(description="until the network took the first of them")
-    inference: float = Field(description="until the last was done")
-    total: float
-
-
-class ClassifyResponse(BaseModel):
-    """Predictions in the order of the photos, and the one version that made all of them."""
-
-    model: str = Field(examples=["catdog@3"])
-    predictions: list[PhotoPrediction]
-    timings: Timings
-
-
-class ErrorResponse(BaseModel):
-    """What went wrong, in one line."""
-
-    error: str
-
-
-class UnusableResponse(ClassifyResponse, ErrorResponse):
-    """An answer without a prediction: why, in one line, and for each photo."""
-
-
-def _failure(description: str, example: str) -> dict[str, Any]:
-    return {
-        "model": ErrorResponse,
-        "description": description,
-        "content": {"application/json": {"example": {"error": example}}},
-    }
-
-
-FAILURES: dict[int | str, dict[str, Any]] = {
-    400: _failure("No photo, too many photos, or a malformed body", "The form holds no photo. Expected: at least …"),
-    401: _failure("No API key or a wrong one", "This service asks for an API key. …"),
-    408: _failure("The body took too long to arrive", "The body didn't arrive within 60 s; send less at once."),
-    413: _failure("The body is too large", "The body is larger than 64 MiB; send fewer photos."),
-    415: _failure("Neither an image nor a multipart form", "Send an image or multipart/form-data, not text/plain."),
-    422: _failure("No photo could be decoded; each one's error is there as well", "a.jpg can't be used: truncated."),
-    429: _failure("Busy; see Retry-After", "The server is busy. Received: …"),
-    503: _failure("No model; see Retry-After", "The service has no model catdog@production. …"),
-}
-_PREDICTED = {"label": "dog", "probability": 0.973, "scores": {"cat": 0.027, "dog": 0.973}}
-_TIMINGS = {"receive": 1.2, "decode": 3.4, "wait": 3.6, "inference": 6.1, "total": 11.0}
-_EXAMPLES = {
-    "one photo": {"id": "photo", **_PREDICTED},
-    "a form with a bad photo": [{"id": "a.jpg", **_PREDICTED}, {"id": "b.jpg", "error": "truncated"}],
-}
-_ANSWERED = {
-    "content": {
-        "application/json": {
-            "examples": {
-                name: {
-                    "value": {
-                        "model": "catdog@3",
-                        "predictions": shown if isinstance(shown, list) else [shown],
-                        "timings": _TIMINGS,
-                    }
-                }
-                for name, shown in _EXAMPLES.items()
-            }
-        }
-    }
-}
-_FILE = {"type": "string", "format": "binary"}
-_FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": _FILE}}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"image/jpeg": {"schema": _FILE}, "multipart/form-data": {"schema": _FORM}},
-    }
+IMAGE_TYPES = ("image/", "application/octet-stream")
+_FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": BINARY["schema"]}}}
+_CLASSIFY_BODY = {"required": True, "content": {"image/jpeg": BINARY, "multipart/form-data": {"schema": _FORM}}}
+_CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": ClassifyResponse, "content": {"application/json": {"examples": CLASSIFY_EXAMPLES}}},
+    **ERRORS,
 }
 
 
-class _Direct(APIRoute):
-    """A route whose function takes the request and makes the answer: what FastAPI has for others would only take time.
+class _DirectRoute(APIRoute):
+    """A route whose function takes the request and returns the response.
 
-    https://fastapi.tiangolo.com/how-to/custom-request-and-route/
+    It skips FastAPI's dependency injection and response validation, which cost time in each
+    request. https://fastapi.tiangolo.com/how-to/custom-request-and-route/
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -120,68 +39,78 @@ class _Direct(APIRoute):
         return handler
 
 
-def router(service: Service, intake: BodyReader) -> APIRouter:
-    """Return the routes of a service."""
+def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:
+    """Return the routes."""
     routes = APIRouter(prefix="/v1", tags=["v1"])
 
     async def classify(request: Request) -> Response:
         """Classify one photo (the body) or up to 256 (a multipart form with any field names).
 
-        In a form, a photo that can't be decoded gets an `error` of its own and its neighbours an answer.
+        In a form, a photo that can't be decoded gets an `error`; the other photos are classified.
         """
         started = time.monotonic()
-        content_type = request.headers.get("content-type", "application/octet-stream")
-        kind = content_type.lower()
-        with intake.receive(request) as incoming:
-            if kind.startswith("multipart/form-data"):
-                photos = await incoming.photos()
-            elif kind.startswith(_BINARY):
-                photos = [("photo", await incoming.whole())]
-            else:
-                raise HTTPException(415, f"Send an image or multipart/form-data, not {content_type}.")
+        with body_reader.receive(request) as body:
+            photos = await _photos(request, body)
             received = time.monotonic()
-            found = await service.classify([data for _, data in photos])
-        timings = {
-            "receive": received - started, "decode": found.decode, "wait": found.wait,
-            "inference": found.inference, "total": time.monotonic() - started,
-        }  # fmt: skip
-        facts: dict[str, Any] = {
-            "model": found.version.name,
-            "predictions": [_answered(name, item) for (name, _), item in zip(photos, found.predictions, strict=True)],
-            "timings": Timings(**{name: round(1000 * seconds, 2) for name, seconds in timings.items()}),
+            result = await classifier.classify([photo.content for photo in photos])
+        seconds = {
+            "receive": received - started,
+            "decode": result.decode_seconds,
+            "wait": result.wait_seconds,
+            "inference": result.inference_seconds,
+            "total": time.monotonic() - started,
         }
-        if all(isinstance(item, ImageError) for item in found.predictions):
-            line = f"{photos[0][0]} can't be used: {found.predictions[0]}"
-            return _written(UnusableResponse(error=line, **facts), 422)
-        return _written(ClassifyResponse(**facts))
+        fields: dict[str, Any] = {
+            "model": result.version.name,
+            "predictions": list(map(_photo_prediction, photos, result.predictions)),
+            "timings": Timings(**{name: round(1000 * value, 2) for name, value in seconds.items()}),
+        }
+        if all(isinstance(prediction, ImageError) for prediction in result.predictions):
+            line = f"{photos[0].name} can't be used: {result.predictions[0]}"
+            return _json(UnusableResponse(error=line, **fields), 422)
+        return _json(ClassifyResponse(**fields))
 
     routes.add_api_route(
-        "/classify", classify, methods=["POST"], responses={200: {"model": ClassifyResponse, **_ANSWERED}, **FAILURES},
-        openapi_extra=_BODY, route_class_override=_Direct,
-    )  # fmt: skip
+        "/classify",
+        classify,
+        methods=["POST"],
+        responses=_CLASSIFY_RESPONSES,
+        openapi_extra={"requestBody": _CLASSIFY_BODY},
+        route_class_override=_DirectRoute,
+    )
 
-    @routes.get("/model", responses={401: FAILURES[401], 503: FAILURES[503]})
+    @routes.get("/model", responses={401: ERRORS[401], 503: ERRORS[503]})
     async def model() -> dict[str, Any]:
-        """Return the version that answers: its metrics, classes, preprocessing, dataset and its digest, recipe, engine.
+        """Return the version that answers: metrics, classes, dataset, recipe, engine and more.
 
-        `pending_error` says why the version that should answer doesn't, and is null if all is well.
+        `pending_error` says why the version that `ref` points at doesn't answer; null if it does.
         """
-        loaded, failure = service.rollout.loaded, service.rollout.failure
+        manager = classifier.manager
+        loaded, error = manager.loaded, manager.pending_error
         return {
             **loaded.version.model_dump(exclude={"architecture"}),
             "engine": loaded.engine.info,
-            "ref": service.rollout.model,
-            "pending_error": str(failure) if failure else None,
+            "ref": manager.ref,
+            "pending_error": str(error) if error else None,
         }
 
     return routes
 
 
-def _written(answer: ClassifyResponse, status: int = 200) -> Response:
-    return Response(answer.model_dump_json(exclude_none=True), status, media_type="application/json")
+async def _photos(request: Request, body: RequestBody) -> list[FormFile]:
+    content_type = request.headers.get("content-type", "application/octet-stream")
+    if content_type.lower().startswith("multipart/form-data"):
+        return await body.files()
+    if content_type.lower().startswith(IMAGE_TYPES):
+        return [FormFile("photo", await body.read())]
+    raise HTTPException(415, f"Send an image or multipart/form-data, not {content_type}.")
 
 
-def _answered(name: str, item: Prediction | ImageError) -> PhotoPrediction:
-    if isinstance(item, ImageError):
-        return PhotoPrediction(id=name, error=item.what)
-    return PhotoPrediction(id=name, **item._asdict())
+def _photo_prediction(photo: FormFile, prediction: Prediction | ImageError) -> PhotoPrediction:
+    if isinstance(prediction, ImageError):
+        return PhotoPrediction(id=photo.name, error=prediction.what)
+    return PhotoPrediction(id=photo.name, **prediction._asdict())
+
+
+def _json(response: ClassifyResponse, status: int = 200) -> Response:
+    return Response(response.model_dump_json(exclude_none=True), status, media_type="application/json")

@@ -1,4 +1,7 @@
-"""Photograph the page with drawn photos on it: `make screenshot`, or with `OUT=FOLDER` many more, to be looked at."""
+"""Take screenshots of the page with drawn photos.
+
+`make screenshot` renews README's picture; `make screenshot OUT=FOLDER` takes more, to look at.
+"""
 
 from __future__ import annotations
 
@@ -9,39 +12,44 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.support.services import Photos, free_port
+from tests.support.browser_served import page_server
+from tests.support.services import Photos
 
-from .conftest import CHROMIUM, served
+from .conftest import CHROMIUM
 
 WIDE, NARROW = {"width": 1180, "height": 860}, {"width": 360, "height": 780}
 
 
 def main(folder: str, many: bool = False) -> None:
-    """Write `page.jpg`, README's picture; if `many`, wide and narrow, light and dark, empty and full ones as well."""
+    """Write `page.jpg`, README's picture.
+
+    With `many`, also write a wide and a narrow page, light and dark, empty and with photos.
+    """
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, sync_playwright() as driver:
-        photos = Photos(Path(place))
-        (Path(place) / "store").mkdir()
-        bad = Path(place) / "holiday notes.jpg"
-        bad.write_bytes(b"these are no pixels")
-        with served(Path(place) / "store", free_port(), str(photos.labelled)) as url:
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as driver:
+        photos = Photos(Path(temporary))
+        store = Path(temporary) / "store"
+        store.mkdir()
+        bad = Path(temporary) / "holiday notes.jpg"
+        bad.write_bytes(b"this is not an image")
+        with page_server(store, photos.labelled) as server:
             arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
             browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
             files = [str(photos.unlabelled_folder / f"{number}.jpg") for number in range(1, 8)]
             for scheme in ("light", "dark") if many else ():
                 for name, size in (("wide", WIDE), ("narrow", NARROW)):
-                    page = opened(browser, url, scheme, size, mobile=name == "narrow")
+                    page = open_page(browser, server.url, scheme, size, mobile=name == "narrow")
                     page.screenshot(path=out / f"{name}-{scheme}-empty.png")
-                    fill(page, [*files, str(bad)])
+                    classify(page, [*files, str(bad)])
                     page.screenshot(path=out / f"{name}-{scheme}.png", full_page=True)
-            page = opened(browser, url, "light", {"width": 960, "height": 740}, mobile=False)
-            fill(page, files[1:])
+            page = open_page(browser, server.url, "light", {"width": 960, "height": 740}, mobile=False)
+            classify(page, files[1:])
             page.screenshot(path=out / "page.jpg", type="jpeg", quality=75)
             browser.close()
 
 
-def opened(browser: Browser, url: str, scheme: str, size: dict[str, int], mobile: bool) -> Page:
+def open_page(browser: Browser, url: str, scheme: str, size: dict[str, int], mobile: bool) -> Page:
     context = browser.new_context(
         viewport=size, color_scheme=scheme, has_touch=mobile, is_mobile=mobile, reduced_motion="reduce"
     )
@@ -51,8 +59,8 @@ def opened(browser: Browser, url: str, scheme: str, size: dict[str, int], mobile
     return page
 
 
-def fill(page: Page, files: list[str]) -> None:
-    """Choose the photos, wait for all answers, and show the heat maps of the first and the third."""
+def classify(page: Page, files: list[str]) -> None:
+    """Choose photos, wait for all results, and show the heat maps of the first and the third."""
     page.set_input_files("#choose", files)
     page.wait_for_function(
         "count => document.querySelectorAll('.percent:not(:empty)').length >= count", arg=len(files) - 1

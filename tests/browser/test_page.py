@@ -1,4 +1,4 @@
-"""The page in a real browser, against the real service: what a person does, and what they see."""
+"""The web page in a real browser, with the service."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import io
 import httpx
 import pytest
 
-from tests.support.services import Photos, free_port
-
-from .conftest import served
+from tests.support.browser_served import page_server
+from tests.support.services import Photos
 
 TRANSFER = """async ([names, contents]) => {
     const transfer = new DataTransfer();
@@ -24,12 +23,12 @@ TRANSFER = """async ([names, contents]) => {
 
 
 @pytest.fixture
-def watched(opened, url):
-    """The page; afterwards nothing may have left the origin, and nothing been complained of."""
-    found = opened(url)
-    yield found
-    assert all(request.startswith((url, "blob:", "data:")) for request in found.requests), found.requests
-    assert found.complaints == []
+def watched(open_page, url):
+    """The page. Afterwards, it must have asked no other origin and logged no error or warning."""
+    watched = open_page(url)
+    yield watched
+    assert all(request.startswith((url, "blob:", "data:")) for request in watched.requests), watched.requests
+    assert watched.problems == []
 
 
 def chosen(photos: Photos, *numbers: int) -> list[str]:
@@ -45,7 +44,7 @@ def read(photos: Photos, number: int) -> bytes:
     return (photos.unlabelled_folder / f"{number}.jpg").read_bytes()
 
 
-def test_photos_chosen_at_once_show_what_the_api_says(watched, url, photos: Photos):
+def test_chosen_photos_show_the_predictions_of_the_api(watched, url, photos: Photos):
     files = chosen(photos, *range(1, 21))
     watched.page.set_input_files("#choose", files)
     cards = watched.cards(20)
@@ -59,15 +58,15 @@ def test_photos_chosen_at_once_show_what_the_api_says(watched, url, photos: Phot
             assert float(card["percent"].removesuffix(" %")) == pytest.approx(100 * item["probability"], abs=0.11)
     cats = sum(item["label"] == "cat" for item in expected)
     assert watched.page.inner_text("#summary") == f"cat: {cats}, dog: {20 - cats}"
-    assert watched.page.locator("#spoken").text_content() == f"Done. cat: {cats}, dog: {20 - cats}"
+    assert watched.page.locator("#status").text_content() == f"Done. cat: {cats}, dog: {20 - cats}"
     assert "pets@1" in watched.page.inner_text("#model")
-    assert watched.page.inner_text("#ask") == "Cat or Dog?"
+    assert watched.page.inner_text("#question") == "Cat or Dog?"
     sent = [request for request in watched.requests if request.endswith("/v1/classify")]
     assert len(sent) == 3  # eight photos a request
 
 
-def test_a_bad_file_says_so_and_its_neighbours_are_answered(watched, photos: Photos, tmp_path):
-    (tmp_path / "notes.jpg").write_bytes(b"these are no pixels")
+def test_a_bad_file_shows_its_error_and_the_others_their_labels(watched, photos: Photos, tmp_path):
+    (tmp_path / "notes.jpg").write_bytes(b"this is not an image")
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "huge.jpg").write_bytes(bytes(33 * 2**20))
     (tmp_path / "cut.jpg").write_bytes(read(photos, 1)[:900])
@@ -75,18 +74,18 @@ def test_a_bad_file_says_so_and_its_neighbours_are_answered(watched, photos: Pho
     watched.page.set_input_files("#choose", [*chosen(photos, 1), *bad, *chosen(photos, 2)])
     cards = watched.cards(6)
     assert [card["state"] for card in cards] == ["done", "failed", "failed", "failed", "failed", "done"]
-    assert "no image that can be read" in cards[1]["detail"]
+    assert "not an image that can be read" in cards[1]["detail"]
     assert "empty" in cards[2]["detail"]
     assert "Too large: 33 MiB" in cards[3]["detail"]
-    assert "cut short" in cards[4]["detail"]
+    assert "truncated" in cards[4]["detail"]
     assert watched.page.inner_text("#summary").endswith("failed: 4")
 
 
-def test_only_bad_files_have_their_own_reasons_too(opened, url, tmp_path):
-    (tmp_path / "notes.jpg").write_bytes(b"these are no pixels")
-    watched = opened(url)
+def test_only_bad_files_show_their_errors_too(open_page, url, tmp_path):
+    (tmp_path / "notes.jpg").write_bytes(b"this is not an image")
+    watched = open_page(url)
     watched.page.set_input_files("#choose", str(tmp_path / "notes.jpg"))
-    assert "no image that can be read" in watched.cards(1)[0]["detail"]
+    assert "not an image that can be read" in watched.cards(1)[0]["detail"]
 
 
 def test_drop_and_paste(watched, photos: Photos):
@@ -102,7 +101,7 @@ def test_drop_and_paste(watched, photos: Photos):
     assert [card["name"] for card in watched.cards(3)] == ["a.jpg", "b.jpg", "image.png"]
 
 
-def test_the_heat_map_appears_over_the_photo_when_asked_for(watched, photos: Photos):
+def test_the_heat_map_is_shown_over_the_photo_on_request(watched, photos: Photos):
     page = watched.page
     page.set_input_files("#choose", chosen(photos, 1))
     watched.cards(1)
@@ -126,7 +125,8 @@ def test_the_heat_map_appears_over_the_photo_when_asked_for(watched, photos: Pho
 
 def test_by_keyboard_alone(watched, photos: Photos):
     page = watched.page
-    # A listener that stays: else the key may come before Playwright has told Chromium to open no dialog of its own.
+    # A permanent listener. Without it, the key press may come before Playwright has told Chromium
+    # not to open a dialog.
     page.on("filechooser", lambda chooser: None)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "choose"
@@ -158,8 +158,8 @@ def test_by_keyboard_alone(watched, photos: Photos):
 
 
 @pytest.mark.parametrize("width", [320, 360])
-def test_a_narrow_screen_needs_no_sideways_scroll(opened, url, photos: Photos, tmp_path, width):
-    watched = opened(url, viewport={"width": width, "height": 700}, has_touch=True, is_mobile=True)
+def test_a_narrow_screen_needs_no_horizontal_scrolling(open_page, url, photos: Photos, tmp_path, width):
+    watched = open_page(url, viewport={"width": width, "height": 700}, has_touch=True, is_mobile=True)
     page = watched.page
     long = tmp_path / f"{'a_very_long_name_without_any_space' * 4}.jpg"
     long.write_bytes(b"junk")
@@ -174,7 +174,7 @@ def test_a_narrow_screen_needs_no_sideways_scroll(opened, url, photos: Photos, t
         assert box == 0 or box >= 44
 
 
-def test_csv_holds_every_photo_and_no_formula(watched, photos: Photos):
+def test_the_csv_has_every_photo_and_no_formula(watched, photos: Photos):
     files = {"=cmd.jpg": read(photos, 1), 'a "b", c.jpg': read(photos, 2), "d.txt": b"words"}
     watched.page.dispatch_event("body", "drop", {"dataTransfer": transfer(watched, files)})
     watched.cards(3)
@@ -185,11 +185,11 @@ def test_csv_holds_every_photo_and_no_formula(watched, photos: Photos):
     assert [row["file"] for row in rows] == ["'=cmd.jpg", 'a "b", c.jpg', "d.txt"]
     assert float(rows[0]["cat"]) + float(rows[0]["dog"]) == pytest.approx(1)
     assert rows[2]["label"] == ""
-    assert "no image" in rows[2]["error"]
+    assert "not an image" in rows[2]["error"]
 
 
-def test_a_busy_server_is_asked_again(opened, url, photos: Photos):
-    watched = opened(url)
+def test_requests_to_a_busy_server_are_retried(open_page, url, photos: Photos):
+    watched = open_page(url)
     refusals = [429, 503]
 
     def busy(route):
@@ -200,18 +200,18 @@ def test_a_busy_server_is_asked_again(opened, url, photos: Photos):
 
     watched.page.route("**/v1/classify", busy)
     watched.page.set_input_files("#choose", chosen(photos, 1))
-    watched.page.get_by_text("Server busy, trying again").wait_for()
+    watched.page.get_by_text("Server busy, retrying").wait_for()
     assert watched.cards(1)[0]["state"] == "done"
     assert not refusals
 
 
-def test_a_service_with_a_key_is_given_it(opened, url, photos: Photos):
-    watched = opened(url)
+def test_the_page_asks_for_the_api_key(open_page, url, photos: Photos):
+    watched = open_page(url)
     page = watched.page
 
     def guard(route):
-        known = route.request.headers.get("x-api-key") == "right"
-        route.continue_() if known else route.fulfill(status=401, json={"error": "This service asks for an API key."})
+        allowed = route.request.headers.get("x-api-key") == "right"
+        route.continue_() if allowed else route.fulfill(status=401, json={"error": "This service asks for an API key."})
 
     page.route("**/v1/*", guard)
     page.reload()
@@ -225,15 +225,14 @@ def test_a_service_with_a_key_is_given_it(opened, url, photos: Photos):
     assert "pets@1" in page.inner_text("#model")
 
 
-def test_without_a_model_and_without_a_server_it_says_so(opened, photos: Photos, tmp_path):
-    service = served(tmp_path, free_port())
-    with service as address:
-        watched = opened(address)
+def test_a_missing_model_and_a_missing_server_are_shown(open_page, photos: Photos, tmp_path):
+    with page_server(tmp_path) as server:
+        watched = open_page(server.url)
         watched.page.get_by_text("No model is loaded yet").wait_for()
         watched.page.set_input_files("#choose", chosen(photos, 1))
         assert "has no model" in watched.cards(1)[0]["detail"]
-        service.stop()
-        watched.page.click("#again")
+        server.stop()
+        watched.page.click("#retry-all")
         watched.page.get_by_role("alert").get_by_text("can't be reached").wait_for()
         assert "can't be reached" in watched.cards(1)[0]["detail"]
         watched.page.context.set_offline(True)
@@ -241,7 +240,7 @@ def test_without_a_model_and_without_a_server_it_says_so(opened, photos: Photos,
         watched.page.get_by_role("alert").get_by_text("offline").wait_for()
 
 
-def test_nothing_inline_and_a_strict_policy(url):
+def test_nothing_is_inline_and_the_content_policy_is_strict(url):
     response = httpx.get(url)
     policy = response.headers["content-security-policy"]
     assert "default-src 'self'" in policy
@@ -263,7 +262,7 @@ def test_nothing_inline_and_a_strict_policy(url):
         (bytes(32 * 2**20 + 1), "image/jpeg", 422),
     ],
 )
-def test_explain_refuses_as_classify_does(url, content, kind, status):
+def test_explain_refuses_what_classify_refuses(url, content, kind, status):
     response = httpx.post(f"{url}/v1/explain", content=content, headers={"content-type": kind}, timeout=60)
     assert response.status_code == status
     assert response.json()["error"]
@@ -271,10 +270,10 @@ def test_explain_refuses_as_classify_does(url, content, kind, status):
 
 def test_explain_agrees_with_classify(url, photos: Photos):
     for number in range(1, 6):
-        sent = {"content": read(photos, number), "headers": {"content-type": "image/jpeg"}}
-        found = httpx.post(f"{url}/v1/classify", **sent).json()["predictions"][0]
-        response = httpx.post(f"{url}/v1/explain", **sent)
+        request = {"content": read(photos, number), "headers": {"content-type": "image/jpeg"}}
+        prediction = httpx.post(f"{url}/v1/classify", **request).json()["predictions"][0]
+        response = httpx.post(f"{url}/v1/explain", **request)
         assert response.headers["content-type"] == "image/png"
-        assert response.headers["pawcast-label"] == found["label"]
+        assert response.headers["pawcast-label"] == prediction["label"]
         assert response.headers["pawcast-model"] == "pets@1"
-        assert float(response.headers["pawcast-probability"]) == pytest.approx(found["probability"], abs=5.1e-7)
+        assert float(response.headers["pawcast-probability"]) == pytest.approx(prediction["probability"], abs=5.1e-7)

@@ -1,6 +1,6 @@
-"""The service over real HTTP: slow clients, roll-outs under load, the Open Inference Protocol, Ray's metrics.
+"""The service over HTTP on Ray Serve, behind HAProxy and again behind Serve's own proxy.
 
-All of it behind HAProxy, and again behind Serve's own proxy.
+Slow clients, promotions under load, the Open Inference Protocol, Ray's metrics, updates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pawcast import registry
 from pawcast.store import Store, open_store
 from tests.support.cluster import Cluster
 from tests.support.files import encode
-from tests.support.served import ACCEPTED, publish
+from tests.support.served import IMAGE_HEADERS, publish
 from tests.support.services import wait_for
 
 pytestmark = pytest.mark.long
@@ -58,7 +58,7 @@ def url(head: Cluster, store: Store, tmp_path_factory: pytest.TempPathFactory) -
     wait_for(lambda: head.serves(MODEL), 120)
     assert head.haproxy == (head.environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1")
     yield head.url
-    # Replicas that are being tried in vain would hold a CPU that other tests need.
+    # A replica that can't start would keep a CPU that other tests need.
     assert head.run("serve", "shutdown", "--yes").returncode == 0
 
 
@@ -69,27 +69,30 @@ def photo(picture: np.ndarray) -> bytes:
 
 @contextmanager
 def load(url: str, photo: bytes) -> Iterator[list[tuple[int, str]]]:
-    """Send photos all the time; yield what comes back as (status, model), a lost connection as status 0."""
-    answers: list[tuple[int, str]] = []
-    over = threading.Event()
+    """Send photos while the block runs; yield the list of (status, model) of the responses.
+
+    A lost connection has status 0.
+    """
+    responses: list[tuple[int, str]] = []
+    stopped = threading.Event()
 
     def work() -> None:
-        with httpx.Client(base_url=url, timeout=60, headers={"x-api-key": KEY, **ACCEPTED}) as http:
-            while not over.is_set():
+        with httpx.Client(base_url=url, timeout=60, headers={"x-api-key": KEY, **IMAGE_HEADERS}) as http:
+            while not stopped.is_set():
                 try:
                     response = http.post("/v1/classify", content=photo)
-                    answers.append((response.status_code, response.json().get("model", response.text)))
+                    responses.append((response.status_code, response.json().get("model", response.text)))
                 except httpx.TransportError as error:
-                    answers.append((0, repr(error)))
+                    responses.append((0, repr(error)))
                 time.sleep(0.02)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
-        yield answers
+        yield responses
     finally:
-        over.set()
+        stopped.set()
         for thread in threads:
             thread.join()
 
@@ -101,31 +104,31 @@ def test_a_slow_client_gets_a_408(head, url):
         )
         line.sendall(b"a few bytes")
         received = b""
-        # Serve's own proxy closes the connection then; HAProxy keeps it, by time limits of its own.
+        # Serve's own proxy closes the connection after the response. HAProxy keeps it open.
         while not received.endswith(b"}") and (more := line.recv(4_096)):
             received += more
     assert received.startswith(b"HTTP/1.1 408")
     assert b'{"error":' in received
 
 
-def test_a_body_may_come_in_chunks_but_not_without_end(url, photo):
+def test_a_body_may_be_chunked_but_not_endless(url, photo):
     def chunks(size: int) -> Iterator[bytes]:
         for start in range(0, size, 2**16):
             yield photo[start : start + 2**16].ljust(min(2**16, size - start), b"\0")
 
     with httpx.Client(base_url=url, timeout=60) as http:
-        response = http.post("/v1/classify", content=chunks(len(photo)), headers=ACCEPTED)
+        response = http.post("/v1/classify", content=chunks(len(photo)), headers=IMAGE_HEADERS)
         assert (response.status_code, response.request.headers["transfer-encoding"]) == (200, "chunked")
-        # A client that doesn't read before it has sent everything may find the connection closed instead.
+        # A client that reads only after sending everything may find the connection closed instead.
         try:
-            response = http.post("/v1/classify", content=chunks(LARGEST + 2**20), headers=ACCEPTED)
+            response = http.post("/v1/classify", content=chunks(LARGEST + 2**20), headers=IMAGE_HEADERS)
             assert (response.status_code, list(response.json())) == (413, ["error"])
         except (httpx.WriteError, httpx.ReadError):
             pass
-        assert http.post("/v1/classify", content=photo, headers=ACCEPTED).status_code == 200
+        assert http.post("/v1/classify", content=photo, headers=IMAGE_HEADERS).status_code == 200
 
 
-def test_too_large_a_body_is_refused_by_its_length_alone(head, url):
+def test_a_body_that_is_too_large_is_refused_by_its_content_length(head, url):
     with socket.create_connection(("127.0.0.1", head.http), timeout=30) as line:
         line.sendall(
             b"POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\n"
@@ -135,7 +138,7 @@ def test_too_large_a_body_is_refused_by_its_length_alone(head, url):
 
 
 def test_headers_and_statuses_pass_the_proxy(url, photo):
-    response = httpx.post(f"{url}/v1/classify", content=photo, headers=ACCEPTED)
+    response = httpx.post(f"{url}/v1/classify", content=photo, headers=IMAGE_HEADERS)
     assert response.json()["timings"]["total"] > 0
     assert response.headers["x-content-type-options"] == "nosniff"
     for method, path, status in (("GET", "/nowhere", 404), ("GET", "/v1/classify", 405), ("GET", "/v2/models/x", 404)):
@@ -143,23 +146,23 @@ def test_headers_and_statuses_pass_the_proxy(url, photo):
         assert (response.status_code, list(response.json())) == (status, ["error"])
 
 
-def test_too_much_at_once_is_told_to_come_back_and_the_rest_is_answered(url, photo):
+def test_too_many_requests_get_a_429_and_the_others_are_answered(url, photo):
     form = [("photo", (f"{number}.jpg", photo)) for number in range(64)]
-    answers: list[tuple[httpx.Response, float]] = []
+    responses: list[tuple[httpx.Response, float]] = []
 
     def work() -> None:
         with httpx.Client(base_url=url, timeout=60) as http:
             for _ in range(4):
                 started = time.monotonic()
-                answers.append((http.post("/v1/classify", files=form), time.monotonic() - started))
+                responses.append((http.post("/v1/classify", files=form), time.monotonic() - started))
 
     threads = [threading.Thread(target=work) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {response.status_code for response, _ in answers} == {200, 429}
-    for response, seconds in answers:
+    assert {response.status_code for response, _ in responses} == {200, 429}
+    for response, seconds in responses:
         if response.status_code == 429:
             assert response.headers["retry-after"] == "1"
             assert response.json()["error"].startswith("The server is busy")
@@ -169,19 +172,19 @@ def test_too_much_at_once_is_told_to_come_back_and_the_rest_is_answered(url, pho
 
 
 def test_a_promoted_version_goes_live_under_load(head, store, url, photo):
-    with load(url, photo) as answers:
+    with load(url, photo) as responses:
         publish(store, seed=2, model=MODEL)
         wait_for(lambda: head.serves(f"{MODEL}@2"), 30)
         time.sleep(0.5)
-    assert {status for status, _ in answers} == {200}, answers
-    assert {model for _, model in answers} == {f"{MODEL}@1", f"{MODEL}@2"}
+    assert {status for status, _ in responses} == {200}, responses
+    assert {model for _, model in responses} == {f"{MODEL}@1", f"{MODEL}@2"}
 
 
-def test_a_version_that_does_not_load_is_said_and_the_old_one_goes_on(head, store, url, photo):
-    with load(url, photo) as answers:
+def test_a_version_that_fails_to_load_is_reported_and_the_old_one_answers(head, store, url, photo):
+    with load(url, photo) as responses:
         publish(store, data=b"no weights", model=MODEL)
         wait_for(lambda: httpx.get(f"{url}/v1/model").json()["pending_error"], 30)
-    assert set(answers) == {(200, f"{MODEL}@2")}
+    assert set(responses) == {(200, f"{MODEL}@2")}
     registry.move_ref(store, MODEL, "production", 2)
     wait_for(lambda: httpx.get(f"{url}/v1/model").json()["pending_error"] is None, 30)
 
@@ -194,63 +197,73 @@ def test_the_open_inference_protocol_with_the_triton_client(head, url, photo, pi
     assert client.is_server_ready()
     assert client.is_model_ready(MODEL)
     assert client.get_model_metadata(MODEL)["inputs"][0]["datatype"] == "BYTES"
-    expected = httpx.post(f"{url}/v1/classify", content=photo, headers=ACCEPTED).json()["predictions"][0]
-    given = triton.InferInput("image", [2, 1], "BYTES")
+    expected = httpx.post(f"{url}/v1/classify", content=photo, headers=IMAGE_HEADERS).json()["predictions"][0]
+    photos = triton.InferInput("image", [2, 1], "BYTES")
     for binary in (True, False):
         if binary:
-            given.set_data_from_numpy(np.array([[photo], [photo]], object))
-            wanted = [triton.InferRequestedOutput("label"), triton.InferRequestedOutput("scores", binary_data=False)]
-            found = client.infer(MODEL, [given], outputs=wanted, request_id="7", request_compression_algorithm="gzip")
-            assert found.get_response()["id"] == "7"
+            photos.set_data_from_numpy(np.array([[photo], [photo]], object))
+            outputs = [triton.InferRequestedOutput("label"), triton.InferRequestedOutput("scores", binary_data=False)]
+            result = client.infer(
+                MODEL, [photos], outputs=outputs, request_id="7", request_compression_algorithm="gzip"
+            )
+            assert result.get_response()["id"] == "7"
         else:
             pixels = triton.InferInput("image", [1, *picture.shape], "UINT8")
             pixels.set_data_from_numpy(picture[None], binary_data=False)
-            found = client.infer(MODEL, [pixels])
-        assert found.as_numpy("label").shape == (2 if binary else 1,)
-        assert found.as_numpy("scores").reshape(-1, 2)[0, 1] == pytest.approx(expected["scores"]["dog"], abs=0.01)
-    assert found.as_numpy("label")[0] in (b"cat", b"dog")
+            result = client.infer(MODEL, [pixels])
+        assert result.as_numpy("label").shape == (2 if binary else 1,)
+        assert result.as_numpy("scores").reshape(-1, 2)[0, 1] == pytest.approx(expected["scores"]["dog"], abs=0.01)
+    assert result.as_numpy("label")[0] in (b"cat", b"dog")
     with pytest.raises(triton.InferenceServerException, match="Unknown model"):
-        client.infer("nobody", [given])
+        client.infer("nobody", [photos])
     client.close()
 
 
-def test_metrics_are_at_rays_endpoint(head, url):
+def test_metrics_are_exported_at_rays_endpoint(head, url):
     done = head.run(
-        "python", "-c",
+        "python",
+        "-c",
         "import ray; ray.init(logging_level='ERROR', log_to_driver=False); print(ray.nodes()[0]['MetricsExportPort'])",
-    )  # fmt: skip
+    )
     address = f"http://127.0.0.1:{done.stdout.split()[-1]}/metrics"
     names = (
-        "requests_total", "photos_total", "errors_total", "waiting_photos", "batch_photos_bucket",
-        "decode_seconds_sum", "inference_seconds_sum", "model_version", "request_seconds_count",
-    )  # fmt: skip
+        "requests_total",
+        "photos_total",
+        "errors_total",
+        "waiting_photos",
+        "batch_photos_bucket",
+        "decode_seconds_sum",
+        "inference_seconds_sum",
+        "model_version",
+        "request_seconds_count",
+    )
 
     def text() -> str:
         return httpx.get(address).text
 
     wait_for(lambda: all(f"ray_pawcast_{name}{{" in text() for name in names), 40, text)
-    found = text()
-    assert re.search(r'ray_pawcast_photos_total\{.*outcome="answered".*\} [1-9]', found)
-    assert re.search(r'ray_pawcast_errors_total\{.*kind="slow".*\} 1', found)
-    assert re.search(r'ray_pawcast_model_version\{.*model="tiny".*\} [1-9]', found)
-    assert re.search(r'ray_pawcast_requests_total\{.*route="/v1/classify".*status="200".*\}', found)
-    assert "nowhere" not in found
+    exported = text()
+    assert re.search(r'ray_pawcast_photos_total\{.*outcome="classified".*\} [1-9]', exported)
+    assert re.search(r'ray_pawcast_errors_total\{.*kind="body_timeout".*\} 1', exported)
+    assert re.search(r'ray_pawcast_model_version\{.*model="tiny".*\} [1-9]', exported)
+    assert re.search(r'ray_pawcast_requests_total\{.*route="/v1/classify".*status="200".*\}', exported)
+    assert "nowhere" not in exported
 
 
 def test_an_update_of_the_one_replica_fails_no_request(head, url, photo, tmp_path):
-    """The update also brings an API key, as the head's environment would."""
-    with load(url, photo) as answers:
+    """The update also sets an API key, as the environment of Ray's head would."""
+    with load(url, photo) as responses:
         head.deploy(tmp_path, ARGUMENTS, {"env_vars": {"PAWCAST_API_KEY": KEY}})
-        wait_for(lambda: httpx.get(f"{url}/v1/model").status_code == 401, 90, lambda: str(answers[-5:]))
+        wait_for(lambda: httpx.get(f"{url}/v1/model").status_code == 401, 90, lambda: str(responses[-5:]))
         time.sleep(1)
-    assert {status for status, _ in answers} == {200}, [answer for answer in answers if answer[0] != 200]
+    assert {status for status, _ in responses} == {200}, [response for response in responses if response[0] != 200]
     assert httpx.get(f"{url}/v1/model", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
     assert httpx.get(f"{url}/readyz").status_code == 200
     assert KEY not in head.log.read_text()
 
 
-def test_an_update_to_a_model_that_is_not_there_leaves_the_old_one(head, url, photo, tmp_path):
-    with load(url, photo) as answers:
+def test_an_update_to_a_missing_model_leaves_the_old_one_answering(head, url, photo, tmp_path):
+    with load(url, photo) as responses:
         head.deploy(tmp_path, {**ARGUMENTS, "model": "nobody@production"}, {"env_vars": {"PAWCAST_API_KEY": KEY}})
         wait_for(lambda: "Unknown model. Received: 'nobody'" in head.run("serve", "status").stdout, 60)
-    assert set(answers) == {(200, f"{MODEL}@2")}
+    assert set(responses) == {(200, f"{MODEL}@2")}

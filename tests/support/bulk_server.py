@@ -98,9 +98,9 @@ def main(store: str, model: str, port: str, seconds: str) -> None:
     # Before the service imports it.
     engine.Engine = Sums  # type: ignore[assignment, misc]
     from pawcast_serve.api import create_api
-    from pawcast_serve.service import Service
+    from pawcast_serve.classifier import Classifier
 
-    uvicorn.run(create_api(Service(open_store(store), model)), host="127.0.0.1", port=int(port), log_level="error")
+    uvicorn.run(create_api(Classifier(open_store(store), model)), host="127.0.0.1", port=int(port), log_level="error")
 
 
 if __name__ == "__main__":

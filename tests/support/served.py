@@ -1,10 +1,12 @@
-"""A service in this process: real, small, untrained Keras networks in a folder store, behind the ASGI application."""
+"""The service in this process: small untrained Keras networks in a folder store, ASGI, no Ray."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cache
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -17,26 +19,29 @@ from pawcast.runtime.devices import Precision
 from pawcast.store import Store
 from pawcast.vision.preprocess import Preprocessing
 from pawcast_serve.api import create_api
-from pawcast_serve.service import Service
+from pawcast_serve.classifier import Classifier
+from pawcast_serve.limits import ServiceLimits
 
 MODEL = "pets@production"
+IMAGE_HEADERS = {"content-type": "image/jpeg"}
 _RECIPE = resolve("smoke", ["image_size=32"])
-ACCEPTED = {"content-type": "image/jpeg"}
+
+Scenario = Callable[[httpx.AsyncClient], Awaitable[Any]]
 
 
 @cache
 def weights(seed: int, recipe: Recipe = _RECIPE) -> bytes:
-    """Weights that another seed's predictions differ from."""
+    """Return the content of a weights file. Another seed gives other predictions."""
     from pawcast.runtime.tensorflow import configure_tensorflow
 
     configure_tensorflow(2)
     import keras
 
     from pawcast.models import build
-    from pawcast.models import weights as files
+    from pawcast.models import weights as weights_file
 
     keras.utils.set_random_seed(seed)
-    return files.dump(build.build_model(recipe))
+    return weights_file.dump(build.build_model(recipe))
 
 
 def publish(
@@ -45,36 +50,122 @@ def publish(
     """Register a version and point `production` at it."""
     content = weights(seed, recipe) if data is None else data
     version = registry.register(
-        store, model, {WEIGHTS: content}, run="r", created="2026-01-01T00:00:00Z",
-        code="0", recipe=recipe, dataset="pets", dataset_sha256="0" * 64, classes=["cat", "dog"],
-        preprocessing=Preprocessing(image_size=recipe.image_size, eval_downscale=recipe.eval_downscale), metrics={"val_acc": 0.5},
+        store,
+        model,
+        {WEIGHTS: content},
+        run="r",
+        created="2026-01-01T00:00:00Z",
+        code="0",
+        recipe=recipe,
+        dataset="pets",
+        dataset_sha256="0" * 64,
+        classes=["cat", "dog"],
+        preprocessing=Preprocessing(image_size=recipe.image_size, eval_downscale=recipe.eval_downscale),
+        metrics={"val_acc": 0.5},
         architecture="",
-    )  # fmt: skip
+    )
     registry.move_ref(store, model, "production", version.version)
     return version
 
 
 def version(image_size: int = 32, mirror: bool = False, parity: dict[Precision, Parity] | None = None) -> ModelVersion:
-    """The record of a version that no store has, for a network of the test's own."""
+    """Return the record of a version that no store has, for a network that the test builds."""
     return ModelVersion(
-        model="pets", version=1, run="r", created="2026-01-01T00:00:00Z", code="0", recipe=_RECIPE, dataset="pets",
-        dataset_sha256="0" * 64, classes=["cat", "dog"], metrics={}, architecture="", files={}, parity=parity,
+        model="pets",
+        version=1,
+        run="r",
+        created="2026-01-01T00:00:00Z",
+        code="0",
+        recipe=_RECIPE,
+        dataset="pets",
+        dataset_sha256="0" * 64,
+        classes=["cat", "dog"],
+        metrics={},
+        architecture="",
+        files={},
+        parity=parity,
         preprocessing=Preprocessing(image_size=image_size, mirror=mirror),
-    )  # fmt: skip
+    )
 
 
 @asynccontextmanager
-async def client(service: Service, key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a started service."""
-    async with started(create_api(service, key)) as api, over(api) as http:
+async def client(classifier: Classifier, key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a service; yield an HTTP client of it."""
+    async with running(create_api(classifier, key)) as api, http_client(api) as http:
         yield http
 
 
 @asynccontextmanager
-async def started(api: FastAPI) -> AsyncIterator[FastAPI]:
+async def running(api: FastAPI) -> AsyncIterator[FastAPI]:
+    """Start an ASGI application, and stop it when the block ends."""
     async with api.router.lifespan_context(api):
         yield api
 
 
-def over(api: FastAPI) -> httpx.AsyncClient:
+def http_client(api: FastAPI) -> httpx.AsyncClient:
+    """Return an HTTP client of a running ASGI application."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test", timeout=60)
+
+
+def ask(store: Store, scenario: Scenario, key: str | None = None, **limits: float) -> Any:
+    """Run a service with some limits; return what a scenario, given an HTTP client, returns."""
+
+    async def run() -> Any:
+        async with client(Classifier(store, MODEL, ServiceLimits(**limits)), key) as http:
+            return await scenario(http)
+
+    return asyncio.run(run())
+
+
+def post(
+    store: Store, *, key: str | None = None, limits: dict[str, float] | None = None, **request: Any
+) -> httpx.Response:
+    """Run a service; return its response to one `POST /v1/classify`."""
+    response: httpx.Response = ask(store, lambda http: http.post("/v1/classify", **request), key, **(limits or {}))
+    return response
+
+
+def form(*photos: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    """Return httpx's `files` for a multipart form with photos `0.jpg`, `1.jpg`, …"""
+    return [("photo", (f"{number}.jpg", data)) for number, data in enumerate(photos)]
+
+
+async def send_chunks(api: FastAPI, chunks: list[bytes], then: Callable[[], Awaitable[Any]]) -> list[dict[str, Any]]:
+    """Send a body that never ends to `/v1/classify` of an ASGI application.
+
+    Args:
+        api: The running application.
+        chunks: The first chunks of the body.
+        then: Awaited after them; then the client disconnects.
+
+    Returns:
+        The ASGI messages of the response.
+    """
+    remaining = iter(chunks)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if (chunk := next(remaining, None)) is not None:
+            return {"type": "http.request", "body": chunk, "more_body": True}
+        await then()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/classify",
+        "raw_path": b"/v1/classify",
+        "query_string": b"",
+        "headers": [(b"content-type", b"image/jpeg")],
+        "http_version": "1.1",
+        "scheme": "http",
+        "root_path": "",
+        "client": ("test", 1),
+        "server": ("test", 80),
+        "asgi": {"version": "3.0"},
+    }
+    await api(scope, receive, send)
+    return sent

@@ -1,4 +1,4 @@
-"""Explaining: one photo at a time, few waiting, the network's map made once and made anew for another model."""
+"""The explain queue: one photo at a time, few waiting, a new `Explainer` for a new version."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pawcast_serve.routes import explain
 from pawcast_serve.routes.explain import ExplainQueue
 
 
-class Slow:
-    """Stands for `Saliency`: waits to be let go, and counts itself and how many work at once."""
+class SlowExplainer:
+    """Replaces `Explainer`: records each instance, and explains once `go` is set."""
 
-    made: list[object]
+    engines: list[object]
     go: threading.Event
 
     def __init__(self, engine: object) -> None:
-        self.made.append(engine)
+        self.engines.append(engine)
 
     def explain(self, data: bytes) -> Explanation:
         self.go.wait(10)
@@ -34,32 +34,33 @@ class Slow:
 
 @pytest.fixture
 def slow(monkeypatch):
-    kind = type("Slow", (Slow,), {"made": [], "go": threading.Event()})
-    monkeypatch.setattr(explain, "Explainer", kind)
-    return kind
+    slow_class = type("Slow", (SlowExplainer,), {"engines": [], "go": threading.Event()})
+    monkeypatch.setattr(explain, "Explainer", slow_class)
+    return slow_class
 
 
-class Engines:
-    """Stands for `Service`: whose engine may be replaced by another."""
+class Manager:
+    """Replaces `ModelManager`."""
 
     def __init__(self) -> None:
-        self.now = types.SimpleNamespace(version=types.SimpleNamespace(name="pets@1"))
+        self.load("pets@1")
 
-    async def engine(self):
-        return self.now
+    def load(self, name: str) -> None:
+        engine = types.SimpleNamespace(version=types.SimpleNamespace(name=name))
+        self.loaded = types.SimpleNamespace(engine=engine)
 
 
-def test_few_may_wait_and_the_accepted_are_answered(slow):
+def test_few_photos_may_wait_and_the_accepted_are_answered(slow):
     async def scenario():
-        explainer = ExplainQueue(Engines(), max_waiting=2)
-        accepted = [asyncio.create_task(explainer.explain(data)) for data in (b"good", b"bad")]
+        queue = ExplainQueue(Manager(), max_waiting=2)
+        accepted = [asyncio.create_task(queue.explain(data)) for data in (b"good", b"bad")]
         await asyncio.sleep(0.05)
         with pytest.raises(BusyError, match="2 photos waiting"):
-            await explainer.explain(b"third")
+            await queue.explain(b"third")
         slow.go.set()
         answers = await asyncio.gather(*accepted, return_exceptions=True)
-        # Also after a failure there is room again.
-        assert (await explainer.explain(b"good"))[0] == "pets@1"
+        # There is room again, also after a failure.
+        assert (await queue.explain(b"good"))[0] == "pets@1"
         return answers
 
     good, bad = asyncio.run(scenario())
@@ -68,16 +69,16 @@ def test_few_may_wait_and_the_accepted_are_answered(slow):
     assert isinstance(bad, ImageError)
 
 
-def test_another_model_gets_a_map_of_its_own(slow):
+def test_a_new_version_gets_a_new_explainer(slow):
     slow.go.set()
 
     async def scenario():
-        engines = Engines()
-        explainer = ExplainQueue(engines)
-        await explainer.explain(b"a")
-        await explainer.explain(b"b")
-        engines.now = types.SimpleNamespace(version=types.SimpleNamespace(name="pets@2"))
-        return (await explainer.explain(b"c"))[0]
+        manager = Manager()
+        queue = ExplainQueue(manager)
+        await queue.explain(b"a")
+        await queue.explain(b"b")
+        manager.load("pets@2")
+        return (await queue.explain(b"c"))[0]
 
     assert asyncio.run(scenario()) == "pets@2"
-    assert len(slow.made) == 2
+    assert len(slow.engines) == 2

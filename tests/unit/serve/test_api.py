@@ -1,0 +1,74 @@
+"""The HTTP API as a whole: order of routes, unknown paths, responses without a model, API docs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from starlette.routing import Match
+
+from pawcast.store import open_store
+from pawcast_serve.api import create_api
+from pawcast_serve.classifier import Classifier
+from tests.support.served import MODEL, ask
+
+
+def schema_of(store) -> dict[str, Any]:
+    async def scenario(http: httpx.AsyncClient) -> dict[str, Any]:
+        return (await http.get("/openapi.json")).json()
+
+    schema: dict[str, Any] = ask(store, scenario)
+    return schema
+
+
+def test_classify_is_the_first_of_all_routes(model_store):
+    first = create_api(Classifier(model_store, MODEL)).routes[0]
+    match, _ = first.matches({"type": "http", "method": "POST", "path": "/v1/classify", "root_path": ""})
+    assert match is Match.FULL
+
+
+def test_unknown_paths_and_wrong_methods(model_store):
+    async def scenario(http: httpx.AsyncClient) -> list[httpx.Response]:
+        return [await http.get("/nowhere"), await http.get("/v1/classify/"), await http.get("/v1/classify")]
+
+    missing, slash, method = ask(model_store, scenario)
+    assert (missing.status_code, slash.status_code, method.status_code) == (404, 404, 405)
+    assert method.headers["allow"] == "POST"
+    assert all(response.json()["error"] for response in (missing, slash, method))
+
+
+def test_without_a_model_requests_get_a_503_and_the_process_is_alive(tmp_path, photo):
+    async def scenario(http: httpx.AsyncClient) -> list[httpx.Response]:
+        paths = ("/readyz", "/v1/model", "/v2/health/ready", "/v2/models/pets", "/healthz", "/v2/health/live")
+        explain = await http.post("/v1/explain", content=photo)
+        return [await http.post("/v1/classify", content=photo), explain, *[await http.get(path) for path in paths]]
+
+    responses = ask(open_store(str(tmp_path)), scenario)
+    assert [response.status_code for response in responses] == [503] * 6 + [200] * 2
+    for response in responses[:6]:
+        assert "pawcast train" in response.json()["error"]
+        assert response.headers["retry-after"]
+
+
+def test_the_docs_have_an_example_for_every_status(model_store):
+    paths = schema_of(model_store)["paths"]
+    for path in ("/v1/classify", "/v1/explain", "/v2/models/{name}/infer"):
+        responses = paths[path]["post"]["responses"]
+        assert {"200", "400", "401", "408", "413", "415", "422", "429", "503"} <= set(responses)
+        for status, response in responses.items():
+            content = response["content"].get("application/json")
+            if content is None:
+                assert (path, status) == ("/v1/explain", "200")
+                continue
+            assert content.get("example") or content.get("examples"), (path, status)
+
+
+def test_the_docs_ask_for_the_key_and_describe_the_response(model_store):
+    schema = schema_of(model_store)
+    (scheme,) = schema["components"]["securitySchemes"]
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            assert operation.get("security") == ([{scheme: []}] if path.startswith("/v") else None), path
+    response = schema["paths"]["/v1/classify"]["post"]["responses"]["200"]["content"]["application/json"]
+    assert response["schema"] == {"$ref": "#/components/schemas/ClassifyResponse"}
+    assert set(schema["components"]["schemas"]["ClassifyResponse"]["properties"]) == {"model", "predictions", "timings"}

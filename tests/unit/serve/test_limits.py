@@ -1,0 +1,75 @@
+"""The limits of a replica: what exceeds them is refused, and what was accepted is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from pawcast_serve.api import create_api
+from pawcast_serve.classifier import Classifier
+from pawcast_serve.limits import ServiceLimits
+from tests.support.served import IMAGE_HEADERS, MODEL, ask, form, http_client, post, running, send_chunks
+
+
+def test_unknown_or_impossible_limits_are_refused():
+    for wrong in ({"photo": 1}, {"photos": 0}, {"receive_seconds": 0}):
+        with pytest.raises(ValidationError):
+            ServiceLimits.model_validate(wrong)
+
+
+@pytest.mark.parametrize("limits", [{"waiting_photos": 3}, {"requests": 1}, {"held_bytes": 60_000}])
+def test_requests_beyond_a_limit_get_a_429_and_the_others_are_answered(model_store, photo, limits):
+    async def scenario(http: httpx.AsyncClient) -> list[httpx.Response]:
+        large = photo + b"0" * 20_000
+        return await asyncio.gather(*(http.post("/v1/classify", files=form(large, large)) for _ in range(3)))
+
+    responses = ask(model_store, scenario, **limits)
+    assert sorted(response.status_code for response in responses) == [200, 429, 429]
+    for response in responses:
+        if response.status_code == 429:
+            assert response.headers["retry-after"] == "1"
+            assert response.json()["error"].startswith("The server is busy")
+
+
+def test_a_body_of_unknown_length_is_refused_as_soon_as_it_is_too_large(model_store):
+    sent = 0
+
+    async def chunks():
+        nonlocal sent
+        for _ in range(1_000):
+            sent += 1_024
+            yield b"0" * 1_024
+
+    response = post(model_store, content=chunks(), headers=IMAGE_HEADERS, limits={"body_bytes": 8_192})
+    assert response.status_code == 413
+    assert sent < 20_000
+
+
+def test_a_slow_client_gets_a_408_and_is_disconnected(model_store):
+    async def scenario() -> tuple[list[dict[str, Any]], int]:
+        classifier = Classifier(model_store, MODEL, ServiceLimits(receive_seconds=0.3))
+        async with running(create_api(classifier)) as api:
+            sent = await send_chunks(api, [b"a", b"b"], then=asyncio.Event().wait)
+            async with http_client(api) as http:
+                return sent, (await http.get("/readyz")).status_code
+
+    (start, body), ready = asyncio.run(scenario())
+    assert start["status"] == 408
+    assert (b"connection", b"close") in start["headers"]
+    assert b"0.3 s" in body["body"]
+    assert ready == 200
+
+
+def test_a_client_that_disconnects_gives_back_its_request_and_memory(model_store, photo):
+    async def scenario() -> httpx.Response:
+        classifier = Classifier(model_store, MODEL, ServiceLimits(requests=1, held_bytes=2_000_000))
+        async with running(create_api(classifier)) as api:
+            assert await send_chunks(api, [b"0" * 1_500_000], then=lambda: asyncio.sleep(0)) == []
+            async with http_client(api) as http:
+                return await http.post("/v1/classify", content=photo + b"0" * 1_500_000, headers=IMAGE_HEADERS)
+
+    assert asyncio.run(scenario()).status_code == 200
