@@ -39,7 +39,7 @@ class Desk(ThreadingHTTPServer):
         self.model = "sums@1"
         self.about: object = {"model": "sums", "version": 1, "classes": ["cat", "dog"], "files": {"w": "x"}}
         self.rules: list[Callable[[int, list[bytes]], Said | None]] = []
-        self.batch_sizes: list[int] = []
+        self.request_sizes: list[int] = []
         self.photos: list[list[bytes]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
@@ -49,7 +49,7 @@ class Desk(ThreadingHTTPServer):
 
     def answer(self, photos: list[bytes]) -> Said:
         for rule in self.rules:
-            if said := rule(len(self.batch_sizes), photos):
+            if said := rule(len(self.request_sizes), photos):
                 return said
         items = [
             {"id": str(i), "error": "no\nphoto"} if data == b"bad" else {"id": str(i), "scores": scores(data)}
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.times.append(time.monotonic())
-        self.server.sizes.append(len(body))
+        self.server.request_sizes.append(len(body))
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         photos = [body]
         if boundary := re.search("boundary=(.+)", self.headers["content-type"]):
@@ -145,7 +145,7 @@ def test_every_photo_once_in_order(desk, folder, tmp_path):
 @pytest.mark.parametrize("status", [404, 429, 500, 503])
 def test_a_passing_refusal_costs_time_only(desk, folder, tmp_path, status):
     expected = predict(folder, desk, tmp_path / "out").rows
-    desk.sizes.clear()
+    desk.request_sizes.clear()
     desk.rules.append(first(2, status))
     notes = []
     assert predict(folder, desk, tmp_path / "out", progress=lambda *call: notes.append(call[2])).rows == expected
@@ -251,7 +251,7 @@ def test_the_model_changes_on_the_way(desk, folder, tmp_path):
         desk.model = "sums@2" if number > 3 else "sums@1"
 
     expected = predict(folder, desk, tmp_path / "undisturbed").rows
-    desk.sizes.clear()
+    desk.request_sizes.clear()
     desk.rules.append(change)
     with pytest.raises(ConflictError, match=r"changed during the run.*sums@2.*sums@1.*--fresh"):
         predict(folder, desk, tmp_path / "out")
@@ -373,7 +373,7 @@ def test_one_photo(desk):
     assert desk.headers[0]["authorization"] == "Bearer k"
     with pytest.raises(ImageError, match="truncated"):
         classify(b"bad", desk.url)
-    desk.sizes.clear()
+    desk.request_sizes.clear()
     desk.rules.append(first(1, 429, {"retry-after": "0.1"}))
     assert classify(b"photo", desk.url)["model"] == "sums@1"
 
@@ -408,14 +408,14 @@ def test_requests_at_once_settle_at_what_the_server_takes(desk, tmp_path):
     assert len(found.rows) == 200
     assert most == 2
     # The window goes up and down around two; sixteen at once would be refused most of the time.
-    assert refused < len(desk.sizes) / 2
+    assert refused < len(desk.request_sizes) / 2
 
 
 def test_a_run_holds_no_more_photos_than_its_limits_say(desk, tmp_path):
     """Photos in memory are those that were read and aren't answered yet."""
 
     class Counted:
-        name, fingerprint = "counted", "0"
+        name, source_digest = "counted", "0"
         read_ = 0
 
         def __len__(self) -> int:
