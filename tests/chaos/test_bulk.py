@@ -21,7 +21,7 @@ import pytest
 
 from pawcast import registry
 from pawcast.client import journal as journals
-from pawcast.client import throttle
+from pawcast.client import retry
 from pawcast.client.bulk import BulkOptions, bulk_predict
 from pawcast.client.journal import PredictionRow
 from pawcast.client.photos import SourcePhotos
@@ -48,7 +48,7 @@ LIMITS = BulkOptions(batch=8, connections=4, timeout=1.5, patience=30)
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients in this process pause less."""
-    monkeypatch.setattr(throttle, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +103,8 @@ def predict(source: str, url: str, out: Path, *options: str) -> tuple[int, str, 
     return job("bulk_predict.py", *arguments, environment=environment())
 
 
-def bulk(source: str, url: str, out: Path, limits: BulkOptions = LIMITS) -> list[PredictionRow]:
-    with bulk_predict(SourcePhotos(source), url, out, limits=limits) as found:
+def bulk(source: str, url: str, out: Path, options: BulkOptions = FAST) -> list[PredictionRow]:
+    with bulk_predict(SourcePhotos(source), url, out, options=options) as found:
         return found.rows
 
 

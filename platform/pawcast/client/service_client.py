@@ -10,13 +10,13 @@ import math
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import httpx
 
-from pawcast.client.throttle import Throttle
+from pawcast.client.retry import TransientError, retrying
 from pawcast.errors import ImageError, ServiceError, UsageError
 
 # What a server or a gateway says while it starts, stops, is replaced or has enough to do. Ray Serve's proxy answers
@@ -25,18 +25,6 @@ _PASSING = {404, 408, 425, 429, 500, 502, 503, 504}
 _TOO_LARGE = 413
 _CONNECT_SECONDS = 5.0
 _ONE_PHOTO_SECONDS = 60.0
-
-_T = TypeVar("_T")
-
-
-class TransientError(ServiceError):
-    """A failure that may be over soon, by itself.
-
-    Attributes:
-        retry_after: Seconds that the server asks to wait, or None.
-    """
-
-    retry_after: float | None = None
 
 
 class ServedModel(NamedTuple):
@@ -133,7 +121,7 @@ class ServiceClient:
             ModelChangedError: If another model answers than `server`.
             ServiceError: If the server refuses them, or answers what makes no sense.
         """
-        form, content_type = _form(photos)
+        form, content_type = encode_form(photos)
         response = await self._post(form, content_type)
         if response.status_code == _TOO_LARGE:
             if len(photos) == 1:
@@ -198,28 +186,6 @@ class ServiceClient:
         )  # fmt: skip
 
 
-async def patiently(
-    call: Callable[[], Awaitable[_T]],
-    seconds: float,
-    failed: Callable[[TransientError], None] = lambda error: None,
-) -> _T:
-    """Call until the failure isn't a passing one, for this long; then raise the last. Each goes to `failed`."""
-    throttle = Throttle(1)
-    last: TransientError | None = None
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                async with throttle.turn() as began:
-                    try:
-                        return await call()
-                    except TransientError as error:
-                        last = error
-                        failed(error)
-                        throttle.failed(began, error.retry_after)
-    except TimeoutError:
-        raise last or TransientError("The server didn't answer", expected=f"an answer within {seconds:g} s") from None
-
-
 def classify(photo: bytes, url: str, key: str | None = None) -> dict[str, Any]:
     """Send one photo to a Pawcast service; return its answer, as `/v1/classify` gives it, with the model's name.
 
@@ -232,12 +198,13 @@ def classify(photo: bytes, url: str, key: str | None = None) -> dict[str, Any]:
         async with ServiceClient(url, key) as service:
             # A wrong address says so at once.
             await service.identify()
-            return await patiently(lambda: service.classify_one(photo), _ONE_PHOTO_SECONDS)
+            async with retrying(_ONE_PHOTO_SECONDS) as retrier:
+                return await retrier.call(service.classify_one, photo)
 
     return asyncio.run(send())
 
 
-def _form(photos: Sequence[bytes]) -> tuple[bytes, str]:
+def encode_form(photos: Sequence[bytes]) -> tuple[bytes, str]:
     """Return a multipart form and its type: each photo a file named by its index. httpx takes five times as long.
 
     Source: https://www.rfc-editor.org/rfc/rfc7578
