@@ -1,9 +1,9 @@
 """Bulk prediction over HTTP: every photo once, one row for each, in the photos' order.
 
 A batch is sent again until the server answers it, and it counts as done once its predictions are in
-the journal. Which photos a batch holds depends on the photos, never on the network, so a run that was
-killed and goes on sends the same batches as a run that nothing disturbed. All predictions come from
-one model version: when another one answers, the run stops.
+the journal. Which photos a batch holds depends on the photos, never on the network, so a run that
+was killed and goes on sends the same batches as a run that nothing disturbed. All predictions come
+from one model version: when another one answers, the run stops.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class BulkOptions(NamedTuple):
 
     Attributes:
         batch: Photos in a request, at most; fewer if they are large.
-        connections: Requests at once. Three keep a replica busy and leave room in its queue for other
-            clients. Up to `batch` x `connections` photos are in memory, and at most 60 MiB for each
-            connection.
+        connections: Requests at once. Three keep a replica busy and leave room in its queue for
+            other clients. Up to `batch` x `connections` photos are in memory, and at most 60 MiB
+            for each connection.
         timeout: Seconds without a byte after which a request counts as lost.
         patience: Seconds without any answer after which the run gives up.
     """
@@ -75,8 +75,8 @@ def bulk_predict(
 ) -> Iterator[BulkResult]:
     """Have a Pawcast service predict all photos; yield the predictions, to be written to `folder`.
 
-    The journal in the folder is locked during the block. It is removed when the block ends without an
-    exception.
+    The journal in the folder is locked during the block. It is removed when the block ends without
+    an exception.
 
     Args:
         photos: What to predict.
@@ -88,18 +88,19 @@ def bulk_predict(
         progress: Told how many photos are done, and what the run waits for.
 
     Yields:
-        One row for each photo. A photo that can't be read, or that the service refuses, has an error
-        instead of a score.
+        One row for each photo. A photo that can't be read, or that the service refuses, has an
+        error instead of a score.
 
     Raises:
-        ServiceError: If nothing answers at the address, if the service has no model, if an answer makes
-            no sense, or if the server doesn't answer for `options.patience` seconds.
-        ConflictError: If the journal belongs to other photos or another model, if another run is using
-            the folder, or if the model changes during the run.
+        ServiceError: If nothing answers at the address, if the service has no model, if an answer
+            makes no sense, or if the server doesn't answer for `options.patience` seconds.
+        ConflictError: If the journal belongs to other photos or another model, if another run is
+            using the folder, or if the model changes during the run.
         DataError: If the photos change during the run.
         StoreError: If the journal can't be written.
     """
-    # A wrong address must be reported at once. A run that continues knows that its address was right.
+    # A wrong address must be reported at once. A run that continues knows that its address was
+    # right.
     patience = options.patience if journals.exists(folder) and not fresh else 0
     server = asyncio.run(_identify(url, key, options.timeout, patience, progress))
     header = JournalHeader(photos.name, len(photos), photos.source_digest, server.model, server.weights)
@@ -185,7 +186,7 @@ class _Run:
             return await asyncio.to_thread(self._read_batch)
 
     def _read_batch(self) -> _Batch | None:
-        """Read the next batch without answers. Its photos depend on the journal alone, not on the network."""
+        """Read the next batch without predictions: the same photos on any network."""
         while self._next in self._journal.batches:
             self._next += len(self._journal.batches[self._next])
         following = bisect_right(self._starts, self._next)

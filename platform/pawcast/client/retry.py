@@ -1,7 +1,7 @@
-"""Sending a request again after a failure that may pass, until the server has been silent for too long.
+"""Retries: a request is sent again after a failure that may pass, until the patience is over.
 
-tenacity decides when to send again: after the server's Retry-After or after an exponential backoff with
-jitter, whichever is longer.
+tenacity decides when to send again: after the server's Retry-After or after an exponential backoff
+with jitter, whichever is longer.
 
 Source: https://tenacity.readthedocs.io,
 https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
@@ -43,7 +43,7 @@ class Retrier:
         self.last_failure: TransientError | None = None
 
     async def call(self, function: Callable[..., Awaitable[_T]], *args: object) -> _T:
-        """Call a function again after each `TransientError`; return its result, raise any other error."""
+        """Return a function's result; call it again after each `TransientError`."""
         # One object for each call: a shared one would mix up the state of concurrent calls.
         retry = AsyncRetrying(
             retry=retry_if_exception_type(TransientError), wait=_pause, before_sleep=self._note_failure
@@ -61,7 +61,7 @@ class Retrier:
 async def retrying(
     patience: float, on_failure: Callable[[TransientError], None] = lambda error: None
 ) -> AsyncGenerator[Retrier, None]:
-    """Yield a `Retrier`, and end the block when none of its calls has succeeded for `patience` seconds.
+    """Yield a `Retrier`; end the block when no call has succeeded for `patience` seconds.
 
     Args:
         patience: Seconds from the start, or from the last success.
