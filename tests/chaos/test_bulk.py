@@ -1,6 +1,6 @@
-"""Bulk prediction on bad days, against the real service: killed clients, killed servers, hostile networks.
+"""Bulk prediction against the real service with killed clients, killed servers and broken networks.
 
-Whatever happened, what is left in the end is byte for byte what an undisturbed run leaves.
+In the end the output folder has the same bytes as after an undisturbed run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tests.support.services import ROOT, free_port, job, started_job, started_pr
 
 PHOTOS = 240
 BROKEN = {17: b"", 203: b"no photo"}
-# With these a job has sixty requests, and takes two seconds for them.
+# With these options a job sends sixty requests, which take about two seconds.
 SECONDS = 0.06
 OPTIONS = ("--batch", "4", "--connections", "2", "--timeout", "5", "--patience", "30")
 FAST = BulkOptions(batch=8, connections=4, timeout=1.5, patience=30)
@@ -48,7 +48,7 @@ FAST = BulkOptions(batch=8, connections=4, timeout=1.5, patience=30)
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients in this process pause less."""
+    """Shorten the pauses of clients in this process."""
     monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.1)
 
 
@@ -62,9 +62,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    place = open_store(str(tmp_path_factory.mktemp("store")))
-    register(place)
-    return place
+    store = open_store(str(tmp_path_factory.mktemp("store")))
+    register(store)
+    return store
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def url(store: Store) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(source: str, url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a run leaves that nothing disturbs."""
+    """The files that an undisturbed run leaves."""
     out = tmp_path_factory.mktemp("undisturbed")
     code, _, errors = predict(source, url, out)
     assert code == 4, errors
@@ -105,8 +105,8 @@ def predict(source: str, url: str, out: Path, *options: str) -> tuple[int, str, 
 
 
 def bulk(source: str, url: str, out: Path, options: BulkOptions = FAST) -> list[PredictionRow]:
-    with bulk_predict(SourcePhotos(source), url, out, options=options) as found:
-        return found.rows
+    with bulk_predict(SourcePhotos(source), url, out, options=options) as result:
+        return result.rows
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -132,7 +132,8 @@ def test_a_client_killed_anywhere(source, url, undisturbed, tmp_path):
     for _ in range(4):
         arguments = ("--images", source, "--url", url, "--out", str(out), *OPTIONS)
         with started_job("bulk_predict.py", *arguments, environment=environment()) as client:
-            # Often somewhere between two batches, at times before the first or while the results are written.
+            # Often between two batches; sometimes before the first one, or while results are
+            # written.
             before, wanted = recorded(out), chance.randrange(0, 12)
             while client.poll() is None and recorded(out) < before + wanted:
                 time.sleep(0.002)
@@ -146,7 +147,7 @@ def test_a_client_killed_anywhere(source, url, undisturbed, tmp_path):
 
 
 def test_a_client_killed_while_it_writes_the_results(source, url, undisturbed, tmp_path):
-    """Between the last answer and the end the journal has all, and half-written files don't stay."""
+    """The journal stays until all results are written; half-written files are removed."""
     out = tmp_path / "out"
     arguments = ("--images", source, "--url", url, "--out", str(out), *OPTIONS)
     for _ in range(3):
@@ -206,12 +207,20 @@ def reach(client, out: Path, count: int) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        faults.reset, faults.lose_answer, faults.cut, faults.cut_hard, faults.stall, faults.stall_midway,
-        faults.busy(503, "1"), faults.busy(429, "1"), faults.busy(429), faults.busy(502), faults.error(404, "NoApp"),
+        pytest.param(faults.reset, id="reset"),
+        pytest.param(faults.lose_answer, id="answer lost"),
+        pytest.param(faults.cut, id="cut"),
+        pytest.param(faults.cut_hard, id="cut hard"),
+        pytest.param(faults.stall, id="hangs"),
+        pytest.param(faults.stall_midway, id="hangs midway"),
+        pytest.param(faults.busy(503, "1"), id="503"),
+        pytest.param(faults.busy(429, "1"), id="429"),
+        pytest.param(faults.busy(429), id="429 without Retry-After"),
+        pytest.param(faults.busy(502), id="502"),
+        pytest.param(faults.error(404, "NoApp"), id="404"),
     ],
-    ids=["reset", "answer lost", "cut", "cut hard", "hangs", "hangs midway", "503", "429", "429 at once", "502", "404"],
-)  # fmt: skip
-def test_faults_on_the_way_cost_time_only(source, url, rows, tmp_path, fault):
+)
+def test_network_faults_cost_time_only(source, url, rows, tmp_path, fault):
     with Proxy(urlparse(url).netloc) as proxy:
         rule = proxy.inject(fault, "POST", times=3)
         assert bulk(source, proxy.url, tmp_path) == rows
@@ -235,18 +244,18 @@ def test_all_faults_in_one_run(source, url, rows, tmp_path):
 
 def test_a_refused_connection_is_waited_for(source, url, rows, tmp_path):
     with Proxy(urlparse(url).netloc) as proxy:
-        found: list[list[PredictionRow]] = []
-        client = threading.Thread(target=lambda: found.append(bulk(source, proxy.url, tmp_path)))
+        results: list[list[PredictionRow]] = []
+        client = threading.Thread(target=lambda: results.append(bulk(source, proxy.url, tmp_path)))
         client.start()
         while recorded(tmp_path) < 4 and client.is_alive():
             time.sleep(0.01)
         with proxy.refusing(1):
             pass
         client.join(60)
-    assert found == [rows]
+    assert results == [rows]
 
 
-def test_a_server_that_stays_away(source, url, rows, tmp_path):
+def test_a_server_that_never_comes_back(source, url, rows, tmp_path):
     with Proxy(urlparse(url).netloc) as proxy:
         proxy.inject(lambda handler, body: handler.send(handler.forward(body)), "POST", times=6)
         proxy.inject(faults.stall, "POST", times=1000)
@@ -261,8 +270,8 @@ def test_a_server_that_stays_away(source, url, rows, tmp_path):
     assert bulk(source, url, tmp_path) == rows
 
 
-def test_a_rollout_in_the_middle(source, rows, tmp_path):
-    """The old version's answers aren't mixed with the new one's: the user decides between them."""
+def test_a_rollout_during_the_run(source, rows, tmp_path):
+    """Predictions of two versions are never mixed: the user chooses one."""
     store = open_store(str(tmp_path / "store"))
     register(store)
     port, out = free_port(), tmp_path / "out"
@@ -285,7 +294,7 @@ def test_a_rollout_in_the_middle(source, rows, tmp_path):
 
 
 def test_a_dataset_without_ray_and_tensorflow(source, url, store, undisturbed, tmp_path):
-    """A dataset's unlabelled split gives what its photos in a zip give; and a client's machine needs neither of the two."""
+    """A dataset's split gives the same files as its photos in a zip, without Ray and Keras."""
     files = SourcePhotos(source)
     photos = [(photo, data) for photo, data in files.read(0, PHOTOS) if data not in BROKEN.values()]
     stored = [
