@@ -99,8 +99,7 @@ def bulk_predict(
         DataError: If the photos change during the run.
         StoreError: If the journal can't be written.
     """
-    # A wrong address must be reported at once. A run that continues knows that its address was
-    # right.
+    # A wrong address must be reported at once; a run that continues had a right one.
     patience = options.patience if journals.exists(folder) and not fresh else 0
     server = asyncio.run(_identify(url, key, options.timeout, patience, progress))
     header = JournalHeader(photos.name, len(photos), photos.source_digest, server.model, server.weights)
@@ -123,7 +122,9 @@ async def _identify(url: str, key: str | None, timeout: float, patience: float, 
             progress("connecting", 0, 1, _waiting(failure), "servers")
 
         async with retrying(patience, report) as retrier:
-            return await retrier.call(service.identify)
+            server = await retrier.call(service.identify)
+        progress("connecting", 1, 1, unit="servers")
+        return server
 
 
 class _Batch(NamedTuple):

@@ -49,7 +49,9 @@ class Retrier:
             retry=retry_if_exception_type(TransientError), wait=_pause, before_sleep=self._note_failure
         )
         result: _T = await retry(function, *args)
-        self._deadline.reschedule(asyncio.get_running_loop().time() + self._patience)
+        # The deadline may have passed in the moment in which this call succeeded.
+        if not self._deadline.expired():
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._patience)
         return result
 
     def _note_failure(self, state: RetryCallState) -> None:

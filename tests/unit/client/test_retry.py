@@ -10,7 +10,7 @@ import pytest
 from tenacity import AsyncRetrying, Future, RetryCallState
 
 from pawcast.client import retry
-from pawcast.client.retry import LONGEST_PAUSE_SECONDS, TransientError, retrying
+from pawcast.client.retry import LONGEST_PAUSE_SECONDS, Retrier, TransientError, retrying
 from pawcast.errors import ConflictError
 
 
@@ -98,6 +98,17 @@ def test_each_answer_renews_the_patience():
         return 4
 
     assert asyncio.run(answers()) == 4
+
+
+def test_a_call_may_succeed_in_the_moment_in_which_the_patience_ends():
+    async def late() -> str:
+        deadline = asyncio.timeout(0.01)
+        with pytest.raises(TimeoutError):
+            async with deadline:
+                await asyncio.sleep(60)
+        return await Retrier(1, deadline, lambda error: None).call(failing())
+
+    assert asyncio.run(late()) == "done"
 
 
 def test_concurrent_calls_do_not_mix_up_their_attempts(monkeypatch):
