@@ -123,7 +123,7 @@ async def _identify(url: str, key: str | None, timeout: float, patience: float, 
 
         async with retrying(patience, report) as retrier:
             server = await retrier.call(service.identify)
-        progress("connecting", 1, 1, unit="servers")
+        progress("connecting", 1, 1, "", "servers")
         return server
 
 
