@@ -17,9 +17,10 @@ from pawcast.core.settings import api_key, store_uri
 from pawcast.errors import DataError, UsageError
 from pawcast.evaluation.reports.predictions import draw_prediction_sheet
 
-_TELL_SECONDS = 10.0
-_NOTE = 60
-_LIMITS = BulkOptions()
+_SHOWN = 16  # two rows of the sheet
+_NOTE_SECONDS = 10.0
+_NOTE_LENGTH = 60
+_OPTIONS = BulkOptions()
 
 
 def main(
@@ -30,16 +31,14 @@ def main(
         "predictions"
     ),
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where a killed run stopped.")] = False,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="Most photos in a request.")] = _LIMITS.batch,
-    connections: Annotated[
-        int, typer.Option(min=1, max=64, help="Most requests at once; fewer when the server has enough to do.")
-    ] = _LIMITS.connections,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Most photos in a request.")] = _OPTIONS.batch,
+    connections: Annotated[int, typer.Option(min=1, max=64, help="Requests at once.")] = _OPTIONS.connections,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds without a byte after which a request is sent again.")
-    ] = _LIMITS.timeout,
+    ] = _OPTIONS.timeout,
     patience: Annotated[
         float, typer.Option(min=1, help="Seconds without any answer after which to give up.")
-    ] = _LIMITS.patience,
+    ] = _OPTIONS.patience,
     store: StoreOption = None,
 ) -> tuple[Result, str]:
     """Predict every photo of a zip, a folder or a dataset over HTTP: predictions.csv and a contact sheet.
@@ -48,24 +47,20 @@ def main(
     a bearer token if it is set.
     """
     photos = source(images_, dataset, store)
-    started, limits = time.time(), BulkOptions(batch, connections, timeout, patience)
+    started, options = time.time(), BulkOptions(batch, connections, timeout, patience)
     with console.ProgressBars() as stages:
-        told = -_TELL_SECONDS
+        printed = -_NOTE_SECONDS
 
-        def tell(note: str) -> None:
-            nonlocal told
-            # Nobody wants a line for each time that a busy server says so.
-            if time.monotonic() - told >= _TELL_SECONDS:
-                told = time.monotonic()
+        def progress(stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
+            nonlocal printed
+            # A busy server says so many times; a line every few seconds is enough.
+            if note and not console.console.is_terminal and time.monotonic() - printed >= _NOTE_SECONDS:
+                printed = time.monotonic()
                 console.console.print(escape(note), soft_wrap=True)
-
-        def progress(done: int, total: int, note: str) -> None:
-            if note and not console.console.is_terminal:
-                tell(note)
-            stages("predicting", done, total, escape(note[:_NOTE]))
+            stages(stage, done, total, escape(note[:_NOTE_LENGTH]), unit)
 
         with bulk.bulk_predict(
-            photos, url, out, key=api_key(), limits=limits, fresh=fresh, progress=progress, waiting=tell
+            photos, url, out, key=api_key(), options=options, fresh=fresh, progress=progress
         ) as found:
             seconds = stages.seconds["predicting"]
             failed = [row for row in found.rows if row.error]

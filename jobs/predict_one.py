@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pawcast.client import service
+from pawcast.client import service_client
 from pawcast.core import console
 from pawcast.core.console import Result, StoreOption
 from pawcast.core.settings import DEFAULT_MODEL, api_key, store_uri
@@ -24,7 +24,7 @@ def main(
     except OSError as error:
         raise NotFoundError(f"{photo} can't be read", received=error.strerror, expected="a picture") from None
     try:
-        answer = service.classify(data, url, api_key()) if url else predict_here(data, model, store)
+        answer = service_client.classify(data, url, api_key()) if url else predict_here(data, model, store)
     except ImageError as error:
         raise ImageError(f"{photo} can't be used", received=error.what) from None
     result = {

@@ -1,10 +1,10 @@
-"""A real service in a process of its own, whose network is a stand-in: for tests of what its clients do.
+"""The real service in a process of its own, with a checksum in place of the network.
 
     python -m tests.support.bulk_server STORE MODEL@REF PORT SECONDS
 
-API, body limits, decoding, batches and registry are the service's own, under uvicorn as Ray Serve runs it. In the
-network's place is a sum over a photo's pixels, other for another version: it stands for a network's answers only, is
-the same whatever the batch, and takes SECONDS for one. Without TensorFlow the service starts within a second or two.
+For tests of the client. API, body limits, decoding, batches and registry are the service's own,
+under uvicorn as Ray Serve runs it. A score is a checksum of the photo's pixels and the version's
+number; a batch takes SECONDS. Without TensorFlow the service starts within a second or two.
 """
 
 from __future__ import annotations
@@ -28,18 +28,28 @@ from pawcast.vision.preprocess import Preprocessing
 def register(store: Store) -> str:
     """Register a version without a network, and promote it; return its name."""
     version = registry.register(
-        store, "sums", {"weights": b"none"}, run="none", created="2026-01-01T00:00:00Z", code="0",
-        recipe=resolve("smoke"), dataset="none", dataset_sha256="0" * 64, classes=["cat", "dog"],
-        preprocessing=Preprocessing(image_size=16), metrics={}, architecture="",
-    )  # fmt: skip
+        store,
+        "sums",
+        {"weights": b"none"},
+        run="none",
+        created="2026-01-01T00:00:00Z",
+        code="0",
+        recipe=resolve("smoke"),
+        dataset="none",
+        dataset_sha256="0" * 64,
+        classes=["cat", "dog"],
+        preprocessing=Preprocessing(image_size=16),
+        metrics={},
+        architecture="",
+    )
     registry.move_ref(store, "sums", "production", version.version)
     return version.name
 
 
 @contextmanager
 def serving(store: str, port: int, seconds: float = 0.0, model: str = "sums@production") -> Iterator[str]:
-    """Run the service; yield its address once it is ready. It is killed at the end, as a crash would."""
-    # Not for the service itself, which runs outside of pytest and its paths.
+    """Run the service; yield its address once it is ready. It is killed in the end."""
+    # Imported here, because the service itself runs without pytest.
     from tests.support.services import started_process, wait_for
 
     address = f"http://127.0.0.1:{port}"
@@ -58,12 +68,12 @@ def serving(store: str, port: int, seconds: float = 0.0, model: str = "sums@prod
 
 
 def environment() -> dict[str, str]:
-    """What the client and the service run with: nothing of this machine's own settings."""
+    """The environment of client and service: this one, without settings for Ray and Pawcast."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "PAWCAST_"))}
 
 
 class Sums:
-    """What the service calls an engine."""
+    """Stands for `pawcast.inference.engine.Engine`."""
 
     seconds = 0.0
     batch_sizes = (1, 8, 64)
@@ -95,7 +105,7 @@ def main(store: str, model: str, port: str, seconds: str) -> None:
     from pawcast.inference import engine
 
     Sums.seconds = float(seconds)
-    # Before the service imports it.
+    # Replaced before the service imports it.
     engine.Engine = Sums  # type: ignore[assignment, misc]
     from pawcast_serve.api import create_api
     from pawcast_serve.classifier import Classifier
