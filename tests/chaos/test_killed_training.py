@@ -118,7 +118,7 @@ def test_a_killed_worker_costs_time_only(store: Store, undisturbed: bytes, train
     code, said = run.end()
     assert code == 0, said
     assert "Going on from the last checkpoint" in said
-    assert re.search(r"going on after epoch [23] of 4", said)
+    assert re.search(r"continuing after epoch [23] of 4", said)
     assert store.get(f"runs/one-killed/{WEIGHTS}") == undisturbed
 
 
@@ -136,8 +136,8 @@ def test_a_run_killed_whole_is_resumed_to_the_same_weights(store: Store, undistu
     code, output, errors = job("train.py", "--resume", "killed", "--workers", "2", "--cpus-per-worker", "0.5", "--json",
                                "--store", store.uri)  # fmt: skip
     assert code == 0, errors
-    assert "resuming killed, begun" in errors
-    assert re.search(r"going on after epoch [23] of 4", errors)
+    assert "resuming killed, started" in errors
+    assert re.search(r"continuing after epoch [23] of 4", errors)
     assert result_of(output)["epochs"] == EPOCHS
     assert store.get(f"runs/killed/{WEIGHTS}") == undisturbed
     # Now it is over.

@@ -34,15 +34,15 @@ def to_prediction(score: float, classes: list[str]) -> Prediction:
     return Prediction(classes[index], score if index else 1 - score, {classes[0]: 1 - score, classes[1]: score})
 
 
-def predict_scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iterator[float | ImageError]:
+def predict_scores(engine: Engine, photos: Iterable[bytes | np.ndarray | ImageError]) -> Iterator[float | ImageError]:
     """Yield the probability of class 1 for each photo, or why there is none; in order, a few batches in memory.
 
     Args:
         engine: The model.
-        photos: Files' bytes; an `ImageError` passes through.
+        photos: Files' bytes, or pixels, uint8 [h, w, 3]; an `ImageError` passes through.
     """
 
-    def load(data: bytes | ImageError) -> np.ndarray | ImageError:
+    def load(data: bytes | np.ndarray | ImageError) -> np.ndarray | ImageError:
         if isinstance(data, ImageError):
             return data
         try:
@@ -50,7 +50,7 @@ def predict_scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iter
         except ImageError as error:
             return error
 
-    def predict(batch: list[bytes | ImageError]) -> list[float | ImageError]:
+    def predict(batch: list[bytes | np.ndarray | ImageError]) -> list[float | ImageError]:
         pixels = [load(data) for data in batch]
         good = [item for item in pixels if not isinstance(item, ImageError)]
         found = iter(engine.predict(np.stack(good)).tolist() if good else ())

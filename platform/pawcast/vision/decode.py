@@ -119,6 +119,19 @@ def decode(data: bytes) -> np.ndarray:
         return _by_pillow(data)[1]
 
 
+def decode_image(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a Pillow image as `decode` returns those of its file.
+
+    Returns:
+        uint8 [height, width, 3], RGB.
+
+    Raises:
+        ImageError: If the image is too large, has 32 bits a sample, or its file can't be decoded.
+    """
+    with _translated(b"image"):
+        return _pixels(image)
+
+
 def probe(data: bytes) -> ProbeResult:
     """Check that a photo decodes, to its last byte, without paying for all of its pixels.
 
