@@ -38,11 +38,7 @@ def main(
     run.require_free_port(port)
     with ProgressBars() as progress:
         train_zip, test_zip = write_zips(
-            out / "photos",
-            labelled=labelled,
-            unlabelled=unlabelled,
-            seed=seed,
-            progress=lambda done, total: progress("drawing", done, total),
+            out / "photos", labelled=labelled, unlabelled=unlabelled, seed=seed, progress=progress
         )
     return run.main(
         labelled=str(train_zip),
