@@ -35,16 +35,21 @@ def main() -> None:
     command.run(app, "pawcast")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pawcast {pawcast.__version__}")
+        raise typer.Exit
+
+
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Train an image classifier on photos with Ray, and serve it.
 
     Start with `pawcast demo`. `pawcast COMMAND --help` explains a command.
     """
-    if version:
-        typer.echo(f"pawcast {pawcast.__version__}")
-        raise typer.Exit
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def main(
     Photos are checked, hashed, split into train, val and test, and stored as Parquet shards. Photos
     that can't be read are left out and listed with the reason.
 
-    Example: pawcast ingest --labelled train.zip --unlabelled test1.zip --dataset pets
+    Example: pawcast ingest --labelled train.zip --dataset pets
     """
     import pawcast
     from pawcast.data.verify import verify as verify_dataset
