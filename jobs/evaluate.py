@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pawcast.core import atomic, command
-from pawcast.core.command import Result, StoreOption
+from pawcast.core.command import ModelOption, Result, StoreOption
 from pawcast.core.console import ProgressBars
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(
-    model: Annotated[str, typer.Option(metavar="MODEL", help="MODEL@REF or MODEL@NUMBER.")] = "catdog@latest",
+    model: ModelOption = "catdog@latest",
     split: Annotated[
         str, typer.Option(metavar="NAME", help="A split of the model's own dataset: test, val or train.")
     ] = "test",

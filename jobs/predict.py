@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from pawcast.core import command
-from pawcast.core.command import Result, StoreOption
+from pawcast.core.command import ModelOption, Result, StoreOption
 from pawcast.core.settings import DEFAULT_MODEL, api_key
 from pawcast.errors import ImageError, NotFoundError
 
 
 def main(
     photo: Annotated[Path, typer.Argument(help="A JPEG, PNG, WebP, BMP, GIF or TIFF.")],
-    model: Annotated[str, typer.Option(metavar="MODEL", help="MODEL@REF or MODEL@NUMBER.")] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     url: Annotated[str | None, typer.Option(metavar="URL", help="Ask this service, not a model loaded here.")] = None,
     store_uri: StoreOption = None,
 ) -> tuple[Result, str]:

@@ -7,7 +7,7 @@ import typer
 
 from pawcast import recipes
 from pawcast.core import command
-from pawcast.core.command import Result, StoreOption
+from pawcast.core.command import Result, SetOption, StoreOption
 from pawcast.errors import ImageError, NotFoundError
 
 
@@ -21,10 +21,7 @@ def main(
             help="The id of a training photo, such as cat.7, or a file. [default: the first training photo]",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
-    ] = None,
+    settings: SetOption = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the picture.")] = Path("var/preview.png"),
     store_uri: StoreOption = None,
 ) -> tuple[Result, str]:

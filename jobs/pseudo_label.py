@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pawcast.core import command
-from pawcast.core.command import Result, StoreOption
+from pawcast.core.command import ModelOption, Result, StoreOption
 from pawcast.core.console import ProgressBars
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main(
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The name of the new dataset.")],
-    model: Annotated[str, typer.Option(metavar="MODEL", help="MODEL@REF or MODEL@NUMBER.")],
+    model: ModelOption,
     right: Annotated[
         float,
         typer.Option(

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 
 from pawcast.core import atomic, command
-from pawcast.core.command import Result, StoreOption
+from pawcast.core.command import Result, SetOption, StoreOption
 from pawcast.core.console import console
 from pawcast.core.settings import store_uri
 from pawcast.errors import EXIT_INTERRUPTED, ConflictError, ImageError, PawcastError, ServiceError
@@ -37,10 +37,7 @@ def main(
     unlabelled: Annotated[str, typer.Option(metavar="SOURCE", help="A zip or a folder of photos to predict.")],
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The name of the dataset.")] = "dogs-vs-cats",
     recipe: Annotated[str, typer.Option(metavar="NAME", help="The recipe to train.")] = "article",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
-    ] = None,
+    settings: SetOption = None,
     workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Data-parallel workers. [default: 1]")] = None,
     test_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="How many labelled photos go to the test split.")

@@ -6,7 +6,7 @@ import typer
 
 from pawcast import recipes
 from pawcast.core import command, plugins
-from pawcast.core.command import Result, StoreOption
+from pawcast.core.command import Result, SetOption, StoreOption
 from pawcast.core.console import ProgressBars, console
 from pawcast.errors import UsageError
 
@@ -24,14 +24,7 @@ def main(
             help=f"One of {', '.join(recipes.RECIPES)}; or your own, package.module:function. [default: article]",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a field of the recipe, such as epochs=3 or augment.rotation=10; repeatable.",
-        ),
-    ] = None,
+    settings: SetOption = None,
     model: Annotated[
         str | None,
         typer.Option(

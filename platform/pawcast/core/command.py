@@ -25,6 +25,15 @@ from pawcast.errors import EXIT_INTERRUPTED, PawcastError
 Result = dict[str, Any]
 Command = Callable[..., tuple[Result, str]]
 
+ModelOption = Annotated[str, typer.Option(metavar="MODEL", help="MODEL@REF or MODEL@NUMBER.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a field of the recipe, such as epochs=3 or augment.rotation=10; repeatable.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 StoreOption = Annotated[
     str | None,
@@ -32,7 +41,6 @@ StoreOption = Annotated[
         "--store",
         metavar="URI",
         help="The store: a folder or s3://bucket/prefix. [default: $PAWCAST_STORE, else var/store]",
-        show_default=False,
     ),
 ]
 
