@@ -8,14 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import pawcast
 from pawcast import registry
-from pawcast.errors import ImageError, NotFoundError, UsageError
-from tests.support.services import ROOT, Photos, plain_environment
+from pawcast.errors import UsageError
+from tests.support.services import ROOT, Photos, job, plain_environment, result_of
 
 EXAMPLE = """
 import pawcast
@@ -71,40 +69,13 @@ def test_the_readme_example_runs(folder):
     run(example, folder)
 
 
-def test_photos_of_every_kind_have_the_same_prediction(model, folder):
-    path = folder / "cat.jpg"
-    with Image.open(path) as image:
-        pixels = np.asarray(image)
-        kinds = [path, str(path), path.read_bytes(), pixels, image]
-        predictions = model.predict(kinds)
-        assert model.predict(image) == model.predict(path) == predictions[:1]
-    assert len(set(map(repr, predictions))) == 1
-    assert model.predict(np.stack([pixels, pixels])) == predictions[:2]
-    assert model.predict(kind for kind in kinds[:3]) == predictions[:3]
-    assert model.predict([]) == []
-    assert sum(predictions[0].scores.values()) == pytest.approx(1)
-    assert predictions[0].scores[predictions[0].label] == predictions[0].probability >= 0.5
-    assert (model.name, model.classes) == ("catdog@1", ["cat", "dog"])
-
-
-def test_a_photo_that_cannot_be_decoded_is_raised_or_returned(model, folder):
-    photos = [folder / "cat.jpg", b"no photo", folder / "dog.jpg"]
-    with pytest.raises(ImageError, match="photo 1 can't be used"):
-        model.predict(photos)
-    good, bad, other = model.predict(photos, errors="return")
-    assert isinstance(bad, ImageError)
-    assert [good, other] == model.predict([photos[0], photos[2]])
-    (folder / "broken.jpg").write_bytes(b"")
-    with pytest.raises(ImageError, match=r"broken\.jpg can't be used. Received: empty file"):
-        model.predict(folder / "broken.jpg")
-
-
-def test_what_is_not_a_photo_is_refused(model, folder):
-    with pytest.raises(NotFoundError, match=r"nowhere\.jpg can't be read"):
-        model.predict([folder / "nowhere.jpg"], errors="return")
-    for wrong in (np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8), [None]):
-        with pytest.raises(UsageError, match=r"uint8 array \[height, width, 3\]"):
-            model.predict(wrong)
+def test_a_loaded_model_predicts_what_the_predict_command_predicts(model, folder):
+    (prediction,) = model.predict(folder / "cat.jpg")
+    store = ("--store", str(folder / "var" / "store"))
+    code, output, errors = job("predict.py", str(folder / "cat.jpg"), "--model", "catdog@1", *store, "--json")
+    assert code == 0, errors
+    result = {"photo": str(folder / "cat.jpg"), "model": "catdog@1", **prediction._asdict()}
+    assert result_of(output) == result
 
 
 def test_a_loaded_model_can_be_evaluated_on_other_photos(model, folder, photos):
