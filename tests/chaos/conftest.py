@@ -1,4 +1,4 @@
-"""The S3 server of the tests behind a proxy that injects faults, and a store with little patience."""
+"""The S3 server of the tests behind a fault proxy, and stores with short timeouts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from pawcast.runtime import ray_session
 from pawcast.store.s3 import RetryPolicy, S3Store
 from tests.support.fault_proxy import Proxy
 
-# Long enough for a busy machine to answer, short enough to wait for.
-LIMITS = RetryPolicy(connect=2, read=2, attempts=2, patience=4)
-SHORT = RetryPolicy(connect=0.5, read=0.5, attempts=2, patience=0.5)
-# What a busy machine may add to a deadline.
+PATIENT = RetryPolicy(connect_timeout=2, read_timeout=2, max_attempts=2, retry_seconds=4)
+"""Long enough for a busy machine to respond, short enough for a test."""
+SHORT = RetryPolicy(connect_timeout=0.5, read_timeout=0.5, max_attempts=2, retry_seconds=0.5)
+"""For faults that last."""
 MARGIN = 10
+"""Seconds that a busy machine may add to a deadline."""
 
 
 @pytest.fixture(scope="session")
 def proxied_s3(s3: str) -> Iterator[Proxy]:
-    """The proxy; from here on it is where `AWS_ENDPOINT_URL` points."""
+    """The proxy. `AWS_ENDPOINT_URL` points at it for the rest of the session."""
     upstream = urlparse(os.environ["AWS_ENDPOINT_URL"]).netloc
     with Proxy(upstream) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -31,14 +32,14 @@ def proxied_s3(s3: str) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def local_ray(proxied_s3: Proxy) -> Iterator[None]:
-    """A private Ray, whose processes reach S3 through the proxy."""
+    """A private Ray whose processes reach S3 through the proxy."""
     with ray_session.connect(cpus=2):
         yield
 
 
 @pytest.fixture
 def proxy(proxied_s3: Proxy) -> Iterator[Proxy]:
-    """The proxy, which has nothing in mind yet."""
+    """The proxy, without any fault."""
     proxied_s3.reset()
     yield proxied_s3
     proxied_s3.reset()
@@ -46,11 +47,11 @@ def proxy(proxied_s3: Proxy) -> Iterator[Proxy]:
 
 @pytest.fixture
 def uri(s3: str) -> str:
-    """An empty place in the bucket."""
+    """The URI of an empty prefix in the bucket."""
     return f"{s3}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture
 def store(proxy: Proxy, uri: str) -> S3Store:
-    """A store at an empty place, behind the proxy."""
-    return S3Store(uri, LIMITS)
+    """An empty store behind the proxy."""
+    return S3Store(uri, PATIENT)

@@ -198,7 +198,7 @@ def reach(client, out: Path, count: int) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        faults.reset, faults.lose_answer, faults.cut, faults.cut_hard, faults.stall, faults.stall_midway,
+        faults.reset, faults.lose_response, faults.cut, faults.cut_hard, faults.stall, faults.stall_midway,
         faults.busy(503, "1"), faults.busy(429, "1"), faults.busy(429), faults.busy(502), faults.error(404, "NoApp"),
     ],
     ids=["reset", "answer lost", "cut", "cut hard", "hangs", "hangs midway", "503", "429", "429 at once", "502", "404"],
@@ -211,7 +211,7 @@ def test_faults_on_the_way_cost_time_only(source, url, rows, tmp_path, fault):
 
 
 def test_all_faults_in_one_run(source, url, rows, tmp_path):
-    kinds = [faults.reset, faults.lose_answer, faults.cut_hard, faults.stall_midway, faults.busy(429, "0.2")]
+    kinds = [faults.reset, faults.lose_response, faults.cut_hard, faults.stall_midway, faults.busy(429, "0.2")]
     chance = random.Random(3)
     with Proxy(urlparse(url).netloc) as proxy:
 

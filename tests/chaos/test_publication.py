@@ -1,4 +1,4 @@
-"""Two who publish at once, against a real S3 server and a folder: one dataset, one winner, no lost update."""
+"""Concurrent publications in S3 and in a folder: one dataset, one winner, no lost update."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ROWS = [shards.PhotoRow(f"cat.{i}", f"cat.{i}.jpg", 0, "ab" * 32, 3, 2, bytes([i
 
 
 @pytest.fixture(params=["s3", "folder"])
-def place(request: pytest.FixtureRequest, tmp_path) -> str:
+def store_uri(request: pytest.FixtureRequest, tmp_path) -> str:
     return request.getfixturevalue("uri") if request.param == "s3" else str(tmp_path)
 
 
 def manifest_of(store: Store, seed: int) -> Manifest:
-    """A dataset of which the shards are written."""
+    """Write the shards of a dataset; return its manifest."""
     shard = shards.write(store, "pets", "train", ROWS, ["cat", "dog"])
     split = Split(photos=30, per_class={"cat": 30}, shards=[shard])
     facts = {
@@ -37,12 +37,12 @@ def manifest_of(store: Store, seed: int) -> Manifest:
     return Manifest(seed=seed, splits={"train": split}, **facts)
 
 
-def together(place: str, seeds: list[int]) -> list[str | ConflictError]:
-    """Publish at once, each from a store of its own, all having seen the same `latest`."""
+def publish_concurrently(store_uri: str, seeds: list[int]) -> list[str | ConflictError]:
+    """Publish from threads with a store each, all of which read the same `latest` before."""
     start = threading.Barrier(len(seeds))
 
     def publish(seed: int) -> str | ConflictError:
-        store = open_store(place)
+        store = open_store(store_uri)
         manifest = manifest_of(store, seed)
         since = manifests.read_latest(store, "pets")
         start.wait(30)
@@ -60,11 +60,11 @@ def manifests_in(store: Store) -> list[str]:
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["first of its name", "after another"])
-def test_two_equal_ones_both_succeed_and_are_one(proxied_s3, place, earlier):
-    store = open_store(place)
+def test_equal_datasets_all_succeed_and_are_stored_once(proxied_s3, store_uri, earlier):
+    store = open_store(store_uri)
     if earlier:
         manifests.publish(store, manifest_of(store, 0))
-    digests = together(place, [1] * 4)
+    digests = publish_concurrently(store_uri, [1] * 4)
     assert len(set(digests)) == 1
     assert manifests.load(store, "pets").digest == digests[0]
     assert len(manifests_in(store)) == 1 + earlier
@@ -72,36 +72,36 @@ def test_two_equal_ones_both_succeed_and_are_one(proxied_s3, place, earlier):
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["first of its name", "after another"])
-def test_of_two_different_ones_one_wins_and_the_other_says_so(proxied_s3, place, earlier):
-    store = open_store(place)
+def test_of_two_different_datasets_one_wins_and_the_other_is_a_conflict(proxied_s3, store_uri, earlier):
+    store = open_store(store_uri)
     if earlier:
         manifests.publish(store, manifest_of(store, 0))
-    results = together(place, [1, 2])
+    results = publish_concurrently(store_uri, [1, 2])
     (winner,) = [result for result in results if isinstance(result, str)]
     (loser,) = [result for result in results if isinstance(result, ConflictError)]
     assert "pets@latest at the same time" in str(loser)
     assert manifests.load(store, "pets").digest == winner
     assert len(manifests_in(store)) == 2 + earlier
-    # What the loser says to do works.
+    # The advice in the error works.
     name = str(loser).split("Fix: use ")[1].split(",")[0]
     assert manifests.load(store, name).digest != winner
 
 
-def test_a_ref_whose_answer_was_lost_is_no_conflict(store, proxy):
-    proxy.inject(faults.lose_answer, "PUT", "refs/latest")
+def test_a_move_of_latest_whose_response_was_lost_is_no_conflict(store, proxy):
+    proxy.inject(faults.lose_response, "PUT", "refs/latest")
     first = manifests.publish(store, manifest_of(store, 1))
     assert manifests.load(store, "pets").digest == first
-    proxy.inject(faults.lose_answer, "PUT", "refs/latest")
+    proxy.inject(faults.lose_response, "PUT", "refs/latest")
     second = manifests.publish(store, manifest_of(store, 2))
     assert manifests.load(store, "pets").digest == second != first
 
 
-def test_a_ref_under_another_write_is_tried_again(store, proxy):
+def test_a_move_of_latest_during_another_write_is_retried(store, proxy):
     proxy.inject(faults.error(409, "ConditionalRequestConflict"), "PUT", "refs/latest")
     assert manifests.publish(store, manifest_of(store, 1)) == manifests.load(store, "pets").digest
 
 
-def test_a_manifest_is_never_seen_before_its_shards(store, proxy):
+def test_no_manifest_is_written_when_its_shards_cannot_be(store, proxy):
     proxy.inject(faults.error(403, "AccessDenied"), "PUT", "/shards/")
     with pytest.raises(Exception, match="refused"):
         manifest_of(store, 1)
@@ -109,7 +109,7 @@ def test_a_manifest_is_never_seen_before_its_shards(store, proxy):
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_two_equal_ingests_at_once_are_one(uri, photos):
+def test_two_equal_concurrent_ingests_make_one_dataset(uri, photos):
     start = threading.Barrier(2)
 
     def run(_: int) -> Manifest:
@@ -123,10 +123,10 @@ def test_two_equal_ingests_at_once_are_one(uri, photos):
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_of_two_different_ingests_at_once_the_later_says_so(uri, store, photos):
+def test_of_two_different_concurrent_ingests_the_later_is_a_conflict(uri, store, photos):
     other: list[str] = []
 
-    def meanwhile(stage: str, done: int, total: int) -> None:
+    def meanwhile(stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
         if not other and stage == "writing":
             other.append(manifests.publish(store, manifest_of(store, 2)))
 

@@ -1,4 +1,4 @@
-"""A dataset read under fault: whole and right, or an error that names the shard."""
+"""Reading a dataset under faults: the right bytes, or an error that names the shard."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from pawcast.data import blocks, shards
 from pawcast.data import manifest as manifests
 from pawcast.data.manifest import Split
 from pawcast.errors import IntegrityError, StoreError
-from pawcast.store.s3 import RETRY_POLICY as DEFAULTS
-from pawcast.store.s3 import S3Store
+from pawcast.store.s3 import RETRY_POLICY, S3Store
 from tests.chaos.conftest import MARGIN, SHORT
 from tests.support import fault_proxy as faults
 
@@ -25,7 +24,7 @@ SIZE, SHARDS, ROWS = 32, 4, 30
 
 @pytest.fixture(scope="module")
 def uri(s3) -> str:
-    """One place for all of these tests: they only read."""
+    """One prefix for all tests of this module, which only read."""
     return f"{s3}/{uuid.uuid4().hex}"
 
 
@@ -49,23 +48,23 @@ def split(proxied_s3, uri, photos) -> Split:
 @pytest.mark.parametrize(
     "fault",
     [faults.error(503, "SlowDown"), faults.reset, faults.cut, faults.cut_hard, faults.stall_midway],
-    ids=["503", "reset", "cut", "cut by a reset", "stall midway"],
+    ids=["503", "reset", "cut", "reset midway", "stall midway"],
 )
-def test_a_shard_comes_whole_or_again(store, proxy, split, fault):
+def test_a_shard_that_arrives_incomplete_is_fetched_again(store, proxy, split, fault):
     rule = proxy.inject(fault, "GET", split.shards[0].sha256)
     assert shards.read(store, split.shards[0]).num_rows == ROWS
     assert rule.hits == 1
 
 
-@pytest.mark.parametrize("fault", [faults.flip, faults.flip_under_checksum], ids=["silently", "under a checksum"])
-def test_wrong_bytes_are_an_error_that_names_the_shard(uri, proxy, split, fault):
+@pytest.mark.parametrize("fault", [faults.flip, faults.flip_under_checksum], ids=["no checksum", "checksum"])
+def test_a_shard_with_wrong_bytes_is_an_error_that_names_it(uri, proxy, split, fault):
     shard = split.shards[1]
     proxy.inject(fault, "GET", shard.sha256, times=1_000)
     with pytest.raises(IntegrityError, match=shard.key):
         shards.read(S3Store(uri, SHORT), shard)
 
 
-def test_a_wrong_manifest_is_an_error_that_names_it(store, proxy, split):
+def test_a_manifest_with_wrong_bytes_is_an_error_that_names_it(store, proxy, split):
     facts = {
         "dataset": "pets",
         "classes": ["cat", "dog"],
@@ -80,7 +79,7 @@ def test_a_wrong_manifest_is_an_error_that_names_it(store, proxy, split):
         manifests.load(store, "pets")
 
 
-def test_a_shard_that_never_comes_whole_is_one_line(uri, proxy, split):
+def test_a_shard_that_is_always_truncated_is_one_line(uri, proxy, split):
     proxy.inject(faults.cut, "GET", times=1_000)
     with pytest.raises(StoreError, match="could not be reached") as caught:
         shards.read(S3Store(uri, SHORT), split.shards[0])
@@ -88,21 +87,21 @@ def test_a_shard_that_never_comes_whole_is_one_line(uri, proxy, split):
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_decoding_survives_a_bad_day_with_the_same_pixels(store, proxy, split):
-    quiet = blocks.decode_split(store, split, SIZE)
-    bad = [faults.error(503, "SlowDown"), faults.reset, faults.cut, faults.cut_hard]
-    rules = [proxy.inject(fault, "GET", s.sha256, times=2) for fault, s in zip(bad, split.shards, strict=True)]
+def test_decoding_survives_transient_faults_with_the_same_pixels(store, proxy, split):
+    expected = blocks.decode_split(store, split, SIZE)
+    injected = [faults.error(503, "SlowDown"), faults.reset, faults.cut, faults.cut_hard]
+    rules = [proxy.inject(fault, "GET", s.sha256, times=2) for fault, s in zip(injected, split.shards, strict=True)]
     started = time.monotonic()
-    stormy = blocks.decode_split(store, split, SIZE)
-    assert time.monotonic() - started < DEFAULTS.deadline + MARGIN
+    decoded = blocks.decode_split(store, split, SIZE)
+    assert time.monotonic() - started < RETRY_POLICY.deadline + MARGIN
     assert [rule.hits for rule in rules] == [2] * SHARDS
-    assert stormy.rows == quiet.rows == [ROWS] * SHARDS
-    for one, other in zip(quiet.blocks, stormy.blocks, strict=True):
+    assert decoded.rows == expected.rows == [ROWS] * SHARDS
+    for one, other in zip(expected.blocks, decoded.blocks, strict=True):
         np.testing.assert_array_equal(ray.get(one), ray.get(other))
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_decoding_stops_at_a_wrong_shard_and_names_it(store, proxy, split):
+def test_decoding_stops_at_a_shard_with_wrong_bytes_and_names_it(store, proxy, split):
     shard = split.shards[2]
     proxy.inject(faults.flip, "GET", shard.sha256, times=1_000)
     with pytest.raises(IntegrityError, match=shard.key) as caught:
@@ -111,12 +110,12 @@ def test_decoding_stops_at_a_wrong_shard_and_names_it(store, proxy, split):
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_decoding_with_expired_credentials_ends_at_once(store, proxy, split):
+def test_decoding_with_expired_credentials_fails_at_the_first_response(store, proxy, split):
     first = split.model_copy(update={"shards": split.shards[:1]})
     proxy.requests.clear()
     proxy.inject(faults.error(400, "ExpiredToken"), times=1_000)
     with pytest.raises(StoreError, match="refused the credentials") as caught:
         blocks.decode_split(store, first, SIZE)
     assert "\n" not in str(caught.value)
-    # Tasks that the test before this one cancelled may still ask for other shards.
+    # Tasks that the previous test cancelled may still request other shards.
     assert len([request for request in proxy.requests if first.shards[0].sha256 in request]) == 1

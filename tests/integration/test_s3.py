@@ -6,14 +6,14 @@ import pytest
 
 from pawcast.errors import StoreError
 from pawcast.store import open_store
-from tests.unit.store.test_store import check_contract
+from tests.support.store_contract import check_contract
 
 
 def test_s3_keeps_the_contract(s3):
     check_contract(open_store(f"{s3}/contract"))
 
 
-def test_listing_goes_past_one_page(s3):
+def test_a_listing_has_more_than_one_page(s3):
     store = open_store(f"{s3}/pages")
     keys = [f"k/{i:04d}" for i in range(1_005)]
     for key in keys:

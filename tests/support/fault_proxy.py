@@ -1,4 +1,4 @@
-"""A proxy before a real server that makes, on demand, what networks and servers do on bad days.
+"""A proxy in front of a real server that injects faults of networks and servers.
 
 It forwards whole requests with all their headers, Host included, so signatures stay valid.
 """
@@ -21,8 +21,8 @@ from typing import NamedTuple
 _PIECE = 64 * 1024
 
 
-class Answer(NamedTuple):
-    """What a server answered."""
+class Response(NamedTuple):
+    """A server's response."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -30,12 +30,12 @@ class Answer(NamedTuple):
 
 
 Fault = Callable[["Handler", bytes], None]
-"""Deals with a request, whose body was read, in its own way."""
+"""Handles a request, whose body was read, instead of forwarding it."""
 
 
 @dataclass
 class Rule:
-    """Do this to the next requests that fit."""
+    """Apply a fault to the next requests that match."""
 
     fault: Fault
     method: str
@@ -46,7 +46,7 @@ class Rule:
 
 @dataclass
 class Proxy:
-    """Forwards 127.0.0.1:port to a server; rules say what goes wrong. Use as a context manager."""
+    """Forwards 127.0.0.1:port to a server, with the faults of its rules. A context manager."""
 
     upstream: str
     rules: list[Rule] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Proxy:
     """Seconds to wait after each 64 KiB of a request's body."""
 
     def __post_init__(self) -> None:
-        self.over = threading.Event()
+        self.stalls_over = threading.Event()
         self._lock = threading.Lock()
         self._listen(0)
         self.port = int(self._server.server_address[1])
@@ -65,24 +65,24 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}"
 
     def inject(self, fault: Fault, method: str = "", key: str = "", times: int = 1) -> Rule:
-        """Let the next `times` requests with this method and this in their path go wrong."""
+        """Apply a fault to the next `times` requests with this method and `key` in their path."""
         rule = Rule(fault, method, key, times)
         with self._lock:
             self.rules.append(rule)
         return rule
 
     def reset(self) -> None:
-        """Forget all rules and requests; end all stalls."""
-        self.over.set()
+        """Remove all rules and recorded requests; end all stalls."""
+        self.stalls_over.set()
         with self._lock:
-            self.over = threading.Event()
+            self.stalls_over = threading.Event()
             self.rules.clear()
             self.requests.clear()
             self.pause = 0.0
 
     @contextmanager
     def refusing(self, seconds: float) -> Iterator[None]:
-        """Refuse connections from now on, until the time is over."""
+        """Refuse connections from now on, for some seconds."""
         self._close()
         timer = threading.Timer(seconds, self._listen, [self.port])
         timer.start()
@@ -91,8 +91,8 @@ class Proxy:
         finally:
             timer.join()
 
-    def take(self, method: str, path: str) -> Fault | None:
-        """Note a request; return what is to go wrong with it."""
+    def fault_for(self, method: str, path: str) -> Fault | None:
+        """Record a request; return its fault, if there is one."""
         with self._lock:
             self.requests.append(f"{method} {path}")
             for rule in self.rules:
@@ -105,7 +105,7 @@ class Proxy:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.over.set()
+        self.stalls_over.set()
         self._close()
 
     def _listen(self, port: int) -> None:
@@ -126,12 +126,12 @@ class _Server(ThreadingHTTPServer):
     proxy: Proxy
 
     def server_bind(self) -> None:
-        # A small window, so that a slow reader is felt by the sender.
+        # A small window, so that a slow reader slows the sender down.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE)
         super().server_bind()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that hang up are part of the play."""
+        """Log nothing: clients that disconnect are expected."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -140,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         body = self._read()
-        fault = self.server.proxy.take(self.command, self.path)
+        fault = self.server.proxy.fault_for(self.command, self.path)
         if fault:
             fault(self, body)
         else:
@@ -148,8 +148,8 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815
 
-    def forward(self, body: bytes) -> Answer:
-        """Ask the server."""
+    def forward(self, body: bytes) -> Response:
+        """Send the request to the server; return its response."""
         connection = http.client.HTTPConnection(self.server.proxy.upstream, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -159,31 +159,31 @@ class Handler(BaseHTTPRequestHandler):
             if self.command in ("PUT", "POST"):
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
-            answer = connection.getresponse()
-            return Answer(answer.status, answer.getheaders(), answer.read())
+            response = connection.getresponse()
+            return Response(response.status, response.getheaders(), response.read())
         finally:
             connection.close()
 
-    def send(self, answer: Answer, part: float = 1.0) -> None:
-        """Answer, with only a part of the body if asked; the headers promise all of it."""
-        self.send_response_only(answer.status)
-        for name, value in answer.headers:
+    def send(self, response: Response, part: float = 1.0) -> None:
+        """Send a response, or only a part of its body. The headers always promise all of it."""
+        self.send_response_only(response.status)
+        for name, value in response.headers:
             if name.lower() not in ("transfer-encoding", "content-length", "connection"):
                 self.send_header(name, value)
-        length = {name.lower(): value for name, value in answer.headers}.get("content-length")
-        self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(answer.body)))
+        length = {name.lower(): value for name, value in response.headers}.get("content-length")
+        self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(response.body)))
         self.end_headers()
-        self.wfile.write(answer.body[: int(len(answer.body) * part)])
+        self.wfile.write(response.body[: int(len(response.body) * part)])
         self.wfile.flush()
 
-    def hang_up(self) -> None:
-        """Reset the connection."""
+    def reset_connection(self) -> None:
+        """Close the connection with a TCP reset."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _read(self) -> bytes:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -203,40 +203,40 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def error(status: int, code: str) -> Fault:
-    """Answer with an S3 error and never ask the server."""
+    """Respond with an S3 error; the server never receives the request."""
 
     def fault(handler: Handler, body: bytes) -> None:
         text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as injected</Message></Error>".encode()
-        handler.send(Answer(status, [("Content-Type", "application/xml")], text))
+        handler.send(Response(status, [("Content-Type", "application/xml")], text))
 
     return fault
 
 
 def busy(status: int, retry_after: str | None = None) -> Fault:
-    """Answer as a service of ours that has enough to do, or no model yet, and never ask it."""
+    """Respond as an overloaded Pawcast service; the server never receives the request."""
 
     def fault(handler: Handler, body: bytes) -> None:
         headers = [("Content-Type", "application/json")]
         if retry_after:
             headers.append(("Retry-After", retry_after))
-        handler.send(Answer(status, headers, b'{"error": "as injected"}'))
+        handler.send(Response(status, headers, b'{"error": "as injected"}'))
 
     return fault
 
 
 def reset(handler: Handler, body: bytes) -> None:
-    """Reset the connection; the server never hears of the request."""
-    handler.hang_up()
+    """Reset the connection; the server never receives the request."""
+    handler.reset_connection()
 
 
-def lose_answer(handler: Handler, body: bytes) -> None:
-    """Let the server do it, then reset the connection."""
+def lose_response(handler: Handler, body: bytes) -> None:
+    """Forward the request, then reset the connection instead of responding."""
     handler.forward(body)
-    handler.hang_up()
+    handler.reset_connection()
 
 
-def lose_answer_as(status: int, code: str) -> Fault:
-    """Let the server do it, then answer with an error, as a gateway between would."""
+def lose_response_as(status: int, code: str) -> Fault:
+    """Forward the request, then respond with an error, as a gateway between would."""
 
     def fault(handler: Handler, body: bytes) -> None:
         handler.forward(body)
@@ -246,7 +246,7 @@ def lose_answer_as(status: int, code: str) -> Fault:
 
 
 def cut(handler: Handler, body: bytes) -> None:
-    """Close in an orderly way, half-way through the body."""
+    """Close the connection in order, half-way through the body."""
     handler.send(handler.forward(body), part=0.5)
     handler.close_connection = True
 
@@ -254,39 +254,39 @@ def cut(handler: Handler, body: bytes) -> None:
 def cut_hard(handler: Handler, body: bytes) -> None:
     """Reset the connection half-way through the body."""
     handler.send(handler.forward(body), part=0.5)
-    handler.hang_up()
+    handler.reset_connection()
 
 
 def stall(handler: Handler, body: bytes) -> None:
-    """Never answer."""
-    handler.server.proxy.over.wait(120)
-    handler.hang_up()
+    """Never respond."""
+    handler.server.proxy.stalls_over.wait(120)
+    handler.reset_connection()
 
 
 def stall_midway(handler: Handler, body: bytes) -> None:
     """Send half of the body, then nothing more."""
-    over = handler.server.proxy.over
+    stalls_over = handler.server.proxy.stalls_over
     handler.send(handler.forward(body), part=0.5)
-    over.wait(120)
-    handler.hang_up()
+    stalls_over.wait(120)
+    handler.reset_connection()
 
 
 def flip(handler: Handler, body: bytes) -> None:
-    """Answer with a bit of the body's middle flipped, and no checksum that would show it."""
-    answer = handler.forward(body)
-    handler.send(answer._replace(headers=_without_checksums(answer), body=flipped(answer.body)))
+    """Flip one bit in the middle of the response's body, and remove the checksums."""
+    response = handler.forward(body)
+    handler.send(response._replace(headers=_without_checksums(response), body=flipped(response.body)))
 
 
 def flip_under_checksum(handler: Handler, body: bytes) -> None:
-    """Answer with a bit flipped under the checksum of the true body, as AWS sends it."""
-    answer = handler.forward(body)
-    checksum = b64encode(zlib.crc32(answer.body).to_bytes(4, "big")).decode()
-    headers = [*_without_checksums(answer), ("x-amz-checksum-crc32", checksum)]
-    handler.send(answer._replace(headers=headers, body=flipped(answer.body)))
+    """Flip one bit of the body, and add the checksum of the true body as AWS does."""
+    response = handler.forward(body)
+    checksum = b64encode(zlib.crc32(response.body).to_bytes(4, "big")).decode()
+    headers = [*_without_checksums(response), ("x-amz-checksum-crc32", checksum)]
+    handler.send(response._replace(headers=headers, body=flipped(response.body)))
 
 
 def flip_upload(handler: Handler, body: bytes) -> None:
-    """Give the server other bytes than were sent."""
+    """Forward the request with one bit of its body flipped."""
     handler.send(handler.forward(flipped(body)))
 
 
@@ -295,5 +295,5 @@ def flipped(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
-def _without_checksums(answer: Answer) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in answer.headers if not name.lower().startswith("x-amz-checksum")]
+def _without_checksums(response: Response) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in response.headers if not name.lower().startswith("x-amz-checksum")]

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, NamedTuple
-
-from pydantic import ValidationError
+from typing import Literal
 
 from pawcast.core import names
 from pawcast.core.records import Record
 from pawcast.errors import ConflictError, IntegrityError, NotFoundError, suggest
-from pawcast.store import Store
+from pawcast.store import Store, records, refs
+from pawcast.store.refs import RefState
 
 SPLITS = ("train", "val", "test", "unlabelled")
 
@@ -86,44 +85,33 @@ def report_key(dataset: str, sha256: str) -> str:
     return f"datasets/{dataset}/reports/{sha256}.json"
 
 
-class RefState(NamedTuple):
-    """What `latest` was when somebody looked: a digest and the store's token for it, both empty if it wasn't there."""
-
-    digest: str
-    token: str
-
-
 def read_latest(store: Store, dataset: str) -> RefState:
-    """Look at a dataset's `latest`, to move it later if nobody else has."""
-    try:
-        digest, token = store.get_with_etag(_latest_key(dataset))
-    except NotFoundError:
-        return RefState("", "")
-    return RefState(digest.decode(errors="replace"), token)
+    """Return the current state of a dataset's `latest`, for `publish`."""
+    return refs.read(store, _latest_key(dataset))
 
 
 def publish(store: Store, manifest: Manifest, since: RefState | None = None) -> str:
-    """Make a dataset visible, its shards being there already, and move `latest` to it. Return its digest.
+    """Store a manifest, whose shards are stored already, and move `latest` to it.
 
     Args:
-        store: Where its shards are.
+        store: Where the shards are.
         manifest: The dataset.
-        since: What `latest` was when the work began; as it is now if None.
+        since: The state of `latest` when the work began; the current one if None.
+
+    Returns:
+        The digest of the manifest.
 
     Raises:
-        ConflictError: If another ingest has moved `latest` to something else since. The dataset itself is
-            published all the same.
+        ConflictError: If another ingest has moved `latest` to something else since. The manifest
+            is stored all the same, and can be loaded by its digest.
     """
     names.check("dataset", manifest.dataset)
     since = since or read_latest(store, manifest.dataset)
     digest, key = manifest.digest, _latest_key(manifest.dataset)
     store.put_if_absent(f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json())
-    if since.token:
-        moved = since.digest == digest or store.put_if_match(key, digest.encode(), since.token)
-    else:
-        moved = store.put_if_absent(key, digest.encode())
-    # Whoever ingests the same at the same time wants the same: then it doesn't matter who came first.
-    if not moved and read_latest(store, manifest.dataset).digest != digest:
+    moved = since.value == digest or refs.move(store, key, digest, since)
+    # Two ingests of the same photos at the same time publish the same digest: no conflict.
+    if not moved and read_latest(store, manifest.dataset).value != digest:
         raise ConflictError(
             f"Another ingest moved {manifest.dataset}@latest at the same time",
             fix=f"use {manifest.dataset}@{digest[:12]}, or run this one again to make it the latest",
@@ -140,7 +128,7 @@ def load(store: Store, dataset: str) -> Manifest:
 
     Raises:
         NotFoundError: If there is no such dataset, naming those that exist.
-        IntegrityError: If the manifest isn't what its digest says.
+        IntegrityError: If the manifest doesn't match its digest, or an earlier Pawcast wrote it.
     """
     name, _, wanted = dataset.partition("@")
     try:
@@ -151,18 +139,17 @@ def load(store: Store, dataset: str) -> Manifest:
     except (NotFoundError, ValueError):
         known = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
         raise NotFoundError(
-            "Unknown dataset", received=repr(dataset), expected=suggest(name, known),
-            fix="make it with jobs/ingest.py, or check --store",
-        ) from None  # fmt: skip
+            "Unknown dataset",
+            received=repr(dataset),
+            expected=suggest(name, known),
+            fix="make it with `pawcast ingest`, or check --store",
+        ) from None
     digest = key.rpartition("/")[2].removesuffix(".json")
     if hashlib.sha256(data).hexdigest() != digest:
-        raise IntegrityError(f"The manifest {key} in {store.uri} was changed", fix="run jobs/ingest.py again")
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise IntegrityError(
-            f"The dataset {dataset} was made by another version of Pawcast",
-            received=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
-            fix="run jobs/ingest.py again; photos and splits stay the same",
-        ) from None
+        raise IntegrityError(f"The manifest {key} in {store.uri} was changed", fix="run `pawcast ingest` again")
+    return records.parse(
+        Manifest,
+        data,
+        f"The manifest of {dataset}",
+        fix="run `pawcast ingest` again; the splits stay the same",
+    )

@@ -1,15 +1,14 @@
-"""What a check found: fine, a warning or a problem, with what was seen and what to do."""
+"""Findings: what a check saw, how bad it is, and what to do about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pawcast.errors import PawcastError
+from pawcast.errors import ClusterError, PawcastError, StoreError
 
-Level = Literal["ok", "warning", "problem"]
+_EXIT_CODES = {"store": StoreError.exit_code, "ray": ClusterError.exit_code}
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Finding:
 
     area: str
     check: str
-    level: Level
+    level: Literal["ok", "warning", "problem"]
     seen: str
     fix: str = ""
     exit_code: int = 0
@@ -28,49 +27,29 @@ class Finding:
         return asdict(self)
 
 
-@dataclass
-class Notes:
-    """Collects an area's findings; its problems count as `kind` unless an error of another kind says so."""
-
-    area: str
-    kind: type[PawcastError] = PawcastError
-    findings: list[Finding] = field(default_factory=list)
-
-    def ok(self, check: str, seen: str) -> None:
-        """Note that all is well."""
-        self.findings.append(Finding(self.area, check, "ok", seen))
-
-    def warning(self, check: str, seen: str, fix: str) -> None:
-        """Note what works but could be better, or may bite later."""
-        self.findings.append(Finding(self.area, check, "warning", seen, fix))
-
-    def problem(self, check: str, seen: str, fix: str) -> None:
-        """Note what will make jobs fail, or give wrong results."""
-        self.findings.append(Finding(self.area, check, "problem", seen, fix, self.kind.exit_code))
-
-    def error(self, check: str, error: PawcastError, fix: str = "read the line again: it says what is wrong") -> None:
-        """Note a failure as a problem, in its own words and with its own exit code; `fix` is for one without."""
-        seen, _, own = str(error).partition(" Fix: ")
-        self.findings.append(Finding(self.area, check, "problem", seen, own or fix, error.exit_code))
-
-    @contextmanager
-    def guarded(self, check: str) -> Iterator[None]:
-        """Turn whatever goes wrong in the block into a problem: one broken check must not hide the others."""
-        try:
-            yield
-        except PawcastError as error:
-            self.error(check, error)
-        except Exception as error:
-            self.problem(
-                check, f"{type(error).__name__}: {first_line(error)}", "this was not foreseen; read the message"
-            )
+def ok(area: str, check: str, seen: str) -> Finding:
+    """Return the finding that all is well."""
+    return Finding(area, check, "ok", seen)
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+def warning(area: str, check: str, seen: str, fix: str) -> Finding:
+    """Return a finding on what works, but is slow or may fail later."""
+    return Finding(area, check, "warning", seen, fix)
 
 
-def exit_code(findings: list[Finding]) -> int:
-    """Return the highest exit code among the problems, or 0: trouble with Ray outranks trouble with the store."""
+def problem(area: str, check: str, seen: str, fix: str) -> Finding:
+    """Return a finding on what makes jobs fail, or gives wrong results."""
+    return Finding(area, check, "problem", seen, fix, _EXIT_CODES.get(area, PawcastError.exit_code))
+
+
+def failure(area: str, check: str, error: Exception, fix: str = "this is unexpected; read the message") -> Finding:
+    """Return an error as a problem. A `PawcastError` brings its own exit code and mostly a fix."""
+    if isinstance(error, PawcastError):
+        seen, _, own_fix = str(error).partition(" Fix: ")
+        return Finding(area, check, "problem", seen, own_fix or fix, error.exit_code)
+    return problem(area, check, f"{type(error).__name__}: {' '.join(str(error).split())}", fix)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """Return the highest exit code among the findings, or 0. Ray's outranks the store's."""
     return max((finding.exit_code for finding in findings), default=0)

@@ -1,4 +1,7 @@
-"""Does the store keep its contract? Tried out below a key that nobody uses, which is removed again."""
+"""The store: is it reachable, is its clock right, and does every operation do what it promises?
+
+All operations use keys below a prefix that nobody else uses. It is removed afterwards.
+"""
 
 from __future__ import annotations
 
@@ -7,160 +10,151 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from email.utils import parsedate_to_datetime
 
-from pawcast.doctor import s3
-from pawcast.doctor.finding import Finding, Notes, first_line
+from pawcast.doctor.finding import Finding, failure, ok, warning
 from pawcast.errors import PawcastError, StoreError
-from pawcast.store import Store, open_store
+from pawcast.store import Store, open_store, s3_errors
 from pawcast.store.folder import FolderStore
-from pawcast.store.s3 import S3Store
+from pawcast.store.s3 import RetryPolicy, S3Store, create_client
 
-_BYTES = 1 << 20
-_LITTLE_SPACE = 5e9
-_SETTINGS = "correct --store and the AWS settings; if they are right, look at the server's own log"
+_DATA = bytes(range(256)) * 4_096
+_LOW_SPACE = 5e9
+_MAX_SKEW = 60
+_SETTINGS = "correct --store and its settings; if they are right, look at the server's log"
+_WRONG_DATA = "don't use this store: jobs would read wrong data; look at the server's log"
 _CONDITIONS = (
-    "run one job at a time on this store: two at once could overwrite each other's manifests and refs. "
-    "Or choose one that honours If-None-Match and If-Match, as AWS, SeaweedFS and MinIO do"
+    "run one job at a time on this store: two could overwrite each other's manifests and refs. "
+    "Or choose a store that honours If-None-Match and If-Match, as AWS, SeaweedFS and MinIO do"
 )
+_ARROW = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment, where Arrow reads them"
 
 
-def check(uri: str) -> list[Finding]:
-    """Try every operation of the store once; time them."""
-    notes = Notes("store", StoreError)
-    with notes.guarded("place"):
-        store = open_store(uri)
-        if isinstance(store, S3Store) and not s3.reachable(store, notes):
-            return notes.findings
-        with scratch(store) as prefix:
-            try_out(store, prefix, notes)
-        if isinstance(store, FolderStore):
-            _space(store, notes)
-    return notes.findings
+def check(uri: str) -> Iterator[Finding]:
+    """Reach the store, then try every operation once."""
+    store = open_store(uri)
+    if isinstance(store, S3Store):
+        findings = reach(store)
+        yield from findings
+        if findings[0].level == "problem":
+            return
+    with scratch(store) as prefix:
+        yield from try_operations(store, prefix)
+        if isinstance(store, FolderStore) and store.root.exists():
+            yield space(store.uri, shutil.disk_usage(store.root).free)
+
+
+def reach(store: S3Store) -> list[Finding]:
+    """List one key: is there a server, a bucket, a right to use it, and a clock that agrees?
+
+    The request is sent once: a store's own retries take too long for this. It comes before any
+    write, since some servers make a missing bucket at the first write.
+    """
+    policy = RetryPolicy(connect_timeout=5, read_timeout=10, max_attempts=1)
+    started = time.time()
+    try:
+        with s3_errors.translate_errors(store.uri, store.bucket, store.prefix):
+            client = create_client(policy)
+            response = client.list_objects_v2(Bucket=store.bucket, Prefix=store.prefix, MaxKeys=1)
+    except PawcastError as error:
+        return [failure("store", "reach", error, _SETTINGS)]
+    ended = time.time()
+    seen = f"{client.meta.endpoint_url} responds, {(ended - started) * 1_000:,.0f} ms"
+    date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return [ok("store", "reach", seen), clock(date, (started + ended) / 2)]
+
+
+def clock(date: str | None, now: float) -> Finding:
+    """Compare a response's `Date` header with this machine's clock, in seconds since 1970.
+
+    From 15 minutes on S3 refuses all requests, so `reach` has failed already.
+    """
+    fix = "set this machine's clock (timedatectl set-ntp true), or the server's"
+    try:
+        skew = parsedate_to_datetime(date or "").timestamp() - now
+    except (ValueError, TypeError):
+        return warning("store", "clock", "the server doesn't tell its time", fix)
+    seen = f"the server's clock is {abs(skew):,.0f} s {'ahead' if skew > 0 else 'behind'}"
+    return warning("store", "clock", seen, fix) if abs(skew) > _MAX_SKEW else ok("store", "clock", seen)
 
 
 @contextmanager
 def scratch(store: Store) -> Iterator[str]:
-    """Yield a prefix of keys that nobody uses; remove all below it afterwards, whatever happened."""
+    """Yield a prefix that nobody uses; remove all keys below it afterwards, whatever happened."""
     prefix = f"doctor-{uuid.uuid4().hex}"
-    there = _nearest(store.root) if isinstance(store, FolderStore) else None
+    folders = (store.root, *store.root.parents) if isinstance(store, FolderStore) else ()
+    # os.path.exists returns False where Path.exists raises: below a folder that we may not enter.
+    missing = [folder for folder in folders if not os.path.exists(folder)]  # noqa: PTH110
     try:
         yield prefix
     finally:
-        # What is wrong with the store has been noted by now.
+        # A store that can't list or delete has been reported by now.
         with contextlib.suppress(PawcastError):
             for key in store.list(f"{prefix}/"):
                 store.delete(key)
-        if isinstance(store, FolderStore) and there:
+        if isinstance(store, FolderStore):
             shutil.rmtree(store.root / prefix, ignore_errors=True)
-            # A store that wasn't there before isn't there afterwards.
-            for folder in (store.root, *store.root.parents):
-                if folder == there:
-                    break
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
-def try_out(store: Store, prefix: str, notes: Notes) -> None:
-    """Note for each operation how long it took, or what is wrong with it. Stops if nothing can be written."""
-    # Asked first: some servers would make a bucket that isn't there at the first write.
-    if isinstance(store, S3Store) and not _timed(
-        notes, "bucket", lambda: _no_bucket(store, prefix), "there", _SETTINGS
-    ):
-        return
+def try_operations(store: Store, prefix: str) -> list[Finding]:
+    """Try each operation below the prefix. Stop if nothing can be written."""
+    findings: list[Finding] = []
+
+    @contextmanager
+    def attempt(check: str, fix: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        except (PawcastError, OSError) as error:
+            findings.append(failure("store", check, error, fix))
+        else:
+            findings.append(ok("store", check, f"{(time.monotonic() - started) * 1_000:,.0f} ms"))
+
     key, condition = f"{prefix}/value", f"{prefix}/condition"
-    data = os.urandom(_BYTES)
-
-    def put() -> str | None:
-        store.put(key, data)
-        return None
-
-    def get() -> str | None:
-        return None if store.get(key) == data else "other bytes came back than were written"
-
-    def listing() -> str | None:
-        listed = list(store.list(f"{prefix}/"))
-        return None if listed == [key] else f"the one key there is was listed as {listed}"
-
-    def put_if_absent() -> str | None:
-        if not store.put_if_absent(condition, b"first"):
-            return "a key that nobody wrote is said to be taken"
-        if store.put_if_absent(condition, b"second") or store.get(condition) != b"first":
-            return "a second writer of a new key won: the store ignores conditions, and WRITES CAN BE LOST"
-        return None
-
-    def swap() -> str | None:
-        _, token = store.get_with_etag(condition)
-        if not store.put_if_match(condition, b"mine", token):
-            return "a write was refused although nobody wrote in between"
-        if store.put_if_match(condition, b"late", token) or store.get(condition) != b"mine":
-            return "a writer who came late won: the store ignores conditions, and WRITES CAN BE LOST"
-        return None
-
-    def delete() -> str | None:
-        store.delete(key)
-        return "a deleted key is still there" if store.exists(key) else None
-
-    if not _timed(notes, "put", put, "1 MiB", _SETTINGS):
-        return
-    _timed(notes, "get", get, "the same 1 MiB", "don't use this store; look at the server's own log")
-    _timed(notes, "list", listing, "one key", "jobs would miss what others wrote; look at the server's own log")
-    _timed(notes, "put if new", put_if_absent, "the second writer lost, as it must", _CONDITIONS)
-    _timed(notes, "put if unchanged", swap, "the late writer lost, as it must", _CONDITIONS)
-    fix = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment, which Arrow reads too"
-    if isinstance(store, FolderStore):
-        fix = "check the folder's permissions"
-    _timed(notes, "arrow", lambda: _through_arrow(store, prefix, data), "sees the same bytes (checkpoints)", fix)
-    _timed(notes, "delete", delete, "gone", "check that deleting is allowed")
-
-
-def _timed(notes: Notes, check: str, action: Callable[[], str | None], done: str, fix: str) -> bool:
-    """Do it, note how that went, return whether it went well. The action returns what is wrong, if anything is."""
-    started = time.monotonic()
-    try:
-        wrong = action()
-    except PawcastError as error:
-        notes.error(check, error, fix)
-        return False
-    if wrong:
-        notes.problem(check, wrong, fix)
-    else:
-        notes.ok(check, f"{done}, {(time.monotonic() - started) * 1_000:,.0f} ms")
-    return not wrong
-
-
-def _no_bucket(store: Store, prefix: str) -> str | None:
-    return "keys are listed that nobody wrote" if list(store.list(f"{prefix}/")) else None
-
-
-def _through_arrow(store: Store, prefix: str, data: bytes) -> str | None:
-    """Read by Ray Train's way what the store wrote, and the other way round."""
-    try:
+    with attempt("put", _SETTINGS):
+        store.put(key, _DATA)
+    if findings[0].level == "problem":
+        return findings
+    with attempt("get", _WRONG_DATA):
+        _require(store.get(key) == _DATA, "Other bytes came back than were written")
+    with attempt("list", _WRONG_DATA):
+        _require(list(store.list(f"{prefix}/")) == [key], "The keys that were listed aren't those that were written")
+    with attempt("put_if_absent", _CONDITIONS):
+        _require(store.put_if_absent(condition, b"1"), "The first write of a new key was refused")
+        lost = store.put_if_absent(condition, b"2") or store.get(condition) != b"1"
+        _require(not lost, "A second write of a new key succeeded: WRITES CAN BE LOST")
+    with attempt("put_if_match", _CONDITIONS):
+        _, etag = store.get_with_etag(condition)
+        _require(store.put_if_match(condition, b"3", etag), "A write was refused although nobody wrote in between")
+        lost = store.put_if_match(condition, b"4", etag) or store.get(condition) != b"3"
+        _require(not lost, "A write with an old ETag succeeded: WRITES CAN BE LOST")
+    with attempt("arrow", "check the folder's permissions" if isinstance(store, FolderStore) else _ARROW):
         filesystem, path = store.filesystem(prefix)
-        with filesystem.open_input_stream(f"{path}/value") as stream:
-            if stream.read() != data:
-                return "Arrow, so Ray Train, reads other bytes than were written"
-        with filesystem.open_output_stream(f"{path}/by-arrow") as stream:
-            stream.write(b"checkpoint")
-        if store.get(f"{prefix}/by-arrow") != b"checkpoint":
-            return "what Arrow, so Ray Train, wrote came back changed"
-    except OSError as error:
-        return f"Arrow, so Ray Train, can't use it: {first_line(error)}"
-    return None
+        with filesystem.open_output_stream(f"{path}/arrow") as output:
+            output.write(_DATA)
+        with filesystem.open_input_stream(f"{path}/value") as value:
+            same = value.read() == _DATA == store.get(f"{prefix}/arrow")
+        _require(same, "Arrow, which writes checkpoints, reads or writes other bytes")
+    with attempt("delete", "allow the credentials to delete there"):
+        store.delete(key)
+        _require(not store.exists(key), "A deleted key is still there")
+    return findings
 
 
-def _space(store: FolderStore, notes: Notes) -> None:
-    free = shutil.disk_usage(_nearest(store.root)).free
-    seen = f"{free / 1e9:,.1f} GB free under {store.uri}"
-    if free < _LITTLE_SPACE:
-        notes.warning("space", seen, "free some: shards take as much as the photos, each checkpoint up to 50 MB")
-    else:
-        notes.ok("space", seen)
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise StoreError(message)
 
 
-def _nearest(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that exists."""
-    # os.path.exists says no where Path.exists raises, on the other side of a folder that we may not enter.
-    return next(folder for folder in (path, *path.parents) if os.path.exists(folder))  # noqa: PTH110
+def space(uri: str, free: float) -> Finding:
+    """Check the bytes that are free on a folder's disk."""
+    seen = f"{free / 1e9:,.1f} GB free under {uri}"
+    if free < _LOW_SPACE:
+        fix = "free some space: shards take as much as the photos, each checkpoint up to 50 MB"
+        return warning("store", "space", seen, fix)
+    return ok("store", "space", seen)

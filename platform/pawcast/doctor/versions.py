@@ -1,68 +1,53 @@
-"""Are Python and the packages those that Pawcast asks for? Read from metadata: nothing is imported."""
+"""Python and the packages: are they the versions that Pawcast requires? Nothing is imported."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from importlib import metadata
-from typing import NamedTuple
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
-from pawcast.doctor.finding import Finding, Notes
+from pawcast.doctor.finding import Finding, ok, problem
 
 PACKAGES = ("ray", "tensorflow", "keras", "pyarrow", "boto3", "pillow")
-_INSTALL = "python -m pip install --require-hashes -r requirements.lock"
+"""The packages that the report names, and that must be equal on all nodes."""
 
 
-class Unmet(NamedTuple):
-    """A requirement that the environment doesn't meet; `found` is None if the package is absent."""
-
-    name: str
-    found: str | None
-    wanted: str
-
-
-def check() -> list[Finding]:
-    """Compare what is installed with the requirements in Pawcast's own metadata."""
-    notes = Notes("versions")
-    try:
-        wanted = metadata.metadata("pawcast")["Requires-Python"] or ""
-        requirements = metadata.requires("pawcast") or []
-    except metadata.PackageNotFoundError:
-        notes.warning("pawcast", "not installed, so its requirements aren't known", "make setup")
-        return notes.findings
-    python = platform.python_version()
-    if SpecifierSet(wanted).contains(python, prereleases=True):
-        notes.ok("python", python)
+def check() -> Iterator[Finding]:
+    """Compare the installed versions with the requirements in Pawcast's own metadata."""
+    python = Requirement(f"python{metadata.metadata('pawcast')['Requires-Python']}")
+    requirements = [Requirement(line) for line in metadata.requires("pawcast") or []]
+    versions = installed([requirement.name for requirement in requirements])
+    if (seen := versions["python"]) and python.specifier.contains(seen, prereleases=True):
+        yield ok("versions", "python", seen)
     else:
-        notes.problem("python", f"{python}, but Pawcast needs {wanted}", "make setup PYTHON=python3.12, in a new .venv")
-    missing = unmet(requirements, installed)
-    for item in missing:
-        seen = f"{item.found or 'not installed'}, but Pawcast needs {item.wanted or 'it'}"
-        notes.problem(item.name, seen, _INSTALL)
-    if not missing:
-        notes.ok("packages", ", ".join(f"{name} {installed(name)}" for name in PACKAGES))
-    return notes.findings
+        seen = f"{seen}, but Pawcast requires {python.specifier}"
+        yield problem("versions", "python", seen, "make setup PYTHON=python3.12, in a new .venv")
+    unmet = list(unmet_requirements(requirements, versions))
+    yield from unmet
+    if not unmet:
+        yield ok("versions", "packages", ", ".join(f"{name} {versions[name]}" for name in PACKAGES))
 
 
-def installed(name: str) -> str | None:
-    """Return an installed package's version, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+def installed(packages: list[str]) -> dict[str, str | None]:
+    """Return the versions of Python and of some packages; None for one that isn't installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
 
 
-def unmet(requirements: Iterable[str], version_of: Callable[[str], str | None]) -> list[Unmet]:
-    """Return the requirements that don't hold here. Those of extras and of other platforms are passed over."""
-    found = []
-    for line in requirements:
-        requirement = Requirement(line)
+def unmet_requirements(requirements: list[Requirement], versions: dict[str, str | None]) -> Iterator[Finding]:
+    """Yield a problem for each unmet requirement, extras and other platforms aside."""
+    for requirement in requirements:
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        version = version_of(requirement.name)
+        version = versions[requirement.name]
         if version is None or not requirement.specifier.contains(version, prereleases=True):
-            found.append(Unmet(requirement.name, version, str(requirement.specifier)))
-    return found
+            seen = f"{version or 'not installed'}, but Pawcast requires {requirement.specifier or 'it'}"
+            fix = "python -m pip install --require-hashes -r requirements.lock"
+            yield problem("versions", requirement.name, seen, fix)

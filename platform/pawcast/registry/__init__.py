@@ -1,4 +1,4 @@
-"""Model versions, and refs that point at them."""
+"""The model registry: immutable versions, and refs that point at them."""
 
 from pawcast.registry.versions import (
     MAX_DIFFERENCE,

@@ -1,1 +1,1 @@
-"""The Ray session, and the devices and precisions of this machine."""
+"""The Ray session, TensorFlow, and the devices and precisions of this machine."""

@@ -1,7 +1,11 @@
-"""The Ray cluster: join the one named by RAY_ADDRESS, or start a private one that ends with this process."""
+"""The Ray session: join the cluster of RAY_ADDRESS, or start a private Ray; run tasks in it.
+
+A private Ray ends with this process.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -15,19 +19,19 @@ import ray
 
 from pawcast.errors import ClusterError, PawcastError
 
-# Tasks kept in flight per CPU: enough to never wait, few enough that results don't pile up.
-_IN_FLIGHT_PER_CPU = 4
-# A port that nobody can listen on without being root: refused at once.
-_NOBODY = "http://127.0.0.1:1"
+# Enough that no CPU waits for a task, few enough that results don't fill the object store.
+_TASKS_PER_CPU = 4
+# Port 1 refuses connections at once: nobody but root can listen there.
+_NO_DASHBOARD = "http://127.0.0.1:1"
 _CONNECT_SECONDS = 5
 
 
 @contextmanager
 def connect(cpus: int | None = None) -> Iterator[None]:
-    """Hold a connection to Ray while the block runs. Does nothing if this process has one already.
+    """Keep a connection to Ray while the block runs. Do nothing if this process has one already.
 
     Args:
-        cpus: CPUs of the private cluster, if one is started; all of the machine's if None.
+        cpus: CPUs of the private Ray, if one is started; all of the machine's if None.
 
     Raises:
         ClusterError: If RAY_ADDRESS names a cluster that can't be joined.
@@ -37,19 +41,19 @@ def connect(cpus: int | None = None) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    # A task's process would otherwise see its own GPUs hidden by Ray when it asked for none.
+    # Otherwise Ray hides all GPUs from a task that asked for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray authenticates its processes to each other by a token that it makes itself; it says so at every start.
+    # Ray makes a token for its own processes, and logs that at every start.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     try:
         with keep_sigterm_handler():
             if address:
-                if not _listens(address):
+                if not _accepts_connections(address):
                     raise ConnectionError("nothing listens there")
                 ray.init(address=address, **quiet)
             else:
-                # "local" even if some cluster runs on this machine: we use only what we were told to use.
-                with _no_dashboard():
+                # "local": never join another cluster that happens to run on this machine.
+                with _without_dashboard():
                     ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
@@ -65,29 +69,30 @@ def connect(cpus: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def keep_sigterm_handler() -> Iterator[None]:
-    """Give this process its own handler of SIGTERM back after the block, in which Ray replaces it.
+    """Restore this process's handler of SIGTERM after the block, in which Ray replaces it.
 
-    Ray's would end the processes of a private Ray under a job that still works with them, which then aborts.
+    Ray's handler ends the processes of a private Ray while a job still uses them. The job then
+    aborts instead of ending in order.
     """
-    own = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if callable(own) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, own)
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
-def _no_dashboard() -> Iterator[None]:
-    """Tell the processes of the Ray that the block starts that there is no dashboard to ask.
+def _without_dashboard() -> Iterator[None]:
+    """Tell the Ray that the block starts that it has no dashboard.
 
-    Ray Train's clean-up asks for the state of the run's controller, once a second. Left to itself it finds the
-    dashboard of whichever cluster was last started on this machine, which knows no such run, takes it for dead
-    and removes the workers.
+    Ray Train's clean-up asks a dashboard once a second whether the run's controller is alive.
+    Without this setting it finds the dashboard of the cluster that was started last on this
+    machine. That one doesn't know the run, and the clean-up removes the workers.
     """
     name = "RAY_API_SERVER_ADDRESS"
     before = os.environ.get(name)
-    os.environ[name] = _NOBODY
+    os.environ[name] = _NO_DASHBOARD
     try:
         yield
     finally:
@@ -97,17 +102,17 @@ def _no_dashboard() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _listens(address: str) -> bool:
-    """Return whether a connection is accepted at `host:port`; Ray itself would try in vain for minutes.
+def _accepts_connections(address: str) -> bool:
+    """Return whether a server accepts connections at `host:port`. Ray itself would try for minutes.
 
-    Any other form of address ("auto") is left to Ray.
+    Return True for any other form of address, such as "auto": Ray resolves it.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return True
     hosts = [host.strip("[]")]
     if hosts[0] in ("127.0.0.1", "localhost", "::1"):
-        # A head of this machine may listen at its outer address only, and that is where Ray looks.
+        # A head on this machine may listen at its external address only. Ray tries that one.
         hosts.append(ray.util.get_node_ip_address())
     for name in hosts:
         try:
@@ -119,14 +124,15 @@ def _listens(address: str) -> bool:
 
 
 def require_resources(cpus: float, gpus: float = 0, memory: float = 0) -> None:
-    """Refuse early what the cluster could never schedule; Ray itself would wait for ever.
+    """Check that the cluster has some resources in all. Ray would wait for them forever.
 
     Args:
-        cpus, gpus: How many.
+        cpus: Number of CPUs.
+        gpus: Number of GPUs.
         memory: Bytes.
 
     Raises:
-        ClusterError: With what is there and what is missing.
+        ClusterError: If it has less, with what it has and what is needed.
     """
     total = ray.cluster_resources()
     have_cpus, have_gpus, have_memory = (total.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
@@ -147,42 +153,54 @@ def require_resources(cpus: float, gpus: float = 0, memory: float = 0) -> None:
 
 
 def as_tuples(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
-    """Return many rows in the form that travels to and from tasks best: a plain tuple of plain tuples.
+    """Return rows in the form that Ray serializes fastest: a plain tuple of plain tuples.
 
-    Ray packs a list element by element and each tuple in it on its own, in Python; a tuple it pickles at once, in a
-    seventh of the time. Named tuples would carry their class along.
+    Ray pickles a tuple as a whole. It serializes a list element by element in Python, which takes
+    seven times as long. Named tuples would include their class.
     """
     return tuple(map(tuple, rows))
 
 
 def run_tasks(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-    """Run a Ray task once for each tuple of arguments; yield (index, result) as they finish.
+    """Run a Ray task once for each tuple of arguments.
 
-    Only so many run or wait at once that neither driver nor object store fills up, and no more arguments are asked
-    for. Our own errors raised inside a task come out as themselves.
+    A limited number of tasks is submitted at a time, so that neither the driver nor the object
+    store fills up. The arguments are taken from the iterable only when they are needed. Tasks that
+    are still pending are cancelled when the iterator is closed.
+
+    Args:
+        task: A remote function.
+        arguments: The arguments of each call.
+
+    Yields:
+        (index of the arguments, result) in the order in which the tasks finish.
+
+    Raises:
+        PawcastError: If a task raises one.
+        ray.exceptions.RayError: If a task fails otherwise.
     """
-    waiting: dict[ray.ObjectRef, int] = {}
-    limit = max(2, int(ray.cluster_resources().get("CPU", 1)) * _IN_FLIGHT_PER_CPU)
-    ahead = iter(enumerate(arguments))
+    pending: dict[ray.ObjectRef, int] = {}
+    limit = max(2, int(ray.cluster_resources().get("CPU", 1)) * _TASKS_PER_CPU)
+    calls = enumerate(arguments)
     try:
         while True:
-            while len(waiting) < limit and (following := next(ahead, None)) is not None:
-                waiting[task.remote(*following[1])] = following[0]
-            if not waiting:
+            for index, call in itertools.islice(calls, limit - len(pending)):
+                pending[task.remote(*call)] = index
+            if not pending:
                 return
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            index = waiting.pop(done)
+            (finished,), _ = ray.wait(list(pending), num_returns=1)
+            index = pending.pop(finished)
             with unwrap_errors():
-                result = ray.get(done)
+                result = ray.get(finished)
             yield index, result
     finally:
-        for reference in waiting:
+        for reference in pending:
             ray.cancel(reference, force=False)
 
 
 @contextmanager
 def unwrap_errors() -> Iterator[None]:
-    """Turn Ray's wrapping of a Pawcast error back into that error."""
+    """Raise a `PawcastError` that a task raised as itself, without Ray's wrapper."""
     try:
         yield
     except ray.exceptions.RayTaskError as error:

@@ -4,9 +4,8 @@ Modules that compute import them from here, at their top:
 
     from pawcast.runtime.tensorflow import keras, tf
 
-Importing this module takes seconds. So what must start fast (`import pawcast`, the commands' `--help`,
-the HTTP client, the training driver) imports no such module; `tests/unit/test_imports.py` holds the
-list.
+Importing this module takes seconds. So what must start fast (`import pawcast`, the commands'
+`--help`, the HTTP client, the training driver, the doctor) imports no such module.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ _BFLOAT16_CAPABILITY = (8, 0)
 
 @contextmanager
 def _native_log_silenced() -> Iterator[None]:
-    """Drop what native code writes to standard error while the block runs.
+    """Discard what native code writes to standard error while the block runs.
 
-    TensorFlow's libraries log some ten lines about absent GPUs before their log level is in force.
+    TensorFlow's libraries log some ten lines about absent GPUs before their log level applies.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    stderr = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
-# TensorFlow turns oneDNN off on CPUs without AVX-512. There oneDNN made `article` train 1.6 times
-# faster.
+# TensorFlow turns oneDNN off on CPUs without AVX-512, where it makes `article` train 1.6 times as
+# fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
@@ -57,7 +56,7 @@ with _native_log_silenced():
     import keras
     import tensorflow as tf
 
-    # Asked here, since asking makes the libraries log once.
+    # The first query makes the libraries log, so it happens here.
     tf.config.list_physical_devices("GPU")
 
 __all__ = ["configure_tensorflow", "keras", "resolve_precision", "tf"]
@@ -66,14 +65,14 @@ __all__ = ["configure_tensorflow", "keras", "resolve_precision", "tf"]
 def configure_tensorflow(threads: int | None = None, deterministic: bool = False) -> int:
     """Set up TensorFlow in this process: GPU memory on demand, threads, determinism.
 
-    Call it before the first operation. GPU memory then grows with use instead of being taken whole,
-    and goes back to the system when the process ends.
+    Call it before the first operation: later calls change nothing. GPU memory then grows with use
+    instead of being taken whole at the start.
 
     Args:
         threads: Threads for one operation, normally the CPUs that this process may use;
             TensorFlow's default if None.
-        deterministic: Use only operations that give the same bits every time, and refuse the
-            others.
+        deterministic: Use only operations that give the same bits every time; TensorFlow then
+            raises an error for the others.
 
     Returns:
         How many GPUs TensorFlow sees.
@@ -88,13 +87,13 @@ def configure_tensorflow(threads: int | None = None, deterministic: bool = False
         if deterministic:
             tf.config.experimental.enable_op_determinism()
     except RuntimeError:
-        # TensorFlow is in use already (a second model in one process): its first settings stand.
+        # TensorFlow has been used already (a second model in one process): the settings stay.
         pass
     return len(gpus)
 
 
 def resolve_precision(precision: str = "auto") -> Precision:
-    """Return the precision to compute in: the one asked for, or this machine's fastest.
+    """Return the precision to compute in: the given one, or the fastest of this machine.
 
     Weights, sums of gradients and the last layer are float32 in either case.
 

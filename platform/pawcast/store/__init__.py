@@ -1,4 +1,4 @@
-"""The store: a folder or S3 behind one small interface, chosen by URI."""
+"""The store: a folder or an S3 bucket behind one small interface, chosen by its URI."""
 
 from pawcast.store.base import Store, open_store, shared_store
 

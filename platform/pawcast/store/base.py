@@ -1,4 +1,4 @@
-"""What a store can do, whatever it is made of."""
+"""The interface of a store, and how a URI becomes one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 
 class Store(Protocol):
-    """Keys to bytes. A key is a `/`-separated path; a value is whole or absent, never half-written.
+    """Maps keys to bytes. A key is a `/`-separated path. A value is whole or absent, never partial.
 
-    Stores pickle, and reconnect in the process that opens them: they travel to Ray's tasks.
-    All methods raise `StoreError` when the store can't be reached or refuses, `StoreFullError` when it is full;
-    `IntegrityError` when what arrives doesn't match a checksum that the store keeps.
+    A store can be pickled and sent to Ray tasks. It connects again where it is unpickled.
+
+    Every method raises `StoreError` if the store can't be reached or refuses the request,
+    `StoreFullError` if it has no space left, and `IntegrityError` if the bytes that arrive don't
+    match a checksum that the store keeps.
     """
 
     uri: str
@@ -27,7 +29,7 @@ class Store(Protocol):
         ...
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        """Return the value and a token for `put_if_match`. Raises `NotFoundError` if there is none."""
+        """Return the value and its ETag, for `put_if_match`. Raises `NotFoundError` if absent."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
@@ -38,15 +40,18 @@ class Store(Protocol):
         """Write the value unless the key has one. Return whether this call wrote it.
 
         Args:
-            key: Its key.
+            key: The key.
             data: The value.
-            sha256: The value's, in hexadecimal digits, if the caller has it; a store that checks what it receives
-                then need not compute it again.
+            sha256: The value's SHA-256 in hexadecimal, if the caller has it. A store that checks
+                uploads then doesn't compute it again.
         """
         ...
 
-    def put_if_match(self, key: str, data: bytes, token: str) -> bool:
-        """Write the value if nobody wrote since `token` was read. Return whether this call wrote it."""
+    def put_if_match(self, key: str, data: bytes, etag: str) -> bool:
+        """Write the value if its ETag is still `etag`. Return whether this call wrote it.
+
+        Raises `NotFoundError` if the key has no value.
+        """
         ...
 
     def exists(self, key: str) -> bool:
@@ -62,15 +67,16 @@ class Store(Protocol):
         ...
 
     def filesystem(self, prefix: str) -> tuple[fs.FileSystem, str]:
-        """Return an Arrow file system and the path of `prefix` in it, for Ray Train's checkpoints."""
+        """Return an Arrow file system and the path of `prefix` in it, for checkpoints."""
         ...
 
 
 @lru_cache(maxsize=8)
 def shared_store(uri: str) -> Store:
-    """Open a store once in a process, for Ray's tasks: to connect takes longer than many of them do.
+    """Open a store once per process, for Ray tasks: connecting takes longer than many tasks do.
 
-    Credentials are those that the process began with, renewed where they come from a profile or a role.
+    The store uses the credentials that the process started with. Those of a profile or a role are
+    renewed.
     """
     return open_store(uri)
 

@@ -1,29 +1,27 @@
-"""A folder as the store: the embedded default, no server needed."""
+"""A folder as the store: the default, which needs no server."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pawcast.core import atomic
 from pawcast.errors import NotFoundError, StoreError, StoreFullError
 
 if TYPE_CHECKING:
     from pyarrow import fs
 
-_TEMPORARY = ".writing-"
-
 
 class FolderStore:
-    """Files below one folder. Writes go to a temporary name first and appear whole.
+    """Files below one folder. A value is written to a temporary file first, so it appears whole.
 
-    `put_if_absent` is a hard link, which POSIX makes atomic; `put_if_match` holds an exclusive lock beside the value.
+    `put_if_absent` makes a hard link, which POSIX defines as atomic. `put_if_match` compares and
+    replaces while it holds an exclusive lock on a file beside the value. The ETag is the SHA-256.
     """
 
     def __init__(self, root: str) -> None:
@@ -31,57 +29,61 @@ class FolderStore:
         self.uri = str(self.root)
 
     def get(self, key: str) -> bytes:
-        with self._translated(key):
+        with self._translate_errors(key):
             return self._path(key).read_bytes()
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         data = self.get(key)
-        return data, _token(data)
+        return data, _etag(data)
 
     def put(self, key: str, data: bytes) -> None:
-        with self._translated(key), self._written(key, data) as temporary:
-            os.replace(temporary, self._path(key))
+        with self._translate_errors(key):
+            path = self._path(key)
+            with atomic.temporary_file(path, data, durable=True) as temporary:
+                temporary.replace(path)
 
     def put_if_absent(self, key: str, data: bytes, sha256: str | None = None) -> bool:
-        with self._translated(key):
-            if self._path(key).exists():
+        with self._translate_errors(key):
+            path = self._path(key)
+            if path.exists():
                 return False
-            with self._written(key, data) as temporary:
+            with atomic.temporary_file(path, data, durable=True) as temporary:
                 try:
-                    os.link(temporary, self._path(key))
+                    os.link(temporary, path)
                 except FileExistsError:
                     return False
                 return True
 
-    def put_if_match(self, key: str, data: bytes, token: str) -> bool:
+    def put_if_match(self, key: str, data: bytes, etag: str) -> bool:
         path = self._path(key)
-        with self._translated(key), open(path.with_name(f".{path.name}.lock"), "w") as lock:
+        with self._translate_errors(key), open(path.with_name(f".{path.name}.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if _token(path.read_bytes()) != token:
+            if _etag(path.read_bytes()) != etag:
                 return False
             self.put(key, data)
             return True
 
     def exists(self, key: str) -> bool:
-        with self._translated(key):
+        with self._translate_errors(key):
             return self._path(key).is_file()
 
     def list(self, prefix: str) -> Iterator[str]:
         folder = prefix.rpartition("/")[0]
         start = self._path(folder) if folder else self.root
-        keys = (path.relative_to(self.root).as_posix() for path in start.rglob("*") if path.is_file())
-        hidden = (_TEMPORARY, ".")
-        return iter(sorted(k for k in keys if k.startswith(prefix) and not Path(k).name.startswith(hidden)))
+        # Locks and temporary files begin with a dot; no key does.
+        files = (path for path in start.rglob("*") if path.is_file() and not path.name.startswith("."))
+        keys = (path.relative_to(self.root).as_posix() for path in files)
+        return iter(sorted(key for key in keys if key.startswith(prefix)))
 
     def delete(self, key: str) -> None:
-        with self._translated(key):
+        with self._translate_errors(key):
             self._path(key).unlink(missing_ok=True)
 
     def filesystem(self, prefix: str) -> tuple[fs.FileSystem, str]:
         from pyarrow import fs
 
         path = self._path(prefix)
-        with self._translated(prefix):
+        with self._translate_errors(prefix):
             path.mkdir(parents=True, exist_ok=True)
         return fs.LocalFileSystem(), str(path)
 
@@ -92,28 +94,14 @@ class FolderStore:
         return path
 
     @contextmanager
-    def _written(self, key: str, data: bytes) -> Iterator[str]:
-        """Yield a temporary file beside the key's place that holds the data, on the disk; remove it after."""
-        folder = self._path(key).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            yield temporary
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-
-    @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def _translate_errors(self, key: str) -> Iterator[None]:
+        """Raise the operating system's errors as Pawcast's."""
         try:
             yield
         except (FileNotFoundError, IsADirectoryError):
             raise NotFoundError(f"The store {self.uri} has no {key}") from None
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if atomic.is_full(error):
                 raise StoreFullError(
                     f"The disk under the store {self.uri} is full, so {key} was not written",
                     fix="free some space or choose another --store, then run the command again",
@@ -123,5 +111,5 @@ class FolderStore:
             ) from None
 
 
-def _token(data: bytes) -> str:
+def _etag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
