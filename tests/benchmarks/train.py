@@ -79,7 +79,7 @@ def ingest(labelled: str, count: int, work: Path) -> None:
 
 def unpack(work: Path) -> None:
     """Write the training split's photos into a folder for each class, for the peers."""
-    reader = SplitReader(open_store(str(work / "store")), DATASET, "train")
+    reader = SplitReader.open(open_store(str(work / "store")), DATASET, "train")
     for photo, data in reader.read(0, len(reader)):
         if isinstance(data, ImageError):
             raise data

@@ -302,8 +302,8 @@ def test_a_dataset_without_ray_and_tensorflow(source, url, store, undisturbed, t
     assert json.loads(output)["photos"] == 238
     left = {name: data for name, data in undisturbed.items() if name != "errors.csv"}
     assert contents(out) == left
-    reader = SplitReader(store, "noise", "unlabelled")
+    reader = SplitReader.open(store, "noise", "unlabelled")
     assert [p.id for p, _ in reader.read(90, 210)] == [row.id for row in stored[90:210]]
     (Path(store.uri) / parts[1].key).write_bytes(b"other")
-    with pytest.raises(IntegrityError), bulk_predict(SplitReader(store, "noise", "unlabelled"), url, tmp_path / "x"):
+    with pytest.raises(IntegrityError), bulk_predict(SplitReader.open(store, "noise", "unlabelled"), url, tmp_path / "x"):
         pass

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from pawcast.data import manifest as manifests
-from pawcast.data import shards
-from pawcast.data.ingest import Ingested, ingest
+from pawcast.data.ingest import IngestResult, ingest
 from pawcast.data.manifest import Manifest
+from pawcast.data.reader import SplitReader
 from pawcast.data.report import CheckLimits, DataReport
 from pawcast.data.verify import verify
 from pawcast.errors import DataError, IntegrityError, NotFoundError
@@ -23,10 +23,10 @@ SIZES = {"test_size": 60, "val_fraction": 0.25}
 
 
 def make(store: Path | str, labelled: Path, unlabelled: Path | None, **options: object) -> Manifest:
-    return made(store, labelled, unlabelled, **options).manifest
+    return ingested(store, labelled, unlabelled, **options).manifest
 
 
-def made(store: Path | str, labelled: Path, unlabelled: Path | None, **options: object) -> Ingested:
+def ingested(store: Path | str, labelled: Path, unlabelled: Path | None, **options: object) -> IngestResult:
     options = {**SIZES, **options}
     source = unlabelled and str(unlabelled)
     return ingest(open_store(str(store)), "pets", str(labelled), source, **options)  # type: ignore[arg-type]
@@ -43,20 +43,21 @@ def shuffled(archive: Path, target: Path) -> Path:
 def test_splits_are_exact_and_every_photo_is_in_one(tmp_path, photos):
     manifest = make(tmp_path, photos.labelled, photos.unlabelled)
     assert {name: split.photos for name, split in manifest.splits.items()} == {
-        "train": 180, "val": 60, "test": 60, "unlabelled": 40,
-    }  # fmt: skip
+        "train": 180,
+        "val": 60,
+        "test": 60,
+        "unlabelled": 40,
+    }
     assert manifest.splits["train"].per_class == {"cat": 90, "dog": 90}
     store = open_store(str(tmp_path))
     with zipfile.ZipFile(photos.labelled) as archive:
         originals = {Path(name).name: archive.read(name) for name in archive.namelist()}
     seen = []
     for name in ("train", "val", "test"):
-        for shard in manifest.splits[name].shards:
-            table = shards.read(store, shard).to_pylist()
-            for row in table:
-                assert row["image"]["bytes"] == originals[row["image"]["path"]]
-                assert row["label"] == int(row["image"]["path"].startswith("dog"))
-            seen += [row["image"]["path"] for row in table]
+        for row in SplitReader(store, manifest.splits[name]):
+            assert row.data == originals[row.name]
+            assert row.label == int(row.name.startswith("dog"))
+            seen.append(row.name)
     assert sorted(seen) == sorted(originals)
 
 
@@ -75,7 +76,7 @@ def test_s3_holds_what_a_folder_holds(tmp_path, photos, s3):
     assert in_s3.digest == in_folder.digest
     store = open_store(f"{s3}/ingest")
     assert manifests.load(store, "pets") == in_s3
-    assert shards.read(store, in_s3.splits["train"].shards[0]).num_rows == 180
+    assert len(list(SplitReader.open(store, "pets", "train"))) == 180
 
 
 def test_unreadable_photos_are_quarantined_by_name(tmp_path, photos):
@@ -87,25 +88,24 @@ def test_unreadable_photos_are_quarantined_by_name(tmp_path, photos):
     assert [item.name for item in manifest.quarantine] == ["cat.0.jpg", "dog.0.jpg"]
     assert all(item.reason for item in manifest.quarantine)
     assert sum(split.photos for split in manifest.splits.values()) == 298
-    with pytest.raises(DataError, match="2 of 300 photos: can't be decoded"):
+    with pytest.raises(DataError, match="2 of 300 photos can't be decoded"):
         make(tmp_path / "other", folder, None, limits=CheckLimits(unreadable=0.001))
     with pytest.raises(NotFoundError):
         manifests.load(open_store(str(tmp_path / "other")), "pets")
 
 
-def test_copies_stay_on_one_side(tmp_path, photos):
+def test_copies_stay_in_one_split(tmp_path, photos):
     folder = shutil.copytree(photos.labelled_folder, tmp_path / "photos")
     for i in range(20):
         shutil.copy(folder / f"cat.{i}.jpg", folder / f"cat.{1000 + i}.jpg")
     manifest = make(tmp_path / "store", folder, None)
     store = open_store(str(tmp_path / "store"))
-    side: dict[str, set[str]] = {}
+    splits: dict[str, set[str]] = {}
     for name in ("train", "val", "test"):
-        for shard in manifest.splits[name].shards:
-            for digest in shards.read(store, shard)["sha256"].to_pylist():
-                side.setdefault(digest, set()).add(name)
-    assert len(side) == 300
-    assert all(len(names) == 1 for names in side.values())
+        for row in SplitReader(store, manifest.splits[name]):
+            splits.setdefault(row.sha256, set()).add(name)
+    assert len(splits) == 300
+    assert all(len(names) == 1 for names in splits.values())
     assert manifest.splits["test"].photos == 60
 
 
@@ -116,7 +116,7 @@ def test_one_photo_under_two_labels_is_an_error(tmp_path, photos):
         make(tmp_path / "store", folder, None)
 
 
-def test_the_report_counts_what_is_odd_and_lies_with_the_dataset(tmp_path, photos):
+def test_the_report_counts_the_findings_and_is_stored_with_the_dataset(tmp_path, photos):
     folder = shutil.copytree(photos.labelled_folder, tmp_path / "photos")
     shutil.copy(folder / "cat.1.jpg", folder / "cat.1001.jpg")
     Image.open(folder / "dog.5.jpg").save(folder / "dog.1005.jpg", "PNG")
@@ -126,7 +126,9 @@ def test_the_report_counts_what_is_odd_and_lies_with_the_dataset(tmp_path, photo
         # The same photo at another size: near, whatever split it goes to.
         photo = Image.open(folder / f"cat.{i}.jpg")
         photo.resize((2 * photo.width, 2 * photo.height)).save(folder / f"cat.{2000 + i}.jpg", quality=95)
-    manifest, report = made(tmp_path / "store", folder, photos.unlabelled_folder, limits=CheckLimits(near_duplicates=1))
+    manifest, report = ingested(
+        tmp_path / "store", folder, photos.unlabelled_folder, limits=CheckLimits(near_duplicates=1)
+    )
     checks = {check.name: check for check in report.checks}
     assert (checks["unreadable"].photos, checks["size"].photos, checks["duplicates"].photos) == (1, 1, 1)
     assert checks["unreadable"].examples[0].startswith("cat.1007.jpg")
@@ -148,12 +150,13 @@ def test_the_report_counts_what_is_odd_and_lies_with_the_dataset(tmp_path, photo
         manifests.load(open_store(str(tmp_path / "other")), "pets")
 
 
-def test_verify_reads_all_and_names_what_is_changed_or_gone(tmp_path, photos):
+def test_verify_reads_everything_and_names_what_is_changed_or_missing(tmp_path, photos):
     manifest = make(tmp_path, photos.labelled, photos.unlabelled)
     store = open_store(str(tmp_path))
-    seen: list[tuple[int, int]] = []
-    assert verify(store, "pets", lambda done, total: seen.append((done, total))) == manifest
-    assert seen[-1] == (340, 340)
+    seen: list[tuple[str, int, int]] = []
+    assert verify(store, "pets", lambda *report: seen.append(report[:3])) == manifest
+    assert seen[0] == ("verifying", 0, 340)
+    assert seen[-1] == ("verifying", 340, 340)
     shard, other = (manifest.splits[name].shards[0] for name in ("train", "unlabelled"))
     whole = store.get(shard.key)
     store.put(shard.key, whole[:5_000] + bytes([whole[5_000] ^ 1]) + whole[5_001:])
@@ -162,7 +165,7 @@ def test_verify_reads_all_and_names_what_is_changed_or_gone(tmp_path, photos):
         verify(store, "pets")
     assert shard.key in str(wrong.value)
     assert other.key in str(wrong.value)
-    # Ingesting again mends what is gone; what was changed must be deleted first, as the message says.
+    # Another ingest restores missing shards. Changed ones must be deleted first.
     store.delete(shard.key)
     assert make(tmp_path, photos.labelled, photos.unlabelled) == manifest
     assert verify(store, f"pets@{manifest.digest[:12]}") == manifest

@@ -1,4 +1,4 @@
-"""A model labels what it is sure of, and the dataset that comes of it is one like any other."""
+"""Photos that a model labels with confidence join the training split of a new dataset."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image
 
 from pawcast import recipes, registry
 from pawcast.data import manifest as manifests
-from pawcast.data import shards
 from pawcast.data.ingest import ingest
-from pawcast.data.manifest import Manifest
+from pawcast.data.manifest import Manifest, Split
+from pawcast.data.reader import SplitReader
 from pawcast.data.report import CheckLimits, DataReport
 from pawcast.data.verify import verify
 from pawcast.errors import DataError, UsageError
@@ -43,7 +43,7 @@ def again(data: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory, photos) -> dict[str, bytes]:
-    """Photos of known class, which the names to be given to them won't tell."""
+    """Photos of known class. The names that the test gives them don't tell the class."""
     folder = tmp_path_factory.mktemp("more")
     labelled, _ = write_zips(folder, labelled=120, unlabelled=2, seed=7)
     return contents(labelled)
@@ -51,7 +51,7 @@ def truth(tmp_path_factory, photos) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, photos, truth) -> Store:
-    place = open_store(str(tmp_path_factory.mktemp("store")))
+    store = open_store(str(tmp_path_factory.mktemp("store")))
     known = contents(photos.labelled)
     unlabelled = tmp_path_factory.mktemp("source") / "test1.zip"
     with zipfile.ZipFile(unlabelled, "w") as file:
@@ -59,10 +59,10 @@ def store(tmp_path_factory, photos, truth) -> Store:
             file.writestr(f"test1/{number}.jpg", data)
         for number, data in enumerate(known.values()):
             file.writestr(f"test1/{1_000 + number}.jpg", data if number < 10 else again(data))
-    ingest(place, "pets", str(photos.labelled), str(unlabelled), test_size=60, limits=CheckLimits(near_duplicates=0.5))
+    ingest(store, "pets", str(photos.labelled), str(unlabelled), test_size=60, limits=CheckLimits(near_duplicates=0.5))
     recipe = recipes.resolve("smoke", ["image_size=48", "batch_size=16", "epochs=12"])
-    train(place, "pets", recipe, Workers(number=1, cpus=1), run="teacher")
-    return place
+    train(store, "pets", recipe, Workers(number=1, cpus=1), run="teacher")
+    return store
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def teacher(store) -> Engine:
 
 
 def trained_on(store: Store, engine: Engine, manifest: Manifest) -> Engine:
-    """The same network, as if it came from another dataset."""
+    """The same network, registered as if it was trained on another dataset."""
     version = engine.version
     facts = {name: getattr(version, name) for name in type(version).model_fields}
     for name in ("schema_version", "model", "version", "files"):
@@ -82,7 +82,7 @@ def trained_on(store: Store, engine: Engine, manifest: Manifest) -> Engine:
 
 
 def test_the_training_split_grows_by_photos_that_are_labelled_right(store, teacher, truth):
-    done = pseudo_label(store, teacher, "more-pets", right=0.98)
+    done = pseudo_label(store, teacher, "more-pets", min_accuracy=0.98)
     base, manifest = manifests.load(store, "pets"), manifests.load(store, "more-pets")
     assert manifest == done.manifest == verify(store, "more-pets")
     assert {name: split for name, split in manifest.splits.items() if name != "train"} == {
@@ -90,13 +90,14 @@ def test_the_training_split_grows_by_photos_that_are_labelled_right(store, teach
     }
     old, new = base.splits["train"], manifest.splits["train"]
     assert new.shards[: len(old.shards)] == old.shards
-    rows = [row for shard in new.shards[len(old.shards) :] for row in shards.rows(shards.read(store, shard))]
+    added = new.shards[len(old.shards) :]
+    rows = list(SplitReader(store, Split(photos=0, per_class={}, shards=added)))
     assert len(rows) == sum(done.joined.values()) == new.photos - old.photos == manifest.pseudo_labels.photos > 60
     assert len(rows) + done.unsure + done.copies == base.splits["unlabelled"].photos
     kinds = list(truth)
-    told = [(row.label, kinds[int(row.id)].startswith("dog")) for row in rows if int(row.id) < 1_000]
-    assert sum(label == dog for label, dog in told) >= 0.9 * len(told) > 0
-    # Copies of labelled photos, and what looks like one that judges, have stayed out.
+    labelled = [(row.label, kinds[int(row.id)].startswith("dog")) for row in rows if int(row.id) < 1_000]
+    assert sum(label == dog for label, dog in labelled) >= 0.9 * len(labelled) > 0
+    # Copies of labelled photos, and photos that look like one in val or test, are left out.
     report = DataReport.model_validate_json(store.get(manifests.report_key("more-pets", manifest.report_sha256)))
     pairs = [(pair.splits, (pair.first, pair.second)) for pair in report.near_duplicates]
     alike = {
@@ -105,9 +106,7 @@ def test_the_training_split_grows_by_photos_that_are_labelled_right(store, teach
         if {"val", "test"} & set(splits) and "unlabelled" in splits
     }
     copies = {f"{1_000 + number}.jpg" for number in range(10)}
-    unlabelled = {
-        row.name for shard in base.splits["unlabelled"].shards for row in shards.rows(shards.read(store, shard))
-    }
+    unlabelled = {row.name for row in SplitReader(store, base.splits["unlabelled"])}
     assert len(alike) > 60
     assert alike | copies <= unlabelled
     assert not (alike | copies) & {row.name for row in rows}
@@ -115,14 +114,14 @@ def test_the_training_split_grows_by_photos_that_are_labelled_right(store, teach
 
 
 def test_a_second_generation_begins_with_the_same_photos(store, teacher):
-    first = pseudo_label(store, teacher, "first", right=0.95).manifest
-    second = pseudo_label(store, trained_on(store, teacher, first), "second", right=0.95).manifest
+    first = pseudo_label(store, teacher, "first", min_accuracy=0.95).manifest
+    second = pseudo_label(store, trained_on(store, teacher, first), "second", min_accuracy=0.95).manifest
     assert second.pseudo_labels.dataset == first.pseudo_labels.dataset
     assert second.splits == first.splits | {"train": second.splits["train"]}
     assert second.splits["train"].photos == first.splits["train"].photos
 
 
-def test_the_job_says_what_joined_and_what_did_not(store):
+def test_the_job_reports_what_joined_and_what_did_not(store):
     options = ("--model", "catdog@1", "--store", store.uri)
     code, output, errors = job("pseudo_label.py", "--dataset", "by-job", *options, "--json", "--right", "0.9")
     assert code == 0, errors
@@ -133,7 +132,7 @@ def test_the_job_says_what_joined_and_what_did_not(store):
     assert sum(result["joined"].values()) == result["photos"]["train"] - 180
 
 
-def test_what_can_not_be_done_is_said(store, teacher, photos):
+def test_what_can_not_be_done_is_refused(store, teacher, photos):
     with pytest.raises(UsageError, match="a name of its own"):
         pseudo_label(store, teacher, "pets")
     labelled_only = ingest(store, "labelled-only", str(photos.labelled), None, test_size=60).manifest

@@ -15,7 +15,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from pawcast import recipes, registry
 from pawcast.data import manifest as manifests
 from pawcast.data.ingest import ingest
-from pawcast.data.reader import read_split
+from pawcast.data.reader import SplitReader
 from pawcast.errors import ClusterError, ConflictError, DataError, NotFoundError, TrainingError, UsageError
 from pawcast.inference.engine import Engine, build_network
 from pawcast.inference.predictor import predict_scores
@@ -130,7 +130,7 @@ def test_a_run_leaves_all_that_it_promises(store):
 def test_validation_sees_photos_as_they_are_served(store):
     trained = run(store, 1, "soft", "epochs=1", "mirror=true", "eval_downscale=24", "precision=float32")
     engine = Engine.from_version(store, trained.version, "float32")
-    rows = list(read_split(store, manifests.load(store, "pets").splits["val"]))
+    rows = list(SplitReader(store, manifests.load(store, "pets").splits["val"]))
     labels = np.array([row.label for row in rows])
 
     def loss(found: np.ndarray) -> float:

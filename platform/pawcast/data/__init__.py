@@ -1,1 +1,1 @@
-"""Photos become checked, hashed, split Parquet shards, and shards become pixels."""
+"""From photos to a published dataset of verified Parquet shards, and back. See README.md."""

@@ -1,15 +1,15 @@
-"""Ingest: sources in, a published dataset out, by Ray tasks. No photo passes through the driver.
+"""Ingest: turn sources into a published dataset by Ray tasks. No photo passes through the driver.
 
-Two passes over the sources. The first looks at every photo and returns a few numbers for each; from those the
-driver plans the splits and the shards; the second writes the shards.
+Two passes over the sources. The first inspects every photo and returns a few numbers for each.
+From these the driver plans splits and shards. The second pass writes the shards.
 """
 
 from __future__ import annotations
 
+import collections
 import gc
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,24 +17,22 @@ from typing import NamedTuple
 import ray
 
 from pawcast.core import names
+from pawcast.core.progress import Counter, Progress, silent
 from pawcast.data import manifest as manifests
-from pawcast.data import plan, report, shards, sources
+from pawcast.data import report, shards, sources
 from pawcast.data.inspect import ImageRecord, inspect_photos
 from pawcast.data.manifest import SPLITS, Manifest, Shard, Split
-from pawcast.data.plan import PlannedShard
-from pawcast.data.report import CheckLimits, DataReport
+from pawcast.data.report import DEFAULT_LIMITS, CheckLimits, DataReport
 from pawcast.data.sources import Photo
+from pawcast.data.split import split_photos
 from pawcast.errors import DataError, ImageError
 from pawcast.runtime import ray_session
 from pawcast.store import Store, shared_store
 
 MIN_SIDE = 16
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, photos done and photos in all."""
 
-
-class Ingested(NamedTuple):
+class IngestResult(NamedTuple):
     """What ingest leaves in the store."""
 
     manifest: Manifest
@@ -42,10 +40,11 @@ class Ingested(NamedTuple):
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def _paused_collector() -> Iterator[None]:
     """Pause Python's cycle collector.
 
-    It would walk some tuples for every photo again and again, a tenth of the whole time, and they form no cycles.
+    It would walk the tuples of all photos again and again, which took a tenth of the whole run.
+    They form no cycles.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -56,8 +55,8 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-@_without_collector()
-def ingest(
+@_paused_collector()
+def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
     store: Store,
     dataset: str,
     labelled: str,
@@ -68,136 +67,124 @@ def ingest(
     val_fraction: float = 0.25,
     seed: int = 0,
     min_side: int = MIN_SIDE,
-    limits: CheckLimits = CheckLimits(),  # noqa: B008
-    progress: Progress = lambda stage, done, total: None,
-) -> Ingested:
+    limits: CheckLimits = DEFAULT_LIMITS,
+    progress: Progress = silent,
+) -> IngestResult:
     """Turn photos into a published dataset.
 
-    Joins or starts Ray once the sources are known to be there.
+    Joins or starts Ray once the sources are known to exist.
 
     Args:
-        store: Where it goes.
+        store: Where the dataset goes.
         dataset: Its name.
         labelled: A source (`pawcast.data.sources`) that tells each photo's class.
-        unlabelled: A source of photos to predict.
-        classes: Class 0 and class 1, as the names call them.
-        test_size: Labelled photos kept away from training and its choices.
-        val_fraction: Validation's share of the others.
+        unlabelled: A source of photos without labels.
+        classes: Class 0 and class 1, as the source names them.
+        test_size: Labelled photos in `test`, which neither training nor model selection sees.
+        val_fraction: Share of the other labelled photos in `val`, in [0, 1).
         seed: Another seed gives another split.
         min_side: A photo with a shorter side, in pixels, is left out.
-        limits: How much of each finding to tolerate.
-        progress: Called as photos are done.
+        limits: The share of photos that each check may concern.
+        progress: Receives the stages `checking` and `writing`.
 
     Returns:
-        The manifest, published, with `latest` moved to it; and the report.
+        The published manifest, to which `latest` now points, and the report.
 
     Raises:
-        DataError: For sources without usable photos, with more findings than the limits allow, or with the
-            same photo under two labels.
+        DataError: If a source has no usable photos, a check exceeds its limit, or one photo has
+            two labels.
         NotFoundError, StoreError: If a source or the store isn't there.
-        ConflictError: If another ingest published something else under this name meanwhile; both are kept.
+        ConflictError: If another ingest published other photos under this name meanwhile. Both
+            datasets are kept.
     """
     names.check("dataset", dataset)
-    wanted = [(labelled, sources.scan(labelled, classes))]
+    listings = [(labelled, sources.scan(labelled, classes))]
     if unlabelled:
-        wanted.append((unlabelled, sources.scan(unlabelled)))
-    total = sum(len(photos) for _, photos in wanted)
-    # Looked at before the work, so that of two ingests at once the later one notices; and a store that can't be
-    # reached is noticed before the photos are read.
+        listings.append((unlabelled, sources.scan(unlabelled)))
+    # Read before the work begins: so the later one of two concurrent ingests notices the other,
+    # and an unreachable store fails before the photos are read.
     since = manifests.read_latest(store, dataset)
     with ray_session.connect():
-        found, quarantine = inspect_photos(wanted, min_side, _counted(progress, "checking", total))
-        # Before the splits are planned: what is missing there is best explained by what can't be read.
-        checks = report.quality_checks(found, quarantine)
+        records, quarantine = inspect_photos(listings, min_side, progress)
+        # Before the split: unreadable photos explain best why photos are missing there.
+        checks = report.quality_checks(records, quarantine)
         report.enforce_limits(checks, limits)
-        members = plan.split_photos(found, classes, test_size=test_size, val_fraction=val_fraction, seed=seed)
-        planned = plan.cut_shards(members)
-        with ThreadPoolExecutor(1, thread_name_prefix="report") as beside:
-            composing = beside.submit(report.build_report, found, checks, members, classes)
-            written = _write(store, dataset, planned, classes, _counted(progress, "writing", len(found)))
-            findings = composing.result()
-    # Shards without a manifest are nothing: nobody sees them, and another ingest of the same photos uses them.
-    report.enforce_limits(findings.checks, limits)
-    store.put_if_absent(manifests.report_key(dataset, findings.digest), findings.to_json())
+        splits = split_photos(records, classes, test_size=test_size, val_fraction=val_fraction, seed=seed)
+        with ThreadPoolExecutor(1, thread_name_prefix="report") as background:
+            pending = background.submit(report.build_report, records, checks, splits, classes)
+            written = _write_shards(store, dataset, splits, classes, progress)
+            data_report = pending.result()
+    # If this fails, the shards stay without a manifest: no reader sees them, and the next ingest
+    # of the same photos reuses them.
+    report.enforce_limits(data_report.checks, limits)
+    store.put_if_absent(manifests.report_key(dataset, data_report.digest), data_report.to_json())
     manifest = Manifest(
         dataset=dataset,
         classes=list(classes),
         seed=seed,
-        source_sha256=_source_digest(found),
-        splits={name: _describe(members[name], written[name], classes) for name in SPLITS},
-        quarantine=sorted(quarantine, key=lambda item: item.name),
-        report_sha256=findings.digest,
+        source_sha256=_source_digest(records),
+        splits={name: _to_split(splits[name], written[name], classes) for name in SPLITS},
+        quarantine=sorted(quarantine, key=lambda photo: photo.name),
+        report_sha256=data_report.digest,
     )
     manifests.publish(store, manifest, since)
-    return Ingested(manifest, findings)
+    return IngestResult(manifest, data_report)
 
 
-def _counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
-    """Add up photos as they are done, and say so."""
-    done = 0
-    progress(stage, 0, total)
-
-    def count(photos: int) -> None:
-        nonlocal done
-        done += photos
-        progress(stage, done, total)
-
-    return count
-
-
-def _write(
-    store: Store, dataset: str, planned: Sequence[PlannedShard], classes: Sequence[str], progress: Callable[[int], None]
+def _write_shards(
+    store: Store, dataset: str, splits: dict[str, list[ImageRecord]], classes: Sequence[str], progress: Progress
 ) -> dict[str, list[Shard]]:
-    written: dict[int, Shard] = {}
-    # Packed one by one, while the shards before are written.
+    planned = [
+        (name, records) for name, photos in splits.items() for records in shards.cut(photos, lambda record: record.size)
+    ]
+    # A generator: arguments are packed while earlier shards are written.
     arguments = (
-        (
-            store.uri,
-            dataset,
-            shard.split,
-            shard.photos[0].source,
-            ray_session.as_tuples(map(_row, shard.photos)),
-            list(classes),
-        )
-        for shard in planned
+        (store.uri, dataset, name, records[0].source, ray_session.as_tuples(map(_to_tuple, records)), list(classes))
+        for name, records in planned
     )
+    count = Counter(progress, "writing", sum(len(photos) for photos in splits.values()))
+    written: dict[int, Shard] = {}
     for index, shard in ray_session.run_tasks(_write_task, arguments):
         written[index] = shard
-        progress(shard.rows)
+        count(shard.rows)
     by_split: dict[str, list[Shard]] = {name: [] for name in SPLITS}
-    for index, shard in enumerate(planned):
-        by_split[shard.split].append(written[index])
+    for index, (name, _) in enumerate(planned):
+        by_split[name].append(written[index])
     return by_split
 
 
-# A photo (id, name, member, label), its sha256, width and height.
-_Row = tuple[str, str, str, int, str, int, int]
+# The fields of a `Photo`, then sha256, width and height.
+_PhotoTuple = tuple[str, str, str, int, str, int, int]
 
 
-def _row(found: ImageRecord) -> _Row:
-    return (*found.photo, found.sha256, found.header.width, found.header.height)
+def _to_tuple(record: ImageRecord) -> _PhotoTuple:
+    return (*record.photo, record.sha256, record.header.width, record.header.height)
 
 
 @ray.remote(num_cpus=1)
 def _write_task(
-    store_uri: str, dataset: str, split: str, source: str, planned: Sequence[_Row], classes: list[str]
+    store_uri: str, dataset: str, split: str, source: str, photos: Sequence[_PhotoTuple], classes: list[str]
 ) -> Shard:
     rows = []
-    contents = sources.read(source, [Photo(*row[:4]) for row in planned])
-    for (id_, name, _, label, sha256, width, height), data in zip(planned, contents, strict=True):
+    contents = sources.read(source, [Photo(*fields[:4]) for fields in photos])
+    for (id_, name, _, label, sha256, width, height), data in zip(photos, contents, strict=True):
         if isinstance(data, ImageError) or hashlib.sha256(data).hexdigest() != sha256:
-            raise DataError(f"{source} changed while it was read", received=name)
+            raise DataError(
+                f"{source} changed while it was read",
+                received=name,
+                fix="run pawcast ingest again when nothing writes to the source",
+            )
         rows.append(shards.PhotoRow(id_, name, label, sha256, width, height, data))
     return shards.write(shared_store(store_uri), dataset, split, rows, classes)
 
 
-def _describe(photos: Sequence[ImageRecord], written: list[Shard], classes: Sequence[str]) -> Split:
-    labels = Counter(found.photo.label for found in photos)
+def _to_split(records: Sequence[ImageRecord], written: list[Shard], classes: Sequence[str]) -> Split:
+    labels = collections.Counter(record.photo.label for record in records)
     per_class = {name: labels[i] for i, name in enumerate(classes) if labels[i]}
-    return Split(photos=labels.total(), per_class=per_class, shards=written)
+    return Split(photos=len(records), per_class=per_class, shards=written)
 
 
-def _source_digest(found: Sequence[ImageRecord]) -> str:
-    """One sha256 over what was read: names, labels and bytes, whatever their order."""
-    lines = sorted(f"{item.photo.name} {item.photo.label} {item.sha256}" for item in found)
+def _source_digest(records: Sequence[ImageRecord]) -> str:
+    """Return one sha256 over names, labels and bytes of all photos, independent of their order."""
+    lines = sorted(f"{record.photo.name} {record.photo.label} {record.sha256}" for record in records)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

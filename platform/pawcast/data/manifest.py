@@ -1,11 +1,11 @@
-"""The manifest: one immutable JSON that makes a set of shards a dataset.
+"""The manifest: one immutable JSON file that turns a set of shards into a dataset.
 
 Layout in the store:
 
-    datasets/NAME/shards/SPLIT-SHA256.parquet    first, named by their content
-    datasets/NAME/reports/SHA256.json            what ingest found out about the photos
-    datasets/NAME/manifests/SHA256.json          last; whoever sees it sees a whole dataset
-    datasets/NAME/refs/latest                    the digest of the manifest to use
+    datasets/NAME/shards/SPLIT-SHA256.parquet    written first, named by content
+    datasets/NAME/reports/SHA256.json            the data report
+    datasets/NAME/manifests/SHA256.json          written last: a reader that sees it sees all shards
+    datasets/NAME/refs/latest                    the digest of the latest manifest
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Shard(Record):
 
 
 class Split(Record):
-    """`train`, `val`, `test` or the unlabelled `unlabelled`."""
+    """One of `SPLITS`. `per_class` is empty for `unlabelled`."""
 
     photos: int
     per_class: dict[str, int]
     shards: list[Shard]
 
 
-class Quarantined(Record):
-    """A photo that can't be used, and why."""
+class QuarantinedPhoto(Record):
+    """A photo that ingest left out, and why."""
 
     name: str
     kind: Literal["unreadable", "size"]
@@ -49,7 +49,14 @@ class Quarantined(Record):
 
 
 class PseudoLabels(Record):
-    """Photos of `train` whose labels a model gave, on top of another dataset (`NAME@DIGEST`) that had none for them."""
+    """How a dataset got pseudo-labels.
+
+    Attributes:
+        dataset: The dataset that they were added to, `NAME@DIGEST`.
+        model: The model version that made them.
+        confidence: The lowest confidence that was accepted, in [0.5, 1].
+        photos: Number of photos in `train` with such a label.
+    """
 
     dataset: str
     model: str
@@ -58,7 +65,7 @@ class PseudoLabels(Record):
 
 
 class Manifest(Record):
-    """A dataset. Equal photos, labels, seed and sizes give an equal manifest, wherever it was made."""
+    """A dataset. Equal photos, labels, seed and sizes give an equal manifest on any machine."""
 
     schema_version: Literal[3] = 3
     dataset: str
@@ -66,7 +73,7 @@ class Manifest(Record):
     seed: int
     source_sha256: str
     splits: dict[str, Split]
-    quarantine: list[Quarantined]
+    quarantine: list[QuarantinedPhoto]
     report_sha256: str
     pseudo_labels: PseudoLabels | None = None
 
@@ -76,12 +83,12 @@ class Manifest(Record):
 
     @property
     def digest(self) -> str:
-        """sha256 of `to_json()`, 64 hexadecimal digits: the dataset's identity."""
+        """The sha256 of `to_json()`, 64 hexadecimal digits: the dataset's identity."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
 
 def report_key(dataset: str, sha256: str) -> str:
-    """Where a dataset's report is."""
+    """Return the key of a dataset's report in the store."""
     return f"datasets/{dataset}/reports/{sha256}.json"
 
 
@@ -146,7 +153,9 @@ def load(store: Store, dataset: str) -> Manifest:
         ) from None
     digest = key.rpartition("/")[2].removesuffix(".json")
     if hashlib.sha256(data).hexdigest() != digest:
-        raise IntegrityError(f"The manifest {key} in {store.uri} was changed", fix="run `pawcast ingest` again")
+        raise IntegrityError(
+            f"The manifest {key} in {store.uri} was changed", fix="delete it and run `pawcast ingest` again"
+        )
     return records.parse(
         Manifest,
         data,

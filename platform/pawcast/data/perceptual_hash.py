@@ -1,7 +1,8 @@
-"""Photos that look alike: a perceptual hash, and the search for near pairs among many.
+"""Find photos that look alike: a perceptual hash, and a search for near pairs among many hashes.
 
-The hash is dHash, in both directions: which of two neighbouring cells of a 9x9 grey picture is brighter.
-It survives scaling, recompression and small changes of light, and tells most different photos apart.
+The hash is dHash in both directions: for any two neighbouring cells of a 9x9 gray picture, one bit
+says which is brighter. It survives scaling, recompression and small changes of light, and differs
+between most photos that show different things.
 Source: N. Krawetz, "Kind of Like That", https://www.hackerfactor.com/blog/?/archives/529-Kind-of-Like-That.html
 """
 
@@ -13,34 +14,33 @@ import cv2
 import numpy as np
 
 MAX_DISTANCE = 7
-"""Bits, of 128, in which two photos may differ and still count as near."""
+"""Two photos are near if their hashes differ in at most so many of the 128 bits."""
 
 MAX_PAIRS = 100_000
-"""Thousands of copies of one placeholder would make millions of pairs, which nobody wants to see."""
+"""The search stops at about so many: thousands of copies of one placeholder make millions."""
 
-# Among eight bands of 16 bits, at most seven bits that differ leave one band equal: only photos that share a band
-# are compared (multi-index hashing, Norouzi et al. 2012, https://arxiv.org/abs/1307.2982).
-# Flat pictures have few or no edges, so their hashes agree whatever they show.
+# A half of a hash with fewer set or unset bits comes from a flat picture, whose hash says nothing
+# about what it shows.
 _MIN_EDGES = 8
 
 
-def to_cells(grey: np.ndarray) -> np.ndarray:
-    """Return a photo as the 81 cells that its fingerprint is made of.
+def to_cells(gray: np.ndarray) -> np.ndarray:
+    """Reduce a photo to the 81 cells that its perceptual hash is made of.
 
     Args:
-        grey: uint8 [h, w], any size.
+        gray: uint8 [h, w], any size.
 
     Returns:
         uint8 [9, 9].
     """
-    return cv2.resize(grey, (9, 9), interpolation=cv2.INTER_AREA)
+    return cv2.resize(gray, (9, 9), interpolation=cv2.INTER_AREA)
 
 
 def perceptual_hashes(photos: Sequence[np.ndarray]) -> list[bytes]:
     """Return the perceptual hashes of many photos at once.
 
     Args:
-        photos: uint8 [9, 9] each, from `cells`.
+        photos: uint8 [9, 9] each, from `to_cells`.
 
     Returns:
         16 bytes each: 8 for the horizontal differences, 8 for the vertical ones.
@@ -55,21 +55,26 @@ def perceptual_hashes(photos: Sequence[np.ndarray]) -> list[bytes]:
 
 
 def near_pairs(hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
-    """Yield (i, j, bits that differ) for all near pairs, i < j, each once, sorted; for `MAX_PAIRS` or so if more.
+    """Yield (i, j, number of differing bits) for near pairs, i < j, each once, sorted.
 
-    Time grows with the photos and with the pairs that share a band, not with the square of the photos.
+    Yields all pairs, or about `MAX_PAIRS` if there are more. Hashes are split into eight bands of
+    16 bits. If at most seven bits differ, one band is equal, so only photos that share a band are
+    compared: time grows with the number of such pairs, not with the square of the photos.
+    Source: multi-index hashing, Norouzi et al. 2012, https://arxiv.org/abs/1307.2982
     """
     if not hashes:
         return
+    # 64 bits for horizontal differences, 64 for vertical ones.
     halves = np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2)
     edges = np.bitwise_count(halves)
     usable = np.flatnonzero((np.minimum(edges, 64 - edges) >= _MIN_EDGES).all(axis=1))
     across, down = np.ascontiguousarray(halves.T)
-    found: dict[tuple[int, int], int] = {}
+    distances: dict[tuple[int, int], int] = {}
     for keys in np.ascontiguousarray(halves[usable]).view(np.uint16).T:
         order = np.argsort(keys, kind="stable")
         keys, members = keys[order], usable[order]
-        # Photos of one band lie side by side: compare each with its first neighbour, then its second, and so on.
+        # Photos with an equal band are adjacent: compare each with its next neighbor, then the one
+        # after it, and so on.
         start, step = np.arange(len(keys)), 1
         while len(start := start[start < len(keys) - step]):
             start = start[keys[start] == keys[start + step]]
@@ -77,8 +82,8 @@ def near_pairs(hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
             differing = np.bitwise_count(across[a] ^ across[b]) + np.bitwise_count(down[a] ^ down[b])
             near = differing <= MAX_DISTANCE
             for i, j, distance in zip(a[near], b[near], differing[near], strict=True):
-                found[min(int(i), int(j)), max(int(i), int(j))] = int(distance)
-            if len(found) >= MAX_PAIRS:
+                distances[min(int(i), int(j)), max(int(i), int(j))] = int(distance)
+            if len(distances) >= MAX_PAIRS:
                 break
             step += 1
-    yield from ((i, j, distance) for (i, j), distance in sorted(found.items()))
+    yield from ((i, j, distance) for (i, j), distance in sorted(distances.items()))

@@ -1,6 +1,7 @@
-"""The data report: what was checked, what was found, and which findings are too many to go on.
+"""The data report: the checks of ingest, their findings, and the limits above which ingest stops.
 
-It is written with the dataset, and depends on the photos alone: the same photos give the same report.
+The report is stored with the dataset. It depends on the photos alone: equal photos give an equal
+report.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from pawcast.core.records import Record
 from pawcast.data.inspect import ImageRecord
-from pawcast.data.manifest import Quarantined
+from pawcast.data.manifest import QuarantinedPhoto
 from pawcast.data.perceptual_hash import near_pairs
 from pawcast.data.sources import FORMATS, extension
 from pawcast.errors import DataError
@@ -26,7 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class CheckLimits(Record):
-    """The share of photos, from 0 to 1, above which a finding stops the run."""
+    """For each check, the share of photos in [0, 1] above which ingest stops."""
 
     unreadable: Share = 0.01
     size: Share = 0.01
@@ -36,8 +37,19 @@ class CheckLimits(Record):
     majority: Share = 0.95
 
 
+DEFAULT_LIMITS = CheckLimits()
+
+
 class Check(Record):
-    """One finding: how many photos it concerns, of how many, and the first of them."""
+    """The finding of one check.
+
+    Attributes:
+        name: The check, as `CheckLimits` names it.
+        meaning: What is true of the photos concerned, for people: `photos … meaning`.
+        photos: Number of photos concerned.
+        of: Number of photos checked.
+        examples: Up to three of the photos concerned.
+    """
 
     name: str
     meaning: str
@@ -47,12 +59,12 @@ class Check(Record):
 
     @property
     def share(self) -> float:
-        """From 0 to 1."""
+        """Photos concerned of those checked, in [0, 1]."""
         return self.photos / self.of if self.of else 0.0
 
 
 class NearPair(Record):
-    """Two photos that look alike and sit in different splits; `distance` is in bits of 128."""
+    """Two photos that look alike in different splits. `distance` counts differing bits, of 128."""
 
     first: str
     second: str
@@ -61,7 +73,7 @@ class NearPair(Record):
 
 
 class Spread(Record):
-    """Smallest, median and largest, in pixels."""
+    """Smallest, median and largest value, in pixels."""
 
     least: int
     median: int
@@ -69,7 +81,19 @@ class Spread(Record):
 
 
 class DataReport(Record):
-    """What ingest found out about the photos."""
+    """All findings of ingest.
+
+    Attributes:
+        photos: Photos in the sources.
+        checks: The finding of each check.
+        classes: Labelled photos by class.
+        formats: Usable photos by file format.
+        modes: Usable photos by Pillow mode, such as `RGB`.
+        width, height: Of the usable photos.
+        longest_side: Usable photos by the range of their longest side, in pixels.
+        duplicates: Names of byte-for-byte copies, in groups.
+        near_duplicates: Photos of different splits that look alike.
+    """
 
     photos: int
     checks: list[Check]
@@ -88,105 +112,106 @@ class DataReport(Record):
 
     @property
     def digest(self) -> str:
-        """sha256 of `to_json()`, hexadecimal."""
+        """The sha256 of `to_json()`, hexadecimal."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
 
-def quality_checks(found: Sequence[ImageRecord], quarantine: Sequence[Quarantined]) -> list[Check]:
-    """The checks that need no split: unreadable photos and odd sizes, wrong extensions."""
-    photos = len(found) + len(quarantine)
+def quality_checks(records: Sequence[ImageRecord], quarantine: Sequence[QuarantinedPhoto]) -> list[Check]:
+    """Return the checks that need no split: unreadable photos, sizes, and wrong extensions."""
+    total = len(records) + len(quarantine)
 
     def quarantined(kind: str, meaning: str) -> Check:
-        members = [f"{item.name} ({item.reason})" for item in quarantine if item.kind == kind]
-        return _check(kind, meaning, members, photos)
+        return _check(
+            kind, meaning, [f"{photo.name} ({photo.reason})" for photo in quarantine if photo.kind == kind], total
+        )
 
     misnamed = [
-        f"{item.photo.name} ({item.header.format})"
-        for item in found
-        if FORMATS.get(extension(item.photo.member), item.header.format) != item.header.format
+        f"{record.photo.name} ({record.header.format})"
+        for record in records
+        if FORMATS.get(extension(record.photo.member), record.header.format) != record.header.format
     ]
     return [
-        quarantined("unreadable", "can't be decoded; left out"),
-        quarantined("size", "too large or small; left out"),
-        _check("extension", "not the format of its name", misnamed, photos),
+        quarantined("unreadable", "can't be decoded and are left out"),
+        quarantined("size", "are too large or too small and are left out"),
+        _check("extension", "have another format than their extension says", misnamed, total),
     ]
 
 
 def build_report(
-    found: Sequence[ImageRecord],
+    records: Sequence[ImageRecord],
     checks: Sequence[Check],
-    members: Mapping[str, list[ImageRecord]],
+    splits: Mapping[str, list[ImageRecord]],
     classes: Sequence[str],
 ) -> DataReport:
-    """Put the whole report together, once the splits are known; `checks` are those of `quality`."""
-    photos = checks[0].of
-    groups: dict[str, list[str]] = defaultdict(list)
-    for item in found:
-        groups[item.sha256].append(item.photo.name)
-    duplicates = sorted(sorted(names) for names in groups.values() if len(names) > 1)
+    """Return the whole report. `checks` are those of `quality_checks`."""
+    total = checks[0].of
+    by_hash: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        by_hash[record.sha256].append(record.photo.name)
+    duplicates = sorted(sorted(names) for names in by_hash.values() if len(names) > 1)
     copies = [name for names in duplicates for name in names[1:]]
-    near = _near_across_splits(members)
-    labels = Counter(classes[item.photo.label] for item in found if item.photo.label >= 0)
-    most = max(labels, key=lambda name: labels[name], default="")
-    majority = _check("majority", f"in the largest class, {most}", [most] * labels[most], labels.total())
+    near = _near_duplicates_across_splits(splits)
+    near_examples = [f"{pair.first} ({pair.splits[0]}) and {pair.second} ({pair.splits[1]})" for pair in near]
+    labels = Counter(classes[record.photo.label] for record in records if record.photo.label >= 0)
+    largest = max(labels, key=lambda name: labels[name], default="")
+    headers = [record.header for record in records]
     return DataReport(
-        photos=photos,
+        photos=total,
         checks=[
             *checks,
-            _check("duplicates", "copies, kept in one split", copies, photos),
-            _check(
-                "near_duplicates", "looks like one of another split",
-                [f"{pair.first} ({pair.splits[0]}) and {pair.second} ({pair.splits[1]})" for pair in near], photos,
-            ),
-            majority,
+            _check("duplicates", "are copies of another photo; copies stay in one split", copies, total),
+            _check("near_duplicates", "look like a photo of another split", near_examples, total),
+            _check("majority", f"are in the largest class, {largest}", [largest] * labels[largest], labels.total()),
         ],
         classes={name: labels[name] for name in classes},
-        formats=_counts(item.header.format for item in found),
-        modes=_counts(item.header.mode for item in found),
-        width=_spread([item.header.width for item in found]),
-        height=_spread([item.header.height for item in found]),
-        longest_side=_histogram([max(item.header.width, item.header.height) for item in found]),
+        formats=_counts(header.format for header in headers),
+        modes=_counts(header.mode for header in headers),
+        width=_spread([header.width for header in headers]),
+        height=_spread([header.height for header in headers]),
+        longest_side=_histogram(max(header.width, header.height) for header in headers),
         duplicates=duplicates,
         near_duplicates=near,
-    )  # fmt: skip
+    )
 
 
 def enforce_limits(checks: Iterable[Check], limits: CheckLimits) -> None:
-    """Stop at the first check that found more than its limit allows.
+    """Stop at the first check whose share of photos exceeds its limit.
 
     Raises:
-        DataError: With the number, the limit and examples.
+        DataError: With the number of photos, the limit and examples.
     """
     for check in checks:
         limit = getattr(limits, check.name)
         if check.share > limit:
             raise DataError(
-                f"{check.photos:,} of {check.of:,} photos: {check.meaning}",
+                f"{check.photos:,} of {check.of:,} photos {check.meaning}",
                 received=", ".join(check.examples) + (", …" if check.photos > len(check.examples) else ""),
                 expected=f"at most {limit:.1%}",
-                fix=f"repair the source, or --limit {check.name}={min(1, check.share + 0.001):.3f}",
+                fix=f"repair the source, or pass --limit {check.name}={min(1, check.share + 0.001):.3f}",
             )
 
 
-def _near_across_splits(members: Mapping[str, list[ImageRecord]]) -> list[NearPair]:
-    # Copies to the byte are told apart from those by their own check.
+def _near_duplicates_across_splits(splits: Mapping[str, list[ImageRecord]]) -> list[NearPair]:
+    # One photo for each hash: byte-for-byte copies are the business of another check.
     distinct: dict[str, tuple[str, ImageRecord]] = {}
-    for split, items in members.items():
-        for item in items:
-            distinct.setdefault(item.sha256, (split, item))
+    for split, records in splits.items():
+        for record in records:
+            distinct.setdefault(record.sha256, (split, record))
     photos = list(distinct.values())
     pairs = []
-    for i, j, distance in near_pairs([item.perceptual_hash for _, item in photos]):
-        (split, one), (other_split, other) = photos[i], photos[j]
+    for i, j, distance in near_pairs([record.perceptual_hash for _, record in photos]):
+        (split, first), (other_split, second) = photos[i], photos[j]
         if split != other_split:
             pairs.append(
-                NearPair(first=one.photo.name, second=other.photo.name, splits=(split, other_split), distance=distance)
+                NearPair(
+                    first=first.photo.name, second=second.photo.name, splits=(split, other_split), distance=distance
+                )
             )
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
-def _check(name: str, meaning: str, members: Sequence[str], of: int) -> Check:
-    return Check(name=name, meaning=meaning, photos=len(members), of=of, examples=list(dict.fromkeys(members))[:3])
+def _check(name: str, meaning: str, concerned: Sequence[str], of: int) -> Check:
+    return Check(name=name, meaning=meaning, photos=len(concerned), of=of, examples=list(dict.fromkeys(concerned))[:3])
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

@@ -1,6 +1,7 @@
-"""Shards: Parquet files of original photo bytes in Hugging Face's image convention.
+"""The format of shards: Parquet files of unchanged photo files in Hugging Face's image convention.
 
-Any reader of Parquet opens them; `datasets.load_dataset("parquet", …)` shows pictures and class names.
+Any Parquet reader opens a shard. `datasets.load_dataset("parquet", …)` shows pictures and class
+names. To iterate over a split, use `pawcast.data.reader.SplitReader`.
 The convention: https://huggingface.co/docs/datasets/en/image_dataset#parquet
 """
 
@@ -9,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,9 +25,20 @@ MAX_BYTES = 32 * 2**20
 _ROW_GROUP = 128
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
+T = TypeVar("T")
+
 
 class PhotoRow(NamedTuple):
-    """One photo in a shard; `label` is -1 where there is none."""
+    """One photo in a shard.
+
+    Attributes:
+        id: Unique within its source, such as `cat.7`.
+        name: The file's name, such as `cat.7.jpg`.
+        label: Index into the dataset's classes, or -1 without a label.
+        sha256: Hash of `data`, hexadecimal.
+        width, height: In pixels.
+        data: The photo file, unchanged.
+    """
 
     id: str
     name: str
@@ -38,7 +50,7 @@ class PhotoRow(NamedTuple):
 
 
 def schema(classes: Sequence[str]) -> pa.Schema:
-    """Return the shards' Arrow schema, with the metadata that Hugging Face's readers look for."""
+    """Return the Arrow schema of a shard, with the metadata that Hugging Face's readers expect."""
     fields = [
         pa.field("image", _IMAGE),
         pa.field("label", pa.int64()),
@@ -52,9 +64,31 @@ def schema(classes: Sequence[str]) -> pa.Schema:
     return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}}, sort_keys=True)})
 
 
+def cut(photos: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Group the photos of one split into shards, in order.
+
+    Args:
+        photos: The photos, in whatever form.
+        size: Returns the bytes of one photo.
+
+    Yields:
+        1 to `MAX_ROWS` photos of at most `MAX_BYTES` together. A larger photo is alone.
+    """
+    group: list[T] = []
+    total = 0
+    for photo in photos:
+        if group and (len(group) == MAX_ROWS or total + size(photo) > MAX_BYTES):
+            yield group
+            group, total = [], 0
+        group.append(photo)
+        total += size(photo)
+    if group:
+        yield group
+
+
 def write(store: Store, dataset: str, split: str, rows: Sequence[PhotoRow], classes: Sequence[str]) -> Shard:
-    """Write one shard under a name derived from its content. Equal rows give an equal shard."""
-    # Column by column, so that Arrow takes the bytes over as they are.
+    """Write one shard under a key derived from its content. Equal rows give an equal shard."""
+    # Column by column, so that Arrow takes over the bytes without a copy for each row.
     image = pa.StructArray.from_arrays(
         [pa.array([row.data for row in rows], pa.binary()), pa.array([row.name for row in rows], pa.string())],
         fields=list(_IMAGE),
@@ -63,7 +97,7 @@ def write(store: Store, dataset: str, split: str, rows: Sequence[PhotoRow], clas
     columns = [image, *(pa.array([getattr(row, name) for row in rows]) for name in names)]
     table = pa.Table.from_arrays(columns, names=["image", *names]).cast(schema(classes))
     buffer = pa.BufferOutputStream()
-    # Photos are compressed already; a codec would only cost time.
+    # Photos are compressed already: a codec would only cost time.
     pq.write_table(table, buffer, row_group_size=_ROW_GROUP, compression="none", use_dictionary=False)
     data = buffer.getvalue().to_pybytes()
     digest = hashlib.sha256(data).hexdigest()
@@ -73,10 +107,11 @@ def write(store: Store, dataset: str, split: str, rows: Sequence[PhotoRow], clas
 
 
 def read(store: Store, shard: Shard) -> pa.Table:
-    """Read one shard, its bytes checked against the manifest.
+    """Read one shard and verify its sha256 before anything of it is used.
 
     Raises:
-        IntegrityError: If they differ. Nothing of a changed shard is ever used.
+        IntegrityError: If the bytes aren't those that the manifest recorded.
+        NotFoundError: If the shard is missing.
     """
     data = store.get(shard.key)
     if hashlib.sha256(data).hexdigest() != shard.sha256:
@@ -84,17 +119,15 @@ def read(store: Store, shard: Shard) -> pa.Table:
             f"The shard {shard.key} in {store.uri} was changed",
             received=f"{len(data):,} bytes with another sha256",
             expected=f"{shard.bytes:,} bytes with sha256 {shard.sha256[:12]}…",
-            fix="delete it and run jobs/ingest.py again",
+            fix="delete it and run pawcast ingest again",
         )
     return pq.read_table(io.BytesIO(data))
 
 
 def rows(table: pa.Table) -> Iterator[PhotoRow]:
-    """Yield what `write` was given, of a shard that was read."""
+    """Yield the rows of a shard's table, or of a slice of it."""
     image = table["image"].combine_chunks()
-    columns = (
-        table["id"], image.field("path"), table["label"], table["sha256"], table["width"], table["height"],
-        image.field("bytes"),
-    )  # fmt: skip
+    names = ("label", "sha256", "width", "height")
+    columns = [table["id"], image.field("path"), *(table[name] for name in names), image.field("bytes")]
     for values in zip(*columns, strict=True):
         yield PhotoRow(*(value.as_py() for value in values))

@@ -1,12 +1,62 @@
-"""Which photo goes where: a pure function of the photos' bytes, their labels and a seed."""
+"""Assign photos to splits: a pure function of the photos' bytes, their labels and a seed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from pawcast.data.manifest import SPLITS
 from pawcast.errors import DataError
+
+if TYPE_CHECKING:
+    from pawcast.data.inspect import ImageRecord
+
+
+def split_photos(
+    records: Sequence[ImageRecord], classes: Sequence[str], *, test_size: int, val_fraction: float, seed: int
+) -> dict[str, list[ImageRecord]]:
+    """Assign photos to splits. Photos without a label go to `unlabelled`.
+
+    Labelled splits are in seeded random order, so that any run of rows is a fair sample.
+    `unlabelled` keeps the order of `records`.
+
+    Args:
+        records: All usable photos.
+        classes: Names of the classes, by label.
+        test_size: Labelled photos in `test`.
+        val_fraction: Share of the other labelled photos in `val`, in [0, 1).
+        seed: Another seed gives another split.
+
+    Returns:
+        The photos of each split.
+
+    Raises:
+        DataError: If there are too few photos, none of some class, or one photo has two labels.
+    """
+    copies = _group_copies(records)
+    labels = {identity: classes[group[0].photo.label] for identity, group in copies.items()}
+    if missing := [name for name in classes if name not in labels.values()]:
+        raise DataError(
+            f"There is no usable photo of class {missing[0]}",
+            expected=f"photos of {' and '.join(classes)}",
+            fix="add photos, or correct --classes",
+        )
+    if len(labels) <= test_size:
+        raise DataError(
+            "There are too few photos",
+            received=f"{len(labels):,} different ones",
+            expected=f"more than --test-size {test_size:,}",
+            fix="add photos, or lower --test-size",
+        )
+    counts = {identity: len(group) for identity, group in copies.items()}
+    assigned = assign(labels, counts, test_size=test_size, val_fraction=val_fraction, seed=seed)
+    splits: dict[str, list[ImageRecord]] = {name: [] for name in SPLITS}
+    for identity, name in assigned.items():
+        splits[name] += copies[identity]
+    splits["unlabelled"] = [record for record in records if record.photo.label < 0]
+    return splits
 
 
 def assign(
@@ -14,66 +64,85 @@ def assign(
 ) -> dict[str, str]:
     """Split identities into `test`, `val` and `train`, stratified by class and exact in size.
 
-    Identities are ranked within their class by a hash of (seed, identity), so the split depends on neither
-    file order, names, machine nor worker count. All copies of one photo stay together.
+    Within their class, identities are ranked by a hash of (seed, identity). So the split depends
+    neither on names, the order of files, the machine nor the number of workers. All copies of a
+    photo go to one split.
 
     Args:
         labels: Class by identity (the sha256 of a photo's bytes).
-        copies: How many photos have that identity.
-        test_size: Photos to hold out.
-        val_fraction: Validation's share of the rest, in (0, 1).
+        copies: Number of photos by identity.
+        test_size: Photos in `test`.
+        val_fraction: Share of the other photos in `val`, in [0, 1).
         seed: Another seed gives another split.
 
     Returns:
         `test`, `val` or `train` by identity, in the order of photos within a split.
 
     Raises:
-        DataError: If a class is left without a training or validation photo.
+        DataError: If a class gets no photo in `train` or `val`, or if its copies prevent the
+            exact sizes.
     """
-    in_order = sorted(labels, key=lambda identity: rank(seed, identity))
+    ranked = sorted(labels, key=lambda identity: rank(seed, identity))
     by_class: dict[str, list[str]] = defaultdict(list)
-    for identity in in_order:
+    for identity in ranked:
         by_class[labels[identity]].append(identity)
-    sizes = {label: sum(copies[i] for i in members) for label, members in by_class.items()}
-    total = sum(sizes.values())
-    validation = round((total - test_size) * val_fraction)
-    held = _shares(test_size, sizes)
-    checked = _shares(validation, {label: size - held[label] for label, size in sizes.items()})
+    sizes = {label: sum(copies[identity] for identity in group) for label, group in by_class.items()}
+    val_size = round((sum(sizes.values()) - test_size) * val_fraction)
+    test_sizes = _proportional_shares(test_size, sizes)
+    val_sizes = _proportional_shares(val_size, {label: size - test_sizes[label] for label, size in sizes.items()})
     split = {}
-    for label, members in sorted(by_class.items()):
-        if sizes[label] - held[label] - checked[label] < 1 or (val_fraction and checked[label] < 1):
+    for label, group in sorted(by_class.items()):
+        if sizes[label] - test_sizes[label] - val_sizes[label] < 1 or (val_fraction and val_sizes[label] < 1):
             raise DataError(
                 "A class has too few photos for this split",
-                received=f"{sizes[label]:,} {label} photos, {test_size:,} to hold out, {val_fraction:g} to validate",
+                received=f"{sizes[label]:,} {label} photos, {test_size:,} test photos in all, "
+                f"{val_fraction:g} of the rest for validation",
                 fix="add photos, or lower --test-size or --val-fraction",
             )
-        room = {"test": held[label], "val": checked[label], "train": sizes[label]}
-        for identity in members:
-            for name, free in room.items():
-                if copies[identity] <= free:
-                    room[name] -= copies[identity]
-                    split[identity] = name
-                    break
-        if room["test"] or room["val"]:
+        free = {"test": test_sizes[label], "val": val_sizes[label], "train": sizes[label]}
+        for identity in group:
+            name = next(name for name, places in free.items() if copies[identity] <= places)
+            free[name] -= copies[identity]
+            split[identity] = name
+        if unfilled := free["test"] + free["val"]:
             raise DataError(
-                "The copies of a class's photos don't fit this split, since copies stay together",
-                received=f"{room['test'] + room['val']:,} places for {label} photos left, and only larger groups",
+                "Copies of a photo stay in one split, and those of a class don't fit the split sizes",
+                received=f"{unfilled:,} places for {label} photos that no group of copies fits",
                 fix="remove copies, or change --test-size or --val-fraction",
             )
-    return {identity: split[identity] for identity in in_order}
+    return {identity: split[identity] for identity in ranked}
 
 
 def rank(seed: int, identity: str) -> bytes:
-    """The order of photos within a split: uniform, and fixed by the seed."""
+    """Return the sort key of photos within a split: uniform, and fixed by the seed."""
     return hashlib.sha256(f"{seed}:{identity}".encode()).digest()
 
 
-def _shares(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Divide `total` in proportion to `sizes`, exactly, by largest remainder."""
+def _proportional_shares(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Divide `total` in proportion to `sizes`, exactly, by the largest remainder method."""
     whole = max(sum(sizes.values()), 1)
     exact = {label: total * size / whole for label, size in sizes.items()}
     shares = {label: int(share) for label, share in exact.items()}
-    by_remainder: Sequence[str] = sorted(exact, key=lambda label: (shares[label] - exact[label], label))
+    by_remainder = sorted(exact, key=lambda label: (shares[label] - exact[label], label))
     for label in by_remainder[: total - sum(shares.values())]:
         shares[label] += 1
     return shares
+
+
+def _group_copies(records: Sequence[ImageRecord]) -> dict[str, list[ImageRecord]]:
+    """Group the labelled photos by identity, each group sorted by name."""
+    copies: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in records:
+        if record.photo.label < 0:
+            continue
+        group = copies[record.sha256]
+        group.append(record)
+        if group[0].photo.label != record.photo.label:
+            raise DataError(
+                "One photo has two labels",
+                received=f"the same bytes in {group[0].photo.name} and {record.photo.name}",
+                fix="remove the one with the wrong label",
+            )
+    for group in copies.values():
+        group.sort(key=lambda record: record.photo.name)
+    return copies

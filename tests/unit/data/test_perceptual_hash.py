@@ -15,7 +15,7 @@ from tests.support.files import encode
 
 
 def of(data: bytes) -> bytes:
-    return perceptual_hashes([to_cells(decode.probe(data).grey)])[0]
+    return perceptual_hashes([to_cells(decode.probe(data)[1])])[0]
 
 
 def bits(one: bytes, other: bytes) -> int:

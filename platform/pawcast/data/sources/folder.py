@@ -1,4 +1,4 @@
-"""A folder of photos, to any depth. Links are not followed; what isn't a plain file is never opened."""
+"""A folder of photos, to any depth. Links are not followed; only regular files are opened."""
 
 from __future__ import annotations
 
@@ -7,52 +7,56 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pawcast.data.sources.labels import display_name, is_hidden
+from pawcast.data.sources.labels import display_name, error_reason, is_hidden
 from pawcast.errors import DataError, ImageError
 from pawcast.vision.decode import MAX_BYTES
 
-# A file that became a link or a FIFO after the scan must neither lead elsewhere nor wait for a writer.
+# A file that became a link or a FIFO after the scan must neither lead elsewhere nor wait for a
+# writer.
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def members(path: str) -> list[str]:
-    """List the plain files below a folder, the hidden ones left out. Raises `DataError` if one can't be listed."""
-    found: list[str] = []
+    """List the regular files below a folder, without hidden ones.
+
+    Raises:
+        DataError: If a folder can't be listed: its photos must not be missed silently.
+    """
+    files: list[str] = []
     folders = [""]
     while folders:
-        below = folders.pop()
+        parent = folders.pop()
         try:
-            with os.scandir(Path(path) / below) as entries:
+            with os.scandir(Path(path) / parent) as entries:
                 for entry in entries:
                     if is_hidden(entry.name):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(f"{below}{entry.name}/")
+                        folders.append(f"{parent}{entry.name}/")
                     elif entry.is_file(follow_symlinks=False):
-                        found.append(f"{below}{entry.name}")
+                        files.append(f"{parent}{entry.name}")
         except OSError as error:
             raise DataError(
-                f"{display_name(str(Path(path) / below))} can't be listed",
+                f"{display_name(str(Path(path) / parent))} can't be listed",
                 received=error.strerror,
                 fix="make it readable",
             ) from None
-    return found
+    return files
 
 
 def read(path: str, members: Sequence[str]) -> Iterator[bytes | ImageError]:
-    """Yield each file's bytes, or the reason why they can't be had."""
+    """Yield each file's bytes, or the reason why they can't be read."""
     for member in members:
         try:
-            yield _bytes(Path(path) / member)
+            yield _read_file(Path(path) / member)
         except ImageError as error:
             yield error
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            yield ImageError(f"can't be read ({reason})")
+            yield ImageError(f"can't be read ({error_reason(error)})")
 
 
-def facts(path: str, members: Sequence[str]) -> Iterator[tuple[int, ...]]:
-    """Yield each file's size; nothing for one that can't be had."""
+def metadata(path: str, members: Sequence[str]) -> Iterator[tuple[int, ...]]:
+    """Yield each file's size as a tuple of one; an empty tuple for a file that is gone."""
     for member in members:
         try:
             yield ((Path(path) / member).lstat().st_size,)
@@ -60,12 +64,12 @@ def facts(path: str, members: Sequence[str]) -> Iterator[tuple[int, ...]]:
             yield ()
 
 
-def _bytes(place: Path) -> bytes:
-    with open(os.open(place, _FLAGS), "rb") as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise ImageError("is no plain file")
+def _read_file(path: Path) -> bytes:
+    with open(os.open(path, _FLAGS), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("is not a regular file")
         # The second check is for a file that grows meanwhile.
-        if about.st_size > MAX_BYTES or len(data := file.read(MAX_BYTES + 1)) > MAX_BYTES:
+        if status.st_size > MAX_BYTES or len(data := file.read(MAX_BYTES + 1)) > MAX_BYTES:
             raise ImageError(f"larger than {MAX_BYTES >> 20} MiB")
         return data

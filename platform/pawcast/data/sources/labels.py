@@ -1,4 +1,4 @@
-"""What names say: which files are photos, which class they show, in which order they come, what they are called."""
+"""What file names tell: whether a file is a photo, its class, its id, its order, how to show it."""
 
 from __future__ import annotations
 
@@ -9,84 +9,92 @@ from functools import lru_cache
 from typing import Any
 
 FORMATS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".tif": "TIFF",
     ".tiff": "TIFF",
-}  # fmt: skip
+}
 """Extensions of photos, and the format that each one promises."""
 
 EXTENSIONS = tuple(FORMATS)
 _WORD = re.compile(r"[^\W\d_]+")
 _NUMBER = re.compile("([0-9]+)")
-_TO_NUMBER = re.compile(r"(.*?)[\W_]*(?:\d|$)", re.DOTALL)
-# Line breaks, other control characters, and marks that turn the direction of writing: none may reach a line of output.
-_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_SHOWN = 100
+_UP_TO_NUMBER = re.compile(r"(.*?)[\W_]*(?:\d|$)", re.DOTALL)
+# Line breaks, other control characters, and marks that change the direction of writing.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_MAX_DISPLAYED = 100
 
 
-def label_of(path: str, classes: Sequence[str]) -> int:
-    """Return the class of a photo by its file name, else by its nearest folder that names one, else -1.
+def label_from_path(path: str, classes: Sequence[str]) -> int:
+    """Return the class that a photo's file name gives, else its nearest folder, else -1.
 
     Args:
-        path: Below its source, with slashes.
-        classes: Their names; the case aside, and in the plural too.
+        path: The path below the source, with slashes.
+        classes: Names of the classes. Letter case is ignored, and plurals count too.
 
     Example:
-        >>> label_of("train/dog.12.jpg", ["cat", "dog"]), label_of("PetImages/Cat/3.jpg", ["cat", "dog"])
+        >>> classes = ["cat", "dog"]
+        >>> label_from_path("train/dog.12.jpg", classes), label_from_path("Cat/3.jpg", classes)
         (1, 0)
     """
-    index = _index(tuple(classes))
-    for name in _names(unicodedata.normalize("NFC", path)):
-        if (label := index.get(casefolded(name))) is not None:
+    index = _class_index(tuple(classes))
+    for name in _possible_class_names(unicodedata.normalize("NFC", path)):
+        if (label := index.get(fold_case(name))) is not None:
             return label
     return -1
 
 
-def _names(path: str) -> Iterator[str]:
-    """Yield what may be a class's name, the surest first."""
+def _possible_class_names(path: str) -> Iterator[str]:
+    """Yield the parts of a path that may name a class, the most reliable first."""
     *folders, file = path.split("/")
-    # A file is named by its class and a number; a folder by its class alone, or `dogs-vs-cats/` would be one.
-    until = _TO_NUMBER.match(without_extension(file))
-    yield until.group(1) if until else ""
-    word = _WORD.match(file)
-    yield word.group() if word else ""
+    # A file is named after its class and a number. A folder must be the class's name alone,
+    # otherwise `dogs-vs-cats/` would count as a class.
+    before_number = _UP_TO_NUMBER.match(without_extension(file))
+    yield before_number.group(1) if before_number else ""
+    first_word = _WORD.match(file)
+    yield first_word.group() if first_word else ""
     yield from reversed(folders)
 
 
 @lru_cache(maxsize=16)
-def _index(classes: tuple[str, ...]) -> dict[str, int]:
-    index = {casefolded(name): i for i, name in enumerate(classes)}
-    return {f"{name}s": i for name, i in index.items()} | index
+def _class_index(classes: tuple[str, ...]) -> dict[str, int]:
+    singular = {fold_case(name): i for i, name in enumerate(classes)}
+    return {f"{name}s": i for name, i in singular.items()} | singular
 
 
 def natural_key(text: str) -> tuple[list[str | tuple[int, str]], str]:
-    """A sort key that puts `2` before `10`, and every text in a place of its own."""
+    """Return a sort key that puts `2` before `10`. Different texts have different keys."""
     parts: list[Any] = _NUMBER.split(text)
     for i in range(1, len(parts), 2):
-        # Numbers by their length, then their digits: int() refuses very long ones.
+        # Numbers compare by length, then by digits: int() refuses very long ones.
         digits = parts[i].lstrip("0")
         parts[i] = (len(digits), digits)
     return parts, text
 
 
-def casefolded(name: str) -> str:
-    """Return a name as far as it tells two things apart on every system: not by letter case or form of accents."""
+def fold_case(name: str) -> str:
+    """Return a name without what some file systems ignore: letter case and the form of accents."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file, or a folder that it is in, is none of the user's: `.git`, `._cat.1.jpg`, `__MACOSX`."""
+    """Return whether a file or one of its folders is hidden: `.git`, `._cat.1.jpg`, `__MACOSX`."""
     return path.startswith((".", "__MACOSX")) or "/." in path or "/__MACOSX" in path
 
 
 def is_photo(path: str) -> bool:
-    """Whether a path is a photo's, by its extension, and not hidden."""
+    """Return whether a path has the extension of a photo and isn't hidden."""
     return path.lower().endswith(EXTENSIONS) and not is_hidden(path)
 
 
-def relative_path(member: str) -> str:
-    """Return a member's path below its source, with slashes. Some zippers on Windows write backslashes."""
+def normalize_path(member: str) -> str:
+    """Return a path with single slashes and without `.`; some zip tools write backslashes."""
     path = member.replace("\\", "/")
     framed = f"/{path}/"
     if "//" in framed or "/./" in framed:
@@ -95,7 +103,7 @@ def relative_path(member: str) -> str:
 
 
 def extension(file: str) -> str:
-    """Return a file's extension, in small letters: `.jpg`, or nothing for `.jpg` and `jpg.`."""
+    """Return a file's extension in lower case: `.jpg`. The names `.jpg` and `jpg.` have none."""
     return file[len(without_extension(file)) :].lower()
 
 
@@ -105,34 +113,41 @@ def without_extension(file: str) -> str:
     return stem if stem and ending and stem[-1] != "/" and "/" not in ending else file
 
 
-def common_root(paths: Iterable[str], classes: Sequence[str]) -> str:
-    """The folders that all photos share, so that a zip of `train/` and the folder itself give the same ids: `train/`.
+def shared_folder(paths: Iterable[str], classes: Sequence[str]) -> str:
+    """Return the folder that all photos share, with a slash at its end: `train/`.
 
-    A folder that names a class is part of the id even if there is no other.
+    Ids leave it out, so that a zip of `train/` and the folder itself give the same ids. A folder
+    that names a class stays part of the id.
     """
     parents = {path[: path.rfind("/") + 1] for path in paths}
     root = ""
-    for parts in zip(*(parent.split("/")[:-1] for parent in parents), strict=False):
-        if len(set(parts)) > 1 or label_of(f"{parts[0]}/_", classes) >= 0:
+    for level in zip(*(parent.split("/")[:-1] for parent in parents), strict=False):
+        if len(set(level)) > 1 or label_from_path(f"{level[0]}/_", classes) >= 0:
             break
-        root += f"{parts[0]}/"
+        root += f"{level[0]}/"
     return root
 
 
-def ids_of(names: Sequence[str]) -> list[str]:
-    """Return names without their extension; where two would then be the same, all names as they are."""
+def photo_ids(names: Sequence[str]) -> list[str]:
+    """Return the names without extension, or all names unchanged if two would then be equal."""
     stems = [without_extension(name) for name in names]
     return stems if len(set(stems)) == len(stems) else list(names)
 
 
-def printable(name: str) -> str:
-    """Return a file name as text that can be written down, even if it isn't UTF-8 on the disk or holds a line break."""
+def escape_name(name: str) -> str:
+    """Return a file name with unprintable characters and invalid UTF-8 as backslash escapes."""
     if name.isprintable():
         return name
-    return _UNWRITABLE.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode(), name)
+    return _UNPRINTABLE.sub(lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), name)
+
+
+def error_reason(error: Exception) -> object:
+    """Return what a message tells of an error: of an operating system's, only its text."""
+    return error.strerror if isinstance(error, OSError) else error
 
 
 def display_name(name: str) -> str:
-    """Return a file name for a message: on one line, and the middle left out if it is very long."""
-    text = printable(name)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
+    """Return a file name for a message: escaped, on one line, a long one without its middle."""
+    text = escape_name(name)
+    half = _MAX_DISPLAYED // 2
+    return text if len(text) <= _MAX_DISPLAYED else f"{text[:half]}…{text[-half:]}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pawcast.data.manifest import Split
-from pawcast.data.reader import read_split
+from pawcast.data.reader import SplitReader
 from pawcast.errors import TrainingError
 from pawcast.inference.compiled import CompiledModel
 from pawcast.inference.engine import MAX_BATCH, build_network
@@ -123,7 +123,7 @@ def compare_scores(expected: np.ndarray, found: np.ndarray) -> Parity:
 def _batches(store: Store, split: Split, preprocessing: Preprocessing, wanted: int) -> Iterator[np.ndarray]:
     """Yield as many photos as wanted, evenly spread over the split: uint8 [n, S, S, 3] at a time."""
     # Shards may be in the order of classes or of sources, so the first photos alone wouldn't do.
-    chosen = (photo for i, photo in enumerate(read_split(store, split)) if i * wanted % split.photos < wanted)
+    chosen = (photo for i, photo in enumerate(SplitReader(store, split)) if i * wanted % split.photos < wanted)
     while batch := list(islice(chosen, MAX_BATCH)):
         yield np.stack([preprocessing.apply(photo.data) for photo in batch if isinstance(photo.data, bytes)])
 

@@ -1,44 +1,34 @@
-"""Sources: a zip, a folder or an ImageFolder tree gives the same photos, labels and ids, whatever lies around them."""
+"""Sources: a zip, a folder and a tree of folders give the same photos, labels and ids."""
 
 from __future__ import annotations
 
-import io
 import os
 import random
-import struct
+import unicodedata
 import zipfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pawcast.client.journal import PredictionRow
+from pawcast.client.submission import errors_csv
 from pawcast.data import sources
 from pawcast.errors import DataError, ImageError, NotFoundError
+from pawcast.vision import decode
 from pawcast.vision.decode import MAX_BYTES
 from tests.support.files import make_folder, make_zip
-
-CLASSES = ["cat", "dog"]
-KAGGLE = {f"{name}.{i}.jpg": f"{name} {i}".encode() for i in range(12) for name in CLASSES}
+from tests.support.sources import CLASSES, KAGGLE, below, labelled_contents, refusal
 
 
-def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {f"{folder}/{name}": data for name, data in files.items()}
-
-
-def facts(photos: Iterable[sources.Photo]) -> list[tuple[str, str, int]]:
+def portable_facts(photos: Iterable[sources.Photo]) -> list[tuple[str, str, int]]:
     """All of a photo that must not depend on how it is packed."""
     return [(photo.id, photo.name, photo.label) for photo in photos]
 
 
 def names(path: str, classes: Iterable[str] = ()) -> list[str]:
     return [photo.name for photo in sources.scan(path, list(classes))]
-
-
-def only(path: str) -> bytes | ImageError:
-    (data,) = sources.read(path, sources.scan(path))
-    return data
 
 
 def test_kaggles_names_give_labels_in_natural_order(tmp_path):
@@ -57,11 +47,11 @@ def test_zip_of_the_folder_zip_of_its_content_and_both_folders_agree(tmp_path):
         make_folder(tmp_path / "outer", below("train", KAGGLE)),
         str(tmp_path / "outer" / "train"),
     ]
-    expected = facts(sources.scan(packed[0], CLASSES))
+    expected = portable_facts(sources.scan(packed[0], CLASSES))
     assert len(expected) == 24
     for path in packed:
         photos = sources.scan(path, CLASSES)
-        assert facts(photos) == expected
+        assert portable_facts(photos) == expected
         assert list(sources.read(path, photos)) == [KAGGLE[photo.name] for photo in photos]
 
 
@@ -92,19 +82,7 @@ def test_an_imagefolder_tree_gets_its_labels_from_folders(tmp_path):
 
 def test_a_tree_of_one_class_keeps_the_classs_folder(tmp_path):
     photos = sources.scan(make_folder(tmp_path / "one", {"cats/1.jpg": b"", "cats/2.jpg": b""}), CLASSES)
-    assert facts(photos) == [("cats/1", "cats/1.jpg", 0), ("cats/2", "cats/2.jpg", 0)]
-
-
-@pytest.mark.parametrize(
-    ("member", "label"),
-    [
-        ("cat.7.jpg", 0), ("train/dog.12.jpg", 1), ("CAT_7.JPG", 0), ("Dog7.png", 1), ("cats/7.jpg", 0),
-        ("train/Dogs/x.jpg", 1), ("PetImages/Cat/3.jpg", 0), ("dogs/cat.1.jpg", 0), ("cats/dogs/1.jpg", 1),
-        ("7.jpg", -1), ("train/7.jpg", -1), ("cattle.7.jpg", -1), ("category/7.jpg", -1), ("hotdog.jpg", -1),
-    ],
-)  # fmt: skip
-def test_a_label_is_the_names_first_word_else_the_nearest_folders(member, label):
-    assert sources.label_of(member, CLASSES) == label
+    assert portable_facts(photos) == [("cats/1", "cats/1.jpg", 0), ("cats/2", "cats/2.jpg", 0)]
 
 
 def test_a_folder_named_after_the_task_is_no_class(tmp_path):
@@ -115,7 +93,7 @@ def test_a_folder_named_after_the_task_is_no_class(tmp_path):
 
 def test_a_wrapping_folder_named_after_the_task_is_not_part_of_the_ids(tmp_path):
     wrapped = make_zip(tmp_path / "a.zip", below("dogs-vs-cats/train", KAGGLE))
-    assert facts(sources.scan(wrapped, CLASSES)) == facts(
+    assert portable_facts(sources.scan(wrapped, CLASSES)) == portable_facts(
         sources.scan(make_zip(tmp_path / "b.zip", below("train", KAGGLE)), CLASSES)
     )
 
@@ -127,15 +105,22 @@ def test_a_plural_class_name_works(tmp_path):
 
 def test_photos_to_predict_have_no_label_and_sort_naturally(tmp_path):
     path = make_zip(tmp_path / "test1.zip", {f"test1/{i}.jpg": b"" for i in (10, 1, 2, 100, 9)})
-    assert facts(sources.scan(path)) == [(str(i), f"{i}.jpg", -1) for i in (1, 2, 9, 10, 100)]
+    assert portable_facts(sources.scan(path)) == [(str(i), f"{i}.jpg", -1) for i in (1, 2, 9, 10, 100)]
 
 
-def test_what_is_hidden_or_no_photo_is_left_out(tmp_path):
+def test_hidden_and_other_files_are_left_out(tmp_path):
     clutter = {
-        "train/cat.1.jpg": b"1", "train/.DS_Store": b"", "train/._cat.1.jpg": b"", "__MACOSX/train/._cat.1.jpg": b"",
-        "__MACOSX/train/cat.2.jpg": b"", "train/Thumbs.db": b"", "train/notes.txt": b"", ".git/cat.3.jpg": b"",
-        "train/cat": b"", "README.md": b"",
-    }  # fmt: skip
+        "train/cat.1.jpg": b"1",
+        "train/.DS_Store": b"",
+        "train/._cat.1.jpg": b"",
+        "__MACOSX/train/._cat.1.jpg": b"",
+        "__MACOSX/train/cat.2.jpg": b"",
+        "train/Thumbs.db": b"",
+        "train/notes.txt": b"",
+        ".git/cat.3.jpg": b"",
+        "train/cat": b"",
+        "README.md": b"",
+    }
     assert names(make_zip(tmp_path / "a.zip", clutter), CLASSES) == ["cat.1.jpg"]
     assert names(make_folder(tmp_path / "a", clutter), CLASSES) == ["cat.1.jpg"]
 
@@ -164,9 +149,9 @@ def test_links_are_not_followed(tmp_path):
     ("make", "kind", "line"),
     [
         (lambda p: str(p / "nowhere"), NotFoundError, "There is no such file or folder"),
-        (lambda p: make_folder(p / "empty", {"notes.txt": b""}), DataError, "holds no photo"),
-        (lambda p: make_zip(p / "empty.zip", {}), DataError, "holds no photo"),
-        (lambda p: make_zip(p / "text.zip", {"notes.txt": b""}), DataError, "holds no photo"),
+        (lambda p: make_folder(p / "empty", {"notes.txt": b""}), DataError, "holds no photos"),
+        (lambda p: make_zip(p / "empty.zip", {}), DataError, "holds no photos"),
+        (lambda p: make_zip(p / "text.zip", {"notes.txt": b""}), DataError, "holds no photos"),
         (
             lambda p: make_zip(p / "a.zip", {"cat.1.jpg": b"", "7.jpg": b""}),
             DataError,
@@ -185,71 +170,6 @@ def test_a_source_that_cannot_be_used_says_why(tmp_path, make, kind, line):
         sources.scan(path, CLASSES)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_a_truncated_zip_is_refused_as_a_whole(tmp_path, share):
-    whole = Path(make_zip(tmp_path / "whole.zip", below("train", KAGGLE))).read_bytes()
-    (tmp_path / "cut.zip").write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(DataError, match="neither a folder nor a whole zip"):
-        sources.scan(str(tmp_path / "cut.zip"), CLASSES)
-
-
-def test_an_encrypted_member_is_that_photos_error(tmp_path):
-    """Only the flag is set: the reader must not even get as far as a wrong password."""
-    data = bytearray(Path(make_zip(tmp_path / "a.zip", {"1.jpg": b"one", "2.jpg": b"two"})).read_bytes())
-    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        place = data.index(signature) + offset
-        (flags,) = struct.unpack_from("<H", data, place)
-        struct.pack_into("<H", data, place, flags | 1)
-    (tmp_path / "encrypted.zip").write_bytes(data)
-    path = str(tmp_path / "encrypted.zip")
-    first, second = sources.read(path, sources.scan(path))
-    assert isinstance(first, ImageError)
-    assert "encrypted" in first.what
-    assert second == b"two"
-
-
-@pytest.mark.parametrize("size", [0, 28, 64, 65, 4_000])
-def test_whatever_extra_fields_stand_before_it_a_photo_is_read_whole(tmp_path, size):
-    path = tmp_path / "train.zip"
-    info = zipfile.ZipInfo("cat.1.jpg")
-    info.extra = struct.pack("<HH", 0xCAFE, size - 4) + bytes(size - 4) if size else b""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(info, bytes(range(256)))
-        archive.writestr("cat.2.jpg", b"the next one")
-    photos = sources.scan(str(path))
-    assert list(sources.read(str(path), photos)) == [bytes(range(256)), b"the next one"]
-
-
-def test_a_damaged_member_is_that_photos_error(tmp_path):
-    members = {"1.jpg": os.urandom(500), "2.jpg": b"two"}
-    data = bytearray(Path(make_zip(tmp_path / "a.zip", members)).read_bytes())
-    data[200] ^= 0xFF
-    (tmp_path / "damaged.zip").write_bytes(data)
-    path = str(tmp_path / "damaged.zip")
-    first, second = sources.read(path, sources.scan(path))
-    assert isinstance(first, ImageError)
-    assert second == b"two"
-
-
-def test_any_damage_to_a_compressed_member_is_an_image_error_or_shows_no_difference(tmp_path):
-    content = bytes(range(256)) * 20
-    data = Path(make_zip(tmp_path / "a.zip", {"1.jpg": content}, compression=zipfile.ZIP_DEFLATED)).read_bytes()
-    start = data.index(b"1.jpg") + 5
-    for place in range(start, data.index(b"PK\x01\x02"), 7):
-        path = tmp_path / f"{place}.zip"
-        path.write_bytes(data[:place] + bytes([data[place] ^ 0x5A]) + data[place + 1 :])
-        found = only(str(path))
-        assert isinstance(found, ImageError) or found == content
-
-
-def test_a_zip_of_a_later_version_is_a_data_error(tmp_path):
-    data = bytearray(Path(make_zip(tmp_path / "a.zip", {"1.jpg": b"1"})).read_bytes())
-    struct.pack_into("<H", data, data.index(b"PK\x01\x02") + 6, 90)
-    (tmp_path / "b.zip").write_bytes(data)
-    with pytest.raises(DataError):
-        sources.scan(str(tmp_path / "b.zip"))
-
-
 def test_too_large_a_photo_is_its_own_error(tmp_path):
     too_large, fits = bytes(MAX_BYTES + 1), bytes(MAX_BYTES)
     files = {"1.jpg": too_large, "2.jpg": fits}
@@ -261,33 +181,6 @@ def test_too_large_a_photo_is_its_own_error(tmp_path):
         assert isinstance(first, ImageError)
         assert first.what == "larger than 32 MiB"
         assert second == fits
-
-
-def test_a_bomb_is_not_inflated_beyond_the_limit(tmp_path):
-    """The directory may lie: this member says 10 bytes and inflates to 64 MiB."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("1.jpg", bytes(2 * MAX_BYTES))
-    data = bytearray(buffer.getvalue())
-    struct.pack_into("<I", data, data.index(b"PK\x03\x04") + 22, 10)
-    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, 10)
-    (tmp_path / "bomb.zip").write_bytes(data)
-    assert isinstance(only(str(tmp_path / "bomb.zip")), ImageError)
-
-
-def test_a_photo_that_vanished_is_its_own_error(tmp_path):
-    path = make_folder(tmp_path / "a", {"1.jpg": b"1", "2.jpg": b"2"})
-    photos = sources.scan(path)
-    (tmp_path / "a" / "1.jpg").unlink()
-    first, second = sources.read(path, photos)
-    assert isinstance(first, ImageError)
-    assert second == b"2"
-
-
-@given(st.lists(st.integers(0, 10**6), unique=True, max_size=20))
-def test_natural_order_is_numeric_order(numbers):
-    in_order = sorted((f"cat.{n}.jpg" for n in numbers), key=sources.natural_key)
-    assert in_order == [f"cat.{n}.jpg" for n in sorted(numbers)]
 
 
 def test_leading_zeros_do_not_make_the_order_depend_on_the_archive(tmp_path):
@@ -305,3 +198,93 @@ def test_odd_digits_in_a_name_sort_somewhere(tmp_path, name):
 def test_ids_are_distinct(tmp_path, pair):
     first, second = sources.scan(make_folder(tmp_path / "a", dict.fromkeys(pair, b"")))
     assert first.id != second.id
+
+
+ODD = [
+    "cat 1 (copy).jpg",
+    "cat.1'\".jpg",
+    "cat,1;.jpg",
+    "cat\n1.jpg",
+    "cat\t1\x1b[31m.jpg",
+    "cat-🐈-1.jpg",
+    unicodedata.normalize("NFD", "cat.café.jpg"),
+    "cat.\u202egpj.1.jpg",
+    "cat.\u2028.jpg",
+    "cat.日本.jpg",
+    "cat%2e.jpg",
+    "=cat.1.jpg",
+    "-rf cat.jpg",
+    "cat.$(id).jpg",
+    "cat." + "n" * 200 + ".jpg",
+    "cat.1.jpg.jpg",
+    "cat. .jpg",
+    "CON.jpg",
+]
+
+
+@pytest.mark.parametrize("make", [make_zip, make_folder])
+def test_odd_names_are_photos_with_a_writable_name_each(tmp_path, make):
+    path = make(tmp_path / "a.zip", {name: name.encode() for name in ODD})
+    photos = sources.scan(path)
+    assert len({photo.id for photo in photos}) == len(ODD) == len(photos)
+    for photo, data in zip(photos, sources.read(path, photos), strict=True):
+        assert data == photo.member.encode()
+        assert len(photo.name.splitlines()) == 1
+        assert "\x1b" not in photo.name
+
+
+def test_odd_names_keep_a_message_on_one_short_line(tmp_path):
+    path = make_zip(tmp_path / "a.zip", {"x\ny\x1b.jpg": b"", "z" * 60_000 + ".jpg": b"", "\u202ewhat.jpg": b""})
+    line = refusal(path)
+    assert r"x\ny\x1b.jpg" in line
+    assert len(line) < 700
+
+
+@pytest.mark.parametrize("path", ["", "nowhere.zip", "a\0b", "x" * 5000, "/dev/null/x.zip", "nowhere/\n/a.csv"])
+def test_a_path_that_is_none_is_one_line(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(make_folder(tmp_path / "empty", {"x.txt": b""}))
+    with pytest.raises((NotFoundError, DataError)) as caught:
+        sources.scan(path)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_a_device_is_no_source(path):
+    assert "neither a folder nor" in refusal(path)
+
+
+def test_petimages_with_its_broken_files(tmp_path):
+    """Microsoft's zip: empty photos, other files between them, a licence beside the folder."""
+    files = {
+        "PetImages/Cat/0.jpg": b"cat",
+        "PetImages/Cat/666.jpg": b"",
+        "PetImages/Cat/Thumbs.db": b"x",
+        "PetImages/Dog/0.jpg": b"dog",
+        "PetImages/Dog/11702.jpg": b"",
+        "PetImages/Dog/Thumbs.db": b"x",
+        "MSR-LA - 3467.docx": b"x",
+        "readme[1].txt": b"x",
+    }
+    expected = [("Cat/0", 0, b"cat"), ("Cat/666", 0, b""), ("Dog/0", 1, b"dog"), ("Dog/11702", 1, b"")]
+    for path in (make_zip(tmp_path / "a.zip", files), make_folder(tmp_path / "a", files)):
+        assert labelled_contents(path) == expected
+    with pytest.raises(ImageError, match="empty file"):
+        decode.decode(b"")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["{}.{}.jpg", "train/{}.{}.jpg", "train/train/{}.{}.JPG", "a b/train/{}s/{}.jpeg", "t/{} ({}).PNG", "{}/x_{}.WebP"],
+)
+def test_common_layouts(tmp_path, layout):
+    files = {layout.format(name, i): f"{name}{i}".encode() for name in CLASSES for i in (1, 2, 10)}
+    expected = [(label, f"{name}{i}".encode()) for label, name in enumerate(CLASSES) for i in (1, 2, 10)]
+    for path in (make_zip(tmp_path / "a.zip", files), make_folder(tmp_path / "a", files)):
+        assert [(label, data) for _, label, data in labelled_contents(path)] == expected
+
+
+def test_a_file_name_that_is_not_utf8_reaches_the_table_of_errors(tmp_path):
+    make_folder(tmp_path, {os.fsdecode(b"cat\xff.jpg"): b""})
+    (photo,) = sources.scan(str(tmp_path))
+    assert rb"cat\udcff.jpg" in errors_csv([PredictionRow(photo.id, photo.member, None, "empty file")])
