@@ -1,4 +1,4 @@
-"""Training that is killed: a worker, or everything. What comes out is what an undisturbed run gives, bit for bit."""
+"""Training that is killed and goes on gives the weights of an undisturbed run, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ from pawcast.store import Store, open_store
 from tests.support.services import ROOT, Photos, job, plain_environment, result_of, wait_for
 
 EPOCHS = 4
-# Dropout is on, the photos grow, the best epoch need not be the last: all of it has to come back.
+# Dropout is on, the photos grow, and the best epoch need not be the last: a resumed run has to
+# restore all of it.
+SETTINGS = (
+    *("image_size=48", f"epochs={EPOCHS}", "model=residual", "train_sizes=[[0.5,32],[1,48]]"),
+    *("width=0.25", "batch_size=30", "deterministic=true", "mirror=true"),
+)
 TRAIN = (
-    "--dataset", "pets", "--recipe", "smoke", "--cpus-per-worker", "0.5", "--set", "image_size=48", "--set",
-    f"epochs={EPOCHS}", "--set", "model=residual", "--set", "train_sizes=[[0.5,32],[1,48]]", "--set", "width=0.25",
-    "--set", "batch_size=30", "--set", "deterministic=true", "--set", "mirror=true",
-)  # fmt: skip
+    *("--dataset", "pets", "--recipe", "smoke", "--workers", "2", "--cpus-per-worker", "0.5"),
+    *(word for setting in SETTINGS for word in ("--set", setting)),
+)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, photos: Photos, local_ray: None) -> Store:
-    place = open_store(str(tmp_path_factory.mktemp("store")))
-    ingest(place, "pets", str(photos.labelled), str(photos.unlabelled), test_size=60)
-    return place
+    store = open_store(str(tmp_path_factory.mktemp("store")))
+    ingest(store, "pets", str(photos.labelled), str(photos.unlabelled), test_size=60)
+    return store
 
 
 @pytest.fixture(scope="module")
@@ -45,34 +49,37 @@ def undisturbed(store: Store) -> bytes:
 
 
 class Training:
-    """A `train.py` in the background, which a test may harm, and all processes that come from it."""
+    """A `train.py` in the background that a test may kill, and all processes that it starts."""
 
     def __init__(self, store: Store, *arguments: str) -> None:
         self.mark = uuid.uuid4().hex
         self._process = subprocess.Popen(
             [sys.executable, str(ROOT / "jobs" / "train.py"), *arguments, "--store", store.uri],
-            cwd=ROOT, env={**plain_environment(), "PAWCAST_TEST": self.mark}, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env={**plain_environment(), "PAWCAST_TEST": self.mark},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert self._process.stderr is not None
         self._lines = self._process.stderr
-        self.said: list[str] = []
+        self.output: list[str] = []
 
     def until(self, pattern: str) -> None:
-        """Read on until a line matches."""
+        """Read standard error until a line matches."""
         for line in self._lines:
-            self.said.append(line.rstrip())
+            self.output.append(line.rstrip())
             if re.search(pattern, line):
                 return
-        pytest.fail(f"never said {pattern!r}: {self.said[-10:]}")
+        pytest.fail(f"no line matches {pattern!r}: {self.output[-10:]}")
 
     def end(self) -> tuple[int, str]:
-        """Read to the end; return exit code and all that was said."""
-        self.said += [line.rstrip() for line in self._lines]
-        return self._process.wait(), "\n".join(self.said)
+        """Read standard error to its end; return the exit code and all of it."""
+        self.output += [line.rstrip() for line in self._lines]
+        return self._process.wait(), "\n".join(self.output)
 
     def processes(self, title: str = "") -> list[int]:
-        """The living processes that came from it, of which the command line has `title`."""
+        """Return its living processes whose command line contains `title`."""
         return [pid for pid, command in _marked(self.mark) if title in command]
 
     def kill(self, *pids: int) -> None:
@@ -109,20 +116,20 @@ def training(store: Store) -> Iterator[type]:
         one.close()
 
 
-def test_a_killed_worker_costs_time_only(store: Store, undisturbed: bytes, training) -> None:
+def test_a_killed_worker_changes_no_weight(store: Store, undisturbed: bytes, training) -> None:
     run = training(*TRAIN, "--run", "one-killed")
     run.until(r"^epoch +2/4")
     workers = run.processes("RayTrainWorker")
     assert len(workers) == 2
     run.kill(random.choice(workers))
-    code, said = run.end()
-    assert code == 0, said
-    assert "Going on from the last checkpoint" in said
-    assert re.search(r"continuing after epoch [23] of 4", said)
+    code, errors = run.end()
+    assert code == 0, errors
+    assert "Going on from the last checkpoint" in errors
+    assert re.search(r"continuing after epoch [23] of 4", errors)
     assert store.get(f"runs/one-killed/{WEIGHTS}") == undisturbed
 
 
-def test_a_run_killed_whole_is_resumed_to_the_same_weights(store: Store, undisturbed: bytes, training) -> None:
+def test_a_killed_run_is_resumed_to_the_same_weights(store: Store, undisturbed: bytes, training) -> None:
     run = training(*TRAIN, "--run", "killed")
     run.until(r"^epoch +1/4")
     run.until(r"^epoch +2/4")
@@ -133,14 +140,14 @@ def test_a_run_killed_whole_is_resumed_to_the_same_weights(store: Store, undistu
     code, _, errors = job("train.py", *TRAIN, "--run", "killed", "--store", store.uri)
     assert code == 7
     assert "--resume killed" in errors
-    code, output, errors = job("train.py", "--resume", "killed", "--workers", "2", "--cpus-per-worker", "0.5", "--json",
-                               "--store", store.uri)  # fmt: skip
+    workers = ("--workers", "2", "--cpus-per-worker", "0.5")
+    code, output, errors = job("train.py", "--resume", "killed", *workers, "--json", "--store", store.uri)
     assert code == 0, errors
     assert "resuming killed, started" in errors
     assert re.search(r"continuing after epoch [23] of 4", errors)
     assert result_of(output)["epochs"] == EPOCHS
     assert store.get(f"runs/killed/{WEIGHTS}") == undisturbed
-    # Now it is over.
+    # A run that is over can't be resumed.
     code, _, errors = job("train.py", "--resume", "killed", "--store", store.uri)
     assert code == 7
     assert "became catdog@" in errors
@@ -150,19 +157,19 @@ def test_an_interrupted_run_ends_in_time_and_can_go_on(store: Store, undisturbed
     run = training(*TRAIN, "--run", "interrupted")
     run.until(r"^epoch +1/4")
     run.interrupt()
-    code, said = run.end()
-    assert code == 130, said
+    code, errors = run.end()
+    assert code == 130, errors
     wait_for(lambda: not run.processes("RayTrainWorker"), 15, lambda: str(run.processes()))
     code, _, errors = job("train.py", "--resume", "interrupted", "--store", store.uri)
     assert code == 0, errors
     assert store.get(f"runs/interrupted/{WEIGHTS}") == undisturbed
 
 
-def test_what_cannot_be_resumed_is_refused(store: Store, undisturbed: bytes) -> None:
+def test_a_wrong_resume_is_refused_with_a_hint(store: Store, undisturbed: bytes) -> None:
     for arguments, code, hint in (
         (("--resume", "undisturbd"), 3, "did you mean 'undisturbed'"),
         (("--resume", "undisturbed", "--set", "epochs=9"), 2, "--resume alone"),
         ((), 2, "--dataset NAME, or --resume RUN"),
     ):
-        found, _, errors = job("train.py", *arguments, "--store", store.uri)
-        assert (found, hint in errors) == (code, True), errors
+        exit_code, _, errors = job("train.py", *arguments, "--store", store.uri)
+        assert (exit_code, hint in errors) == (code, True), errors

@@ -1,4 +1,4 @@
-"""README's cluster commands, end to end at small scale: job submit, serve deploy, bulk prediction, job stop."""
+"""README's commands for a cluster, at small scale: submit a job, deploy, predict in bulk, stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pawcast.data import sources
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import predict_scores
 from pawcast.store import open_store
-from tests.integration.conftest import FOR_EVER, TRAIN, Cluster, Photos, released, result_of, training, wait_for
+from tests.support.cluster import Cluster
+from tests.support.ray_head import FOR_EVER, TRAIN, is_training, wait_until_released
+from tests.support.services import Photos, result_of, wait_for
 
 SUBMIT = ("ray", "job", "submit", "--runtime-env", "infra/runtime-env.yaml")
 
@@ -33,9 +35,9 @@ def url(ready: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_bulk_prediction_gives_one_row_a_photo_and_agrees_with_in_process(ready, url, photos: Photos, tmp_path):
     done = ready.run(
-        "python", "jobs/bulk_predict.py", "--images", str(photos.unlabelled), "--url", url,
-        "--out", str(tmp_path), "--json",
-    )  # fmt: skip
+        *("python", "jobs/bulk_predict.py", "--images", str(photos.unlabelled), "--url", url),
+        *("--out", str(tmp_path), "--json"),
+    )
     assert done.returncode == 0, done.stderr
     assert result_of(done.stdout)["photos"] == 40
     with (tmp_path / "predictions.csv").open() as file:
@@ -93,14 +95,14 @@ def test_bad_requests_get_a_clear_4xx(url, content, kind, status):
 @pytest.mark.long
 def test_a_stopped_job_frees_its_gpus(ready, url):
     submitted = ready.run(
-        *SUBMIT, "--no-wait", "--submission-id", "to-be-stopped", "--",
-        "python", "jobs/train.py", *TRAIN, *FOR_EVER,
-    )  # fmt: skip
+        *(*SUBMIT, "--no-wait", "--submission-id", "to-be-stopped", "--"),
+        *("python", "jobs/train.py", *TRAIN, *FOR_EVER),
+    )
     assert submitted.returncode == 0, submitted.stderr
-    wait_for(lambda: training(ready), 150, lambda: ready.run("ray", "job", "logs", "to-be-stopped").stdout)
+    wait_for(lambda: is_training(ready), 150, lambda: ready.run("ray", "job", "logs", "to-be-stopped").stdout)
     stopping = time.monotonic()
     assert ready.run("ray", "job", "stop", "to-be-stopped").returncode == 0
     assert time.monotonic() - stopping < 60
-    released(ready)
+    wait_until_released(ready)
     status = ready.run("ray", "job", "status", "to-be-stopped")
     assert "STOPPED" in (status.stdout + status.stderr).upper(), json.dumps(status.stdout)

@@ -16,7 +16,8 @@ import pytest
 from pawcast.doctor import cluster, store
 from pawcast.doctor.finding import Finding
 from pawcast.store import open_store
-from tests.integration.conftest import Cluster, free_port, job, result_of
+from tests.support.cluster import Cluster
+from tests.support.services import free_port, job, result_of
 
 OPERATIONS = {"put", "get", "list", "put_if_absent", "put_if_match", "arrow", "delete"}
 

@@ -1,4 +1,4 @@
-"""The memory of a real GPU is free again when training ends or is stopped, however that happens."""
+"""The memory of a real GPU is free again after training ends or is stopped, in whatever way."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import job, result_of, started_job, wait_for
 from tests.support.load import gpu_mib
-from tests.support.services import plain_environment
+from tests.support.services import job, plain_environment, result_of, started_job, wait_for
 
 RELEASE_SECONDS = 30
-# TensorFlow's context alone takes more than the first; the driver's own bookkeeping less than the second.
+# TensorFlow's context alone takes more than HELD_MIB, the GPU driver's own data less than
+# SPARE_MIB.
 HELD_MIB, SPARE_MIB = 200, 50
 TRAIN = ("--dataset", "pets", "--recipe", "smoke", "--workers", "1", "--gpus-per-worker", "1")
 
@@ -26,16 +26,8 @@ def environment(tmp_path_factory, photos):
     """An environment whose store holds a dataset."""
     store = tmp_path_factory.mktemp("gpu") / "store"
     environment = {**plain_environment(), "PAWCAST_STORE": str(store)}
-    code, _, errors = job(
-        "ingest.py",
-        "--labelled",
-        str(photos.labelled),
-        "--dataset",
-        "pets",
-        "--test-size",
-        "60",
-        environment=environment,
-    )
+    options = ("--labelled", str(photos.labelled), "--dataset", "pets", "--test-size", "60")
+    code, _, errors = job("ingest.py", *options, environment=environment)
     assert code == 0, errors
     return environment
 

@@ -13,8 +13,8 @@ from pawcast.data import manifest as manifests
 from pawcast.store import open_store
 from tests.support.services import ROOT, plain_environment
 
-# Ray's own way to have several nodes, each a raylet with its own workers and object store, on one machine. The head
-# has no CPU for tasks, so the nodes that joined do all the work.
+# Ray's own way to have several nodes on one machine: each is a raylet with its own workers and
+# object store. The head has no CPU for tasks, so the nodes that joined do all the work.
 THREE_NODES = """
 import sys, logging
 import ray
@@ -37,7 +37,7 @@ INGEST = """
     from pawcast.data.ingest import ingest
     print(ingest(store, "pets", *sys.argv[2:], test_size=60).manifest.digest)
 """
-# A worker on each node, so that gradients travel over the network.
+# One worker on each node, so that gradients travel over the network.
 TRAIN = """
     import json
     from pawcast import recipes
@@ -53,17 +53,22 @@ def on_three_nodes(body: str, *arguments: str) -> str:
     """Run a piece of Python in a cluster of three nodes; return the last line that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", THREE_NODES % body, *arguments],
-        env=plain_environment(), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        env=plain_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
 
 
 @pytest.mark.long
-def test_three_nodes_make_the_dataset_that_one_makes(ready, photos, tmp_path):
+def test_three_nodes_ingest_the_same_dataset_as_one(ready, photos, tmp_path):
     one = manifests.load(open_store(str(ready.store)), "pets")
-    made = on_three_nodes(INGEST, str(tmp_path / "store"), str(photos.labelled), str(photos.unlabelled))
-    assert made == one.digest
+    digest = on_three_nodes(INGEST, str(tmp_path / "store"), str(photos.labelled), str(photos.unlabelled))
+    assert digest == one.digest
     assert manifests.load(open_store(str(tmp_path / "store")), "pets") == one
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.integration.conftest import wait_for
+from tests.support.services import wait_for
 
 WRAPPER = (sys.executable, "-m", "pawcast_infra.local.seaweedfs")
 PUT = """

@@ -18,9 +18,10 @@ import pytest
 
 from pawcast import registry
 from pawcast.store import Store, open_store
-from tests.integration.conftest import Cluster, wait_for
+from tests.support.cluster import Cluster
 from tests.support.files import encode
 from tests.support.served import ACCEPTED, publish
+from tests.support.services import wait_for
 
 pytestmark = pytest.mark.long
 

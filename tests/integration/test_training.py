@@ -1,4 +1,4 @@
-"""Data-parallel training on a real Ray: N workers equal one, and what a run leaves."""
+"""Data-parallel training on a real Ray: N workers equal one, and what a run stores."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pawcast.inference.predictor import predict_scores
 from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
 from pawcast.training import checkpoint, lease
-from pawcast.training.collective import TensorFlowClusterConfig
 from pawcast.training.progress import ProgressUpdate
 from pawcast.training.runs import Workers
+from pawcast.training.tf_config import TensorFlowClusterConfig
 from pawcast.training.trainer import Callbacks, Trained, resume, train
 from pawcast.vision import preprocess
 from tests.support.services import job, plain_environment, result_of
@@ -35,9 +35,9 @@ HALF = 0.5
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory, photos, local_ray) -> Store:
-    place = open_store(str(tmp_path_factory.mktemp("store")))
-    ingest(place, "pets", str(photos.labelled), str(photos.unlabelled), test_size=60)
-    return place
+    store = open_store(str(tmp_path_factory.mktemp("store")))
+    ingest(store, "pets", str(photos.labelled), str(photos.unlabelled), test_size=60)
+    return store
 
 
 def run(store: Store, workers: int, name: str, *settings: str, **options) -> Trained:
@@ -45,12 +45,13 @@ def run(store: Store, workers: int, name: str, *settings: str, **options) -> Tra
     return train(store, "pets", config, Workers(number=workers, cpus=HALF), run=name, **options)
 
 
-# Plain descent: RMSprop divides by gradients that may be next to nothing, and makes much of how they were rounded.
+# Plain gradient descent: RMSprop divides by gradients, which amplifies the rounding of tiny ones.
 NORMALIZED = ("model=residual", "width=0.25", "optimizer=sgd", "learning_rate=0.002")
 
 
-# Augmentation and dropout are on: what chance decides belongs to photos. 180 photos in batches of 50 over 3 workers:
-# neither the last batch nor the shares divide. Batch normalization takes its statistics from all ranks.
+# Augmentation and dropout are on: their random numbers belong to photos. 180 photos in batches of
+# 50 over 3 workers: neither the last batch nor the slices have equal lengths. Batch normalization
+# takes its statistics from all ranks.
 @pytest.mark.parametrize(
     ("name", "count", "settings", "tolerance"),
     [
@@ -67,25 +68,26 @@ def test_several_workers_give_the_loss_curve_of_one(store, name, count, settings
         np.testing.assert_allclose(many.history[key], one.history[key], rtol=1e-3, atol=1e-4, err_msg=key)
     for a, b in zip(weights_of(store, many), weights_of(store, one), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
-    # The comparison would be empty if training did nothing.
+    # The comparison would mean nothing if training changed nothing.
     assert abs(one.history["loss"][0] - one.history["loss"][1]) > 4 * 1e-3 * one.history["loss"][0]
 
 
 @pytest.mark.long
-def test_a_private_ray_is_left_alone_by_another_cluster_of_the_machine(store, head):
-    # Ray Train's clean-up once asked that cluster about this run, and removed the workers as nobody's.
+def test_a_private_ray_is_not_disturbed_by_another_cluster_of_the_machine(store, head):
+    # Ray Train's clean-up once asked that cluster about this run, which it didn't know, and removed
+    # the workers.
     assert head.port
     assert len(run(store, 1, "beside", "epochs=8").history["acc"]) == 8
 
 
 @pytest.mark.long
 def test_a_run_that_another_process_goes_on_with_ends(store):
-    def elsewhere(progress: ProgressUpdate) -> None:
-        if progress.finished and progress.epoch == 1:
+    def take_lease(update: ProgressUpdate) -> None:
+        if update.finished and update.epoch == 1:
             lease.acquire(store, "contested")
 
     with pytest.raises(ConflictError, match="Another process goes on"):
-        run(store, 2, "contested", "epochs=60", watch=Callbacks(progress=elsewhere))
+        run(store, 2, "contested", "epochs=60", callbacks=Callbacks(update=take_lease))
     done = len(json.loads(store.get("runs/contested/history.json"))["loss"])
     assert 2 <= done < 60
     assert not store.exists("runs/contested/result.json")
@@ -96,9 +98,17 @@ def weights_of(store: Store, trained: Trained) -> list[np.ndarray]:
     return [np.asarray(weight) for weight in network.weights]
 
 
-def test_a_run_leaves_all_that_it_promises(store):
-    seen: list[ProgressUpdate] = []
-    trained = run(store, 2, "whole", watch=Callbacks(progress=seen.append))
+def test_a_run_stores_all_that_it_promises(store):
+    updates: list[ProgressUpdate] = []
+    stages: list[tuple[str, int, int]] = []
+
+    def progress(stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
+        stages.append((stage, done, total))
+
+    trained = run(store, 2, "whole", callbacks=Callbacks(progress, updates.append))
+    assert stages[0] == ("decoding", 0, 240)
+    assert ("decoding", 240, 240) in stages
+    assert stages[-1] == ("comparing", 1, 1)
     files = set(store.list("runs/whole/"))
     for name in ("run.json", "history.json", "curves.png", "summary.txt", "model.weights.h5"):
         assert f"runs/whole/{name}" in files
@@ -106,16 +116,16 @@ def test_a_run_leaves_all_that_it_promises(store):
     history = json.loads(store.get("runs/whole/history.json"))
     assert {"acc", "val_acc", "loss", "val_loss", "seconds"} <= set(history)
     timing = json.loads(store.get("runs/whole/timing.json"))
-    (told,) = [p.parts for p in seen if p.parts]
+    (reported,) = [update.timing for update in updates if update.timing]
     step = timing["step"]
-    assert step["parts"] == told.shares()
+    assert step["parts"] == reported.parts()
     assert step["seconds"] == pytest.approx(sum(step["parts"].values()))
     assert step["photos"] == 64
-    # Two workers: adding up takes time as well. Nothing is lost in between.
-    assert all(step["parts"][part] > 0 for part in ("network", "augmentation", "adding up gradients"))
+    # Two workers: summing gradients takes time as well. The parts of an epoch add up to its time.
+    assert all(step["parts"][part] > 0 for part in ("forward_backward", "augmentation", "all_reduce"))
     assert timing["epoch"]["validation"] == pytest.approx(np.mean(history["validation_seconds"]))
     assert timing["epoch"]["steps"] + timing["epoch"]["validation"] == pytest.approx(np.mean(history["seconds"]))
-    assert timing["epoch"]["keeping"] > 0
+    assert timing["epoch"]["checkpoint"] > 0
     assert all(len(values) == 2 for values in history.values())
     Image.open(io.BytesIO(store.get("runs/whole/curves.png"))).verify()
     assert "conv2d" in store.get("runs/whole/summary.txt").decode()
@@ -123,7 +133,7 @@ def test_a_run_leaves_all_that_it_promises(store):
     assert version == trained.version
     assert version.classes == ["cat", "dog"]
     assert version.metrics["val_acc"] == max(history["val_acc"])
-    assert [p.epoch for p in seen if p.finished] == [0, 1]
+    assert [update.epoch for update in updates if update.finished] == [0, 1]
     assert Engine.load(store, version.name).predict(np.zeros((3, 48, 48, 3), np.uint8)).shape == (3,)
 
 
@@ -133,19 +143,19 @@ def test_validation_sees_photos_as_they_are_served(store):
     rows = list(SplitReader(store, manifests.load(store, "pets").splits["val"]))
     labels = np.array([row.label for row in rows])
 
-    def loss(found: np.ndarray) -> float:
-        return float(-np.log(np.where(labels == 1, found, 1 - found)).mean())
+    def loss(scores: np.ndarray) -> float:
+        return float(-np.log(np.where(labels == 1, scores, 1 - scores)).mean())
 
     served = loss(np.array(list(predict_scores(engine, (row.data for row in rows)))))
     assert trained.version.metrics["val_loss"] == pytest.approx(served, rel=1e-3)
-    # Photos as sharp as they come would have told another loss.
+    # Photos that are not reduced to `eval_downscale` have another loss.
     sharp = loss(engine.predict(np.stack([preprocess.load_image(row.data, 48) for row in rows])))
     assert served != pytest.approx(sharp, rel=2e-3)
 
 
 @pytest.mark.long
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(store):
-    # Dropout is on here: its masks come from the seed as well.
+    # Dropout is on: its masks come from the seed as well.
     one, other = (run(store, 2, f"seed-{i}", "deterministic=true") for i in (1, 2))
     assert other.history["loss"] == one.history["loss"]
     assert registry.read_file(store, other.version, WEIGHTS) == registry.read_file(store, one.version, WEIGHTS)
@@ -154,7 +164,8 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(store):
         assert records[0][key] == records[1][key]
 
 
-# Photos grow within a gap, so that a graph for them is made with and without validation before it.
+# Photos grow between two validations, so that a graph for the new size is made once after a
+# validated epoch and once after one that was not validated.
 EXACT = ("model=residual", "width=0.25", "epochs=5", "train_sizes=[[0.3, 32], [1, 48]]", "deterministic=true")
 MEASURED = ("acc", "val_acc", "loss", "val_loss", "learning_rate")
 
@@ -170,7 +181,7 @@ def sparse(store) -> Trained:
     return run(store, 1, "sparse", *EXACT, "validate_every=3")
 
 
-def test_how_often_is_validated_changes_no_weight(store, sparse):
+def test_validating_less_often_changes_no_weight(store, sparse):
     each = run(store, 1, "each", *EXACT)
     assert last_weights(store, "sparse") == last_weights(store, "each")
     kept = json.loads(store.get("runs/sparse/history.json"))
@@ -189,7 +200,7 @@ def test_a_run_resumed_between_validations_validates_after_the_same_epochs(store
     store.delete("runs/sparse/result.json")
     state, _ = checkpoint.load_latest(store, "sparse")
     assert (state.epochs_done, state.history["val_acc"][-1], state.best_epoch) == (4, None, 2)
-    assert state.sha256[checkpoint.BEST] != state.sha256[WEIGHTS]
+    assert state.sha256[checkpoint.BEST_WEIGHTS] != state.sha256[WEIGHTS]
     resumed = resume(store, "sparse")
     assert {key: resumed.history[key] for key in MEASURED} == {key: sparse.history[key] for key in MEASURED}
     assert last_weights(store, "sparse") == before
@@ -199,15 +210,14 @@ def test_a_run_resumed_between_validations_validates_after_the_same_epochs(store
 
 def test_ranks_that_disagree_stop_the_run(tmp_path):
     def loop(config):
-        import keras
-
-        from pawcast.training.loop import _require_agreement
+        from pawcast.runtime.tensorflow import keras
+        from pawcast.training.loop import _require_equal_weights
 
         rank = ray.train.get_context().get_world_rank()
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
-        _require_agreement(model, rank, epoch=0)
+        _require_equal_weights(model, rank, epoch=0)
         model.layers[0].kernel.assign_add([[0.0], [1e-6 * rank]])
-        _require_agreement(model, rank, epoch=1)
+        _require_equal_weights(model, rank, epoch=1)
 
     trainer = DataParallelTrainer(
         loop,
@@ -220,15 +230,15 @@ def test_ranks_that_disagree_stop_the_run(tmp_path):
         trainer.fit()
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(store):
-    with pytest.raises(TrainingError, match=r"stopped being a number in epoch 1, step \d"):
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_reason(store):
+    with pytest.raises(TrainingError, match=r"became NaN or infinite in epoch 1, step \d"):
         run(store, 2, "diverged", "learning_rate=3e38", "warmup_epochs=0")
 
 
 @pytest.mark.long
-def test_a_validation_loss_that_is_no_number_stops_the_run_before_it_is_kept(store):
-    # With one step an epoch, training's loss is that of the weights before it.
-    with pytest.raises(TrainingError, match="validation loss is no number after epoch 1"):
+def test_a_validation_loss_that_is_not_finite_stops_the_run_before_its_checkpoint(store):
+    # With one step in an epoch, the training loss is that of the weights before the step.
+    with pytest.raises(TrainingError, match="validation loss is NaN or infinite after epoch 1"):
         run(store, 1, "diverged-late", "learning_rate=3e38", "warmup_epochs=0", "batch_size=180")
     assert not store.exists("runs/diverged-late/history.json")
 
@@ -253,9 +263,10 @@ def test_a_users_own_recipe_and_network_go_all_the_way(store, photos, tmp_path):
     (tmp_path / "own_code.py").write_text(OWN)
     environment = {**plain_environment(), "PYTHONPATH": str(tmp_path)}
     code, output, errors = job(
-        "train.py", "--dataset", "pets", "--recipe", "own_code:recipe", "--model", "own_code:network", "--json",
-        "--cpus-per-worker", "0.5", "--store", store.uri, environment=environment,
-    )  # fmt: skip
+        *("train.py", "--dataset", "pets", "--recipe", "own_code:recipe", "--model", "own_code:network", "--json"),
+        *("--workers", "2", "--cpus-per-worker", "0.5", "--store", store.uri),
+        environment=environment,
+    )
     assert code == 0, errors
     model = result_of(output)["model"]
     assert registry.resolve(store, model).recipe.model == "own_code:network"
@@ -265,7 +276,7 @@ def test_a_users_own_recipe_and_network_go_all_the_way(store, photos, tmp_path):
     )
     assert code == 0, errors
     assert 0.5 <= result_of(output)["probability"] <= 1
-    # Where the code isn't, that is what is said.
+    # Without the user's module the error names it.
     code, _, errors = job("predict.py", str(photo), "--model", model, "--store", store.uri)
     assert code == 3
     assert "No module 'own_code'" in errors
@@ -275,10 +286,10 @@ def test_a_users_own_recipe_and_network_go_all_the_way(store, photos, tmp_path):
 def test_a_mistake_in_a_network_is_not_tried_again(store, tmp_path):
     (tmp_path / "own_code.py").write_text(OWN.replace("keras.Model(pixels, ", "keras.Model(pixels, 1 / 0 * "))
     code, _, errors = job(
-        "train.py", "--dataset", "pets", "--recipe", "own_code:recipe", "--model", "own_code:network",
-        "--cpus-per-worker", "0.5", "--store", store.uri,
+        *("train.py", "--dataset", "pets", "--recipe", "own_code:recipe", "--model", "own_code:network"),
+        *("--workers", "2", "--cpus-per-worker", "0.5", "--store", store.uri),
         environment={**plain_environment(), "PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
+    )
     assert code != 0
     assert "division by zero" in errors
     assert "Going on from the last checkpoint" not in errors

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.integration.conftest import ROOT, free_port, job
+from tests.support.services import ROOT, free_port, job
 
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py") if path.stem not in ("__init__", "cli"))
 

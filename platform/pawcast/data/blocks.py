@@ -1,4 +1,8 @@
-"""Decode once: a split's shards become uint8 blocks in Ray's object store, which all workers map, not copy."""
+"""Decode a split once: its shards become uint8 blocks in Ray's object store, which workers map.
+
+What doesn't fit into the object store Ray keeps in files on the disk of each node, which workers
+map as well.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,17 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import ray
 
 from pawcast.data import shards
 from pawcast.data.manifest import Shard, Split
+from pawcast.errors import StoreFullError
 from pawcast.runtime import ray_session
 from pawcast.store import Store, shared_store
 from pawcast.vision import preprocess
 
-# Ray wants room for its own objects beside ours.
-_USABLE = 0.8
+# Ray needs room for its own objects beside the blocks.
+_USABLE_SHARE = 0.8
 
 
 class DecodedSplit(NamedTuple):
@@ -34,31 +38,38 @@ class DecodedSplit(NamedTuple):
 
 
 def decode_split(
-    store: Store, split: Split, size: int, progress: Callable[[int], None] = lambda photos: None
+    store: Store, split: Split, size: int, count: Callable[[int], None] = lambda photos: None
 ) -> DecodedSplit:
-    """Decode and resize a whole split into the object store, in parallel, and verify every shard on the way.
+    """Decode and resize a whole split in parallel, and verify the sha256 of every shard.
 
     Args:
         store: Where the shards are.
         split: The split.
         size: Height and width in pixels.
-        progress: Called with the photos that have just been done.
+        count: Called with the number of photos that have just been decoded, shard by shard.
 
     Raises:
         IntegrityError: If a shard was changed; nothing of the split is returned then.
         StoreError: If the store stays out of reach.
+        StoreFullError: If neither Ray's object store nor the disk of a node can hold the photos.
     """
-    # Every block is wanted in the object store at once, so nothing is gained by submitting them piecemeal.
-    # They are the tasks' own results, not objects put by the tasks: those would be lost with their worker.
+    # All at once: every block has to stay in the object store anyway. They are results of tasks,
+    # not objects that tasks put there, which would be lost with the task's process.
     results = [_decode_task.remote(store.uri, shard, size) for shard in split.shards]
     waiting = [labels for _, labels in results]
     try:
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1)
             with ray_session.unwrap_errors():
-                progress(len(ray.get(done[0])))
+                count(len(ray.get(done[0])))
+    except ray.exceptions.OutOfDiskError:
+        raise StoreFullError(
+            "The decoded photos fit neither into Ray's object store nor onto the disk of a node",
+            fix="free some space, start Ray with --object-spilling-directory on a larger disk, "
+            "or with a larger --object-store-memory",
+        ) from None
     finally:
-        # After a failure: nobody wants the others any more.
+        # After a failure the other results are of no use.
         for unwanted in waiting:
             ray.cancel(unwanted, force=False)
     labels = ray.get([labels for _, labels in results])
@@ -69,25 +80,24 @@ def decode_split(
     )
 
 
-def room_for(splits: Iterable[tuple[int, int]]) -> tuple[float, float]:
-    """Return what decoded splits need, each (photos, height and width), and what Ray's object store has, in GiB.
+def memory_need(splits: Iterable[tuple[int, int]]) -> tuple[float, float]:
+    """Return the memory that decoded splits take, and what Ray's object store has, both in GiB.
 
-    Every worker maps all photos, so every node must hold them all: the smallest node counts.
+    Every worker maps all photos, so every node holds all of them: the smallest node counts.
+
+    Args:
+        splits: Photos, and their height and width in pixels.
     """
     stores = [node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"]]
-    return sum(photos * size * size * 3 for photos, size in splits) / 2**30, min(stores) * _USABLE / 2**30
-
-
-def decode_table(table: pa.Table, size: int, block: np.ndarray) -> None:
-    """Decode a shard's photos into `block`, uint8 [n, size, size, 3]."""
-    for i, data in enumerate(table["image"].combine_chunks().field("bytes")):
-        block[i] = preprocess.load_image(data.as_py(), size)
+    needed = sum(photos * size * size * 3 for photos, size in splits)
+    return needed / 2**30, min(stores) * _USABLE_SHARE / 2**30
 
 
 @ray.remote(num_cpus=1, num_returns=2)
 def _decode_task(store_uri: str, shard: Shard, size: int) -> tuple[np.ndarray, np.ndarray]:
     table = shards.read(shared_store(store_uri), shard)
     block = np.empty((table.num_rows, size, size, 3), np.uint8)
-    decode_table(table, size, block)
+    for i, data in enumerate(table["image"].combine_chunks().field("bytes")):
+        block[i] = preprocess.load_image(data.as_py(), size)
     labels: np.ndarray = table["label"].to_numpy()
     return block, labels

@@ -1,4 +1,4 @@
-"""Recipes: everything that a run depends on, as one validated object."""
+"""Recipes: everything that the result of a run depends on, as one validated object."""
 
 from pawcast.recipes.builtin import RECIPES
 from pawcast.recipes.overrides import resolve

@@ -1,4 +1,9 @@
-"""The named recipes. Each docstring is a lab note; a user's own recipe is a function like these."""
+"""The built-in recipes. Each is a function; a user's own recipe is a function like these.
+
+The docstrings are lab notes: command, hardware, minutes and score, then what was tried. "Held-out
+photos" are those of the split `test`, which is read only when a recipe is finished. All figures are
+those of the run that the note describes.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +13,27 @@ from pawcast.recipes.schema import Augmentation, Recipe
 
 
 def article() -> Recipe:
-    """The well-known article's network and augmentation, trained data-parallel.
+    """The network and augmentation of the well-known article, trained data-parallel.
 
-    Command: python jobs/train.py --dataset dogs-vs-cats --recipe article --workers 1 --cpus-per-worker 2
-    Hardware: 2 cores of an AMD EPYC with AVX2, no GPU, shared with other work and halted for some minutes
-    Minutes: 150, in which it had 200 CPU minutes; interrupted after 17 epochs and resumed
-    Score: 0.9298 on 5,500 validation photos, 0.932 on the 1,000 held out (0.915 to 0.946 at 95%), read once
-    Again: 0.9269 on validation in 18 minutes (29 CPU minutes), by two workers in bfloat16 on 2 cores with AVX512-BF16
+    Command: pawcast train --dataset dogs-vs-cats --recipe article --workers 1 --cpus-per-worker 2
+    Hardware: 2 cores of an AMD EPYC with AVX2, no GPU; shared with other work and halted for some
+        minutes
+    Minutes: 150, with 200 CPU minutes; interrupted after 17 epochs and resumed
+    Score: 0.9298 on 5,500 validation photos; 0.932 on the 1,000 held-out photos (0.915 to 0.946 at
+        95%), read once
+    Repeated: 0.9269 on validation in 18 minutes (29 CPU minutes), by two workers in bfloat16 on 2
+        cores with AVX512-BF16
 
-    An earlier form, 19 epochs at half the rate with shear that slanted columns, ended at 0.9038 on validation and 0.903
-    on the 1,000. Training's accuracy ended at 0.919, on warped photos with dropout: this network underfits.
-    Without momentum, at a rate of 5e-4, validation stood at 0.669 after two epochs; with it, at 1e-4, at 0.747.
-    The article's constant rate leaves the last epoch to luck, so the rate here falls along a cosine, and the
-    epoch with the best validation accuracy is the one that is registered. Every third epoch is validated, since 5,500
-    photos take 9% of the time of 16,500 in training; the weights don't depend on it. With two workers in bfloat16 on
-    2 cores with AVX512-BF16 three epochs took 43.9 s each: 42.2 of steps, 1.4 of validation, 0.3 of keeping.
+    An earlier form with 19 epochs, half the learning rate and a shear that slanted columns ended at
+    0.9038 on validation and 0.903 on the held-out photos. Training accuracy, on warped photos with
+    dropout, ended at 0.919: this network underfits. Without momentum, at a rate of 5e-4, validation
+    accuracy was 0.669 after two epochs; with momentum, at 1e-4, it was 0.747.
+
+    With the article's constant rate the last epoch is good or bad by chance. So the rate falls
+    along a cosine, and the epoch with the best validation accuracy is registered. Every third epoch
+    is validated: validating 5,500 photos takes 9% of the time of training on 16,500, and does not
+    change the weights. With two workers in bfloat16 on 2 cores with AVX512-BF16, three epochs took
+    43.9 s each: 42.2 s of steps, 1.4 s of validation, 0.3 s of checkpoint.
     """
     return Recipe(
         name="article",
@@ -41,30 +52,41 @@ def article() -> Recipe:
 
 
 def fast() -> Recipe:
-    """From scratch, the most accuracy in about 40 minutes on 2 cores.
+    """From scratch: the highest accuracy in about 40 minutes on 2 cores.
 
-    Command: python jobs/train.py --dataset dogs-vs-cats --recipe fast --workers 1 --cpus-per-worker 2
-    Hardware: 2 cores of an AMD EPYC of the fifth generation with AVX512-BF16, no GPU, shared with other work
-    Minutes: 29.4, in which it had 39 CPU minutes: 67% of both cores
-    Score: 0.9767 on 5,500 validation photos, 0.964 on the 1,000 held out (0.951 to 0.974 at 95%); 0.9751 and
-        0.9751 with seeds 1 and 2, for which `eval_downscale`, chosen with the first seed on these photos, was fixed before; in
-        48.1 and 63.1 minutes (70 and 72 CPU minutes) beside tests, the last one halted for some five of them
+    Command: pawcast train --dataset dogs-vs-cats --recipe fast --workers 1 --cpus-per-worker 2
+    Hardware: 2 cores of an AMD EPYC of the fifth generation with AVX512-BF16, no GPU; shared with
+        other work
+    Minutes: 29.4, with 39 CPU minutes: 67% of both cores
+    Score: 0.9767 on 5,500 validation photos; 0.964 on the 1,000 held-out photos (0.951 to 0.974 at
+        95%)
+    Repeated: 0.9751 on validation with seed 1 and 0.9751 with seed 2, in 48.1 and 63.1 minutes (70
+        and 72 CPU minutes) beside tests, the last run halted for about five minutes of them.
+        `eval_downscale` was chosen on the validation photos with seed 0, before these runs
 
-    Sharpness counts more than size. Training enlarges most crops, so the network hardly ever sees a sharp photo. The
-    same weights on validation, with mirror images: 0.9655 at 160 px, which is the photos' own size; 0.9675 at 144,
-    0.9744 at 176, 0.9711 at 192. Reduced before: to 128 px, then 144, 160, 176: 0.9740, 0.9735, 0.9767; to 144 px,
-    then 160, 176: 0.9745, 0.9762; to 112 px, then 176: 0.9731. Two such views together reach 0.9771, at twice the
-    cost. The first evaluation, without `eval_downscale`, had 0.961 on the 1,000. In bfloat16 probabilities differ by up to
-    0.0103, above the limit of 0.01, so it was served in float32; there was no second pass yet.
+    Sharpness matters more than size. Training enlarges most crops, so the network rarely sees a
+    sharp photo. The same weights on validation, with mirror images:
 
-    The run before, on slower cores in 46.8 minutes (77 CPU minutes), was judged at 160 px, and without `eval_downscale`:
-    0.9736, and 0.965 on the 1,000. At 128 px without mirror images it ended at 0.9691, this one at 0.9665.
+        not reduced:         0.9655 at 160 px (the photos' own size), 0.9675 at 144 px,
+                             0.9744 at 176 px, 0.9711 at 192 px
+        reduced to 112 px:   0.9731 at 176 px
+        reduced to 128 px:   0.9740 at 144 px, 0.9735 at 160 px, 0.9767 at 176 px
+        reduced to 144 px:   0.9745 at 160 px, 0.9762 at 176 px
 
-    Length is what helped. 38 epochs, with less at 128 px, had ended at 0.9669; 25 without cutout at 0.9664.
-    Muon was chosen on 64 px photos: after three epochs of an eight-epoch run the loss stood at 0.481, with SGD
-    (Nesterov, peak 0.4, weight decay 5e-4) at 0.589. Its rate, after six epochs at 64 px:
-    0.004 gave 0.9040 on validation at 96 px with mirror images, 0.01 gave 0.9149. 0.025 was stopped after two, when its
-    training loss was the highest.
+    The mean of two such views reaches 0.9771 at twice the cost. The first evaluation, without
+    `eval_downscale`, had 0.961 on the held-out photos. In bfloat16 probabilities differ by up to
+    0.0103, above the limit of 0.01, so it was served in float32; the float32 fallback did not exist
+    yet.
+
+    The run before, on slower cores in 46.8 minutes (77 CPU minutes), was evaluated at 160 px
+    without `eval_downscale`: 0.9736 on validation and 0.965 on the held-out photos. At 128 px
+    without mirror images that run ended at 0.9691, this one at 0.9665.
+
+    More epochs helped. 38 epochs, fewer of them at 128 px, ended at 0.9669; 25 without cutout at
+    0.9664. Muon was chosen on photos of 64 px: after three epochs of an eight-epoch run the loss
+    was 0.481, with SGD (Nesterov, peak rate 0.4, weight decay 5e-4) 0.589. Muon's rate, after six
+    epochs at 64 px: 0.004 gave 0.9040 on validation at 96 px with mirror images, 0.01 gave 0.9149.
+    0.025 was stopped after two epochs with the highest training loss.
     """
     return Recipe(
         name="fast",
@@ -96,31 +118,40 @@ def fast() -> Recipe:
 
 
 def best() -> Recipe:
-    """From scratch, the most accuracy in two hours on 2 cores: `fast` labels the unlabelled photos, then this learns.
+    """From scratch: the highest accuracy in two hours on 2 cores, with pseudo-labels of `fast`.
 
-    Command: python jobs/pseudo_label.py --model catdog@latest --dataset more-dogs-vs-cats (the latest is `fast`'s);
-        python jobs/train.py --dataset more-dogs-vs-cats --recipe best --workers 1 --cpus-per-worker 2
-    Hardware: 2 cores of an AMD EPYC of the fifth generation with AVX512-BF16, no GPU, shared with tests for a third
-        of the time
-    Minutes: 95.4, in which it had 141 CPU minutes: 74% of both cores; after the 29.4 of `fast` and 1 of labelling
-    Score: 0.9840 on 5,500 validation photos, 0.980 on the 1,000 held out (0.969 to 0.987 at 95%), read once; one seed
+    Command: pawcast pseudo-label --model catdog@latest --dataset more-dogs-vs-cats (`catdog@latest`
+        is a version of `fast`); pawcast train --dataset more-dogs-vs-cats --recipe best
+        --workers 1 --cpus-per-worker 2
+    Hardware: 2 cores of an AMD EPYC of the fifth generation with AVX512-BF16, no GPU; shared with
+        tests for a third of the time
+    Minutes: 95.4, with 141 CPU minutes: 74% of both cores; after 29.4 for `fast` and 1 for the
+        pseudo-labels
+    Score: 0.9840 on 5,500 validation photos; 0.980 on the 1,000 held-out photos (0.969 to 0.987 at
+        95%), read once; one seed
 
-    `fast` was right about 99.5% of the validation photos of which it was 87.2% sure. As sure it was of 11,288
-    unlabelled ones, which joined the 16,500.
+    `fast` was right about 99.5% of the validation photos that it gave a probability of at least
+    0.872. It gave that much to 11,288 unlabelled photos, which joined the 16,500.
 
-    Length is what helped: 64 epochs instead of 32, with a little rotation and larger holes. Without mirror images
-    validation stood at 0.9731 with 128 px after 56 epochs and ended at 0.9775 with 144; half as many epochs had ended
-    at 0.9704, with 10,774 labels of an earlier `fast`. In training, accuracy ended at 0.985: nearer to validation's
-    than that of `fast`, so there is room for more of it. Parts weren't taken away one by one.
+    More epochs helped: 64 instead of 32, with a little rotation and larger cutouts. Without mirror
+    images validation accuracy was 0.9731 with 128 px after 56 epochs and 0.9775 with 144 px at the
+    end; half as many epochs ended at 0.9704, with 10,774 labels of an earlier `fast`. Training
+    accuracy ended at 0.985, nearer to validation's than with `fast`: a larger network or a longer
+    run may gain more. The changes were not tested one by one.
 
-    With mirror images the same weights stand at 0.9811 on validation at 176 px and 0.9805 at 192; photos that are
-    first reduced to 144 px at 0.9840 at 176, 0.9813 at 192, 0.9824 at 208; to 128 px at 0.9831 at 176. Two or three
-    such views together add nothing. In bfloat16 probabilities differ by up to 0.012, above the limit of 0.01, so it
-    was served in float32; there was no second pass yet.
+    The same weights on validation, with mirror images:
 
-    A run was lost and found on the way: its worker stood still for ten minutes, was taken for dead, and another one
-    went on from the twelfth epoch. Not tried: probabilities as labels of all photos, a second generation, more width,
-    mixup, a whole night.
+        not reduced:         0.9811 at 176 px, 0.9805 at 192 px
+        reduced to 128 px:   0.9831 at 176 px
+        reduced to 144 px:   0.9840 at 176 px, 0.9813 at 192 px, 0.9824 at 208 px
+
+    The mean of two or three such views is not better. In bfloat16 probabilities differ by up to
+    0.012, above the limit of 0.01, so it was served in float32; the float32 fallback did not exist
+    yet.
+
+    During the run a worker was stalled for ten minutes and Ray replaced it; the new worker went on
+    from the twelfth epoch. Not tried: probabilities as labels of all photos, a second round of
+    pseudo-labels, more width, mixup, a whole night.
     """
     return Recipe(
         name="best",
@@ -154,25 +185,30 @@ def best() -> Recipe:
 
 
 def transfer() -> Recipe:
-    """EfficientNet-Lite2 with ImageNet's weights: the head first, then all but the first layers.
+    """EfficientNet-Lite2 with ImageNet weights: first the head is trained, then most layers.
 
-    Command: python jobs/train.py --dataset dogs-vs-cats --recipe transfer --workers 1 --cpus-per-worker 2
-    Hardware: 2 cores of an AMD EPYC of the third generation with AVX2, no GPU, shared with tests for six minutes
-    Minutes: 46.7, in which it had 73 CPU minutes: 78% of both cores
-    Score: 0.9913 on 5,500 validation photos, 0.990 on the 1,000 held out (0.982 to 0.995 at 95%), read once; one seed
+    Command: pawcast train --dataset dogs-vs-cats --recipe transfer --workers 1 --cpus-per-worker 2
+    Hardware: 2 cores of an AMD EPYC of the third generation with AVX2, no GPU; shared with tests
+        for six minutes
+    Minutes: 46.7, with 73 CPU minutes: 78% of both cores
+    Score: 0.9913 on 5,500 validation photos; 0.990 on the 1,000 held-out photos (0.982 to 0.995 at
+        95%), read once; one seed
 
-    The head alone stood at 0.9765 on validation at 192 px without mirror images, then 0.9784, 0.9882, 0.9889, 0.9896;
-    at 224 px with mirror images it is 0.9913. Of the ten held-out photos that it gets wrong two show a word and a logo.
-    In bfloat16 its probabilities differ by up to 0.037, also where it is sure: nearly three quarters of the photos
-    would have to be computed again, so it is served in float32. An earlier run of it, on slower cores of the same kind
-    in 62.7 minutes (101 CPU minutes), ended at the same figures.
+    Validation accuracy at 192 px without mirror images was 0.9765 with the head alone, then 0.9784,
+    0.9882, 0.9889 and 0.9896; at 224 px with mirror images it is 0.9913. Of the ten held-out photos
+    that it gets wrong, two show a word and a logo. In bfloat16 its probabilities differ by up to
+    0.037, even those near 0 and 1: nearly three quarters of the photos would need the float32
+    fallback, so it is served in float32. An earlier run, on slower cores of the same kind in 62.7
+    minutes (101 CPU minutes), ended at the same figures.
 
-    An earlier form had Lite0, all of whose layers moved, at twice the rate: 0.9880 on 5,500 validation photos (one
-    seed), 35.5 minutes, 60 CPU minutes, on 2 cores of an AMD EPYC with AVX512-BF16, no GPU. Its head alone stood at
-    0.9753 after its epoch; the first epoch of all of it moved little, to 0.9771, so the rate was likely too high. At
-    192 px without mirror images validation ended at 0.9849: the larger size and the mirror gave 0.3 points.
+    An earlier form used Lite0, trained all layers, and had twice the rate: 0.9880 on 5,500
+    validation photos (one seed) in 35.5 minutes (60 CPU minutes), on 2 cores of an AMD EPYC with
+    AVX512-BF16, no GPU. Its head alone reached 0.9753; the first epoch of all layers gained little,
+    to 0.9771, so the rate was probably too high. At 192 px without mirror images it ended at
+    0.9849: the larger size and the mirror image gained 0.3 points.
 
-    The backbone's batch normalization keeps ImageNet's statistics, so ranks have nothing to agree on.
+    The backbone's batch normalization keeps its ImageNet statistics, so ranks have no statistics to
+    share.
     """
     return Recipe(
         name="transfer",
@@ -200,12 +236,12 @@ def transfer() -> Recipe:
 
 
 def smoke() -> Recipe:
-    """A small network at 64 px for the demo and the tests: seconds an epoch, on drawn photos.
+    """A small network at 64 px for the demo and the tests: seconds per epoch, on drawn photos.
 
-    Command: make demo
+    Command: pawcast demo
     Hardware: 2 cores, no GPU
     Minutes: about 1
-    Score: above 0.9 on the demo's drawn cats and dogs; meaningless on real photos
+    Score: above 0.9 on the demo's drawn cats and dogs; meaningless for real photos
     """
     return Recipe(
         name="smoke",

@@ -14,11 +14,12 @@ from pawcast.recipes.schema import Recipe
 
 
 def resolve(name: str, overrides: list[str] | None = None) -> Recipe:
-    """Return the named recipe with `key=value` overrides applied; nested keys are dotted.
+    """Return the named recipe with `key=value` overrides applied; nested keys have dots.
 
     Args:
-        name: One of `RECIPES`, or `package.module:function` of a function without arguments that returns a `Recipe`.
-        overrides: `key=value`, the value in YAML: `epochs=3`, `augment.rotation=10`, `train_sizes=[[1,64]]`.
+        name: One of `RECIPES`, or `package.module:function` of a function without arguments that
+            returns a `Recipe`.
+        overrides: Values are YAML: `epochs=3`, `augment.rotation=10`, `train_sizes=[[1,64]]`.
 
     Example:
         >>> resolve("article", ["epochs=3", "augment.rotation=10"]).epochs
@@ -28,38 +29,39 @@ def resolve(name: str, overrides: list[str] | None = None) -> Recipe:
         UsageError: For an unknown recipe or key (with near matches), or a value out of range.
         NotFoundError: If a user's module can't be found.
     """
-    values = _made(name).model_dump()
+    values = _load(name).model_dump()
     for override in overrides or []:
         _set(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _usage_error(error) from None
 
 
-def _made(name: str) -> Recipe:
+def _load(name: str) -> Recipe:
+    """Return a built-in recipe, or call a user's function for one."""
     if not plugins.is_reference(name):
         if name not in RECIPES:
             raise UsageError(
                 "Unknown recipe", received=repr(name), expected=suggest(name, RECIPES) + ", or package.module:function"
             )
         return RECIPES[name]()
-    make = plugins.load(name)
+    function = plugins.load(name)
     try:
-        recipe = make()
+        recipe = function()
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _usage_error(error) from None
     if not isinstance(recipe, Recipe):
         raise UsageError(
-            f"{name} made no recipe", received=type(recipe).__name__, expected="a pawcast.recipes.schema.Recipe"
+            f"{name} made no recipe", received=type(recipe).__name__, expected="a pawcast.recipes.Recipe"
         )
     return recipe
 
 
-def _refusal(error: ValidationError) -> UsageError:
+def _usage_error(error: ValidationError) -> UsageError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    if not key:  # A rule about several fields names them itself.
+    if not key:  # The message of a rule about several fields names them.
         return UsageError("Invalid recipe", received=first["msg"].removeprefix("Value error, "))
     return UsageError(f"Invalid value for `{key}`", received=repr(first["input"]), expected=first["msg"])
 
@@ -76,7 +78,7 @@ def _set(values: dict[str, Any], override: str) -> None:
         target = target[parent]
     if leaf not in target:
         raise UsageError("Unknown key in --set", received=repr(key), expected=suggest(leaf, target))
-    # YAML 1.1 reads `1e-3` as text; pydantic turns it into the field's type and says so when it can't.
+    # YAML 1.1 reads `1e-3` as text. Pydantic converts it to the field's type, or refuses it.
     try:
         target[leaf] = yaml.safe_load(text) if text else text
     except yaml.YAMLError:

@@ -1,1 +1,1 @@
-"""Data-parallel training on Ray Train: the same batches, warps and weights on one worker or many."""
+"""Data-parallel training on Ray Train: one worker and many give the same batches and weights."""

@@ -1,118 +1,80 @@
-"""Summing tensors over Ray Train's workers: through memory within a node, else with TensorFlow's collectives.
+"""Sums of tensors over ranks: in shared memory within a node, else by TensorFlow's strategy.
 
-Keras 3's `fit` fails under `MultiWorkerMirroredStrategy` (keras-team/keras#20585) and Ray's TensorFlow
-trainer falls back to Keras 2, so only the strategy's public all-reduce is used, in a step of our own:
-ring over gRPC between nodes, NCCL on GPUs.
+Keras 3's `fit` fails under `MultiWorkerMirroredStrategy` (keras-team/keras#20585), so only the
+strategy's public all-reduce is used, in a training step of our own. It is a ring over gRPC on CPUs
+and NCCL on GPUs.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import ray
 import ray.train
 import ray.train.collective
-from ray.train.backend import Backend, BackendConfig
 
+from pawcast.runtime.tensorflow import keras, tf
 from pawcast.training.shared_memory import SharedMemory
 
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-# Gradients travel in packs of this size, so that the first leave while the last are still computed.
+# Gradients travel in messages of this size: the first leave while the last are still computed.
 _BYTES_PER_PACK = 8 * 2**20
 
 
-class _TensorFlowCluster(Backend):
-    """Tells each worker who the others are, before TensorFlow is imported there."""
-
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        addresses = worker_group.execute(_free_address)
-        ray.get(
-            [
-                worker_group.execute_single_async(i, _announce, addresses=addresses, index=i)
-                for i in range(len(addresses))
-            ]
-        )
-
-
-@dataclass
-class TensorFlowClusterConfig(BackendConfig):
-    """Ray Train's plug for TensorFlow workers: only sets `TF_CONFIG`. Ray's own also switches to Keras 2."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        return _TensorFlowCluster
-
-
 class Collective:
-    """All ranks of a run, able to add up tensors.
+    """All ranks of a run, able to sum tensors.
 
-    Create it before any other TensorFlow operation, on every rank; it returns once all have joined.
+    Create it on every rank, before any other TensorFlow operation. It returns once all have joined.
 
     Args:
         rank: This rank.
-        world: How many there are.
-        memory: Joins them where all are on one node and compute on its CPUs.
+        world: How many ranks there are.
+        memory: Joins the ranks if all are on one node and compute on its CPUs.
     """
 
     def __init__(self, rank: int, world: int, memory: SharedMemory | None = None) -> None:
         self.rank, self.world, self._memory = rank, world, memory
-        self._strategy: tf.distribute.Strategy | None = None
-        if world > 1:
-            import tensorflow as tf
-
-            self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        self._strategy = tf.distribute.MultiWorkerMirroredStrategy() if world > 1 else None
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """Run a function in which `sum` may be called, inside a `tf.function`. All ranks must call it alike."""
+        """Run a function that may call `all_reduce`, inside a `tf.function` and on all ranks."""
         return function() if self._strategy is None else self._strategy.run(function)
 
-    def sum(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Return each tensor summed over all ranks; the result is the same on each, to the last bit.
+    def all_reduce(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Return the sum of each tensor over all ranks, which is the same on each to the last bit.
 
-        All are of one type.
+        Args:
+            tensors: Of one dtype.
         """
         if self._strategy is None:
             return list(tensors)
-        import tensorflow as tf
-
         if self._memory is not None:
             totals = tf.numpy_function(self._memory.sum, tensors, [tensor.dtype for tensor in tensors])
             return [tf.ensure_shape(total, tensor.shape) for total, tensor in zip(totals, tensors, strict=True)]
         options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=_BYTES_PER_PACK)
-        context = tf.distribute.get_replica_context()
-        # The reduction goes to where its inputs are; a tensor from outside of `run` is nowhere until it is copied.
-        placed = [tf.identity(tensor) for tensor in tensors]
-        return list(context.all_reduce(tf.distribute.ReduceOp.SUM, placed, options=options))
+        # The sum is placed on the device of its inputs. A tensor from outside of `run` has a device
+        # only after it is copied.
+        copies = [tf.identity(tensor) for tensor in tensors]
+        return list(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, copies, options=options))
 
-    def from_rank_zero(self, variables: Sequence[Any]) -> None:
-        """Give every rank the values of rank 0: a sum in which the others take part with zeros."""
+    def broadcast(self, variables: Sequence[keras.Variable]) -> None:
+        """Give every rank the values of rank 0: a sum to which the other ranks add zeros."""
         if self.world == 1:
             return
-        import tensorflow as tf
-
-        mine = float(self.rank == 0)
-        # A message holds tensors of one type: an optimizer counts its steps in integers.
-        for dtype in sorted({v.dtype for v in variables}):
-            alike = [v for v in variables if v.dtype == dtype]
+        factor = float(self.rank == 0)
+        # A message holds tensors of one dtype, and an optimizer counts its steps in integers.
+        for dtype in sorted({variable.dtype for variable in variables}):
+            same_dtype = [variable for variable in variables if variable.dtype == dtype]
 
             @tf.function
-            def summed(alike: list[Any] = alike) -> list[tf.Tensor]:
-                values = [tf.convert_to_tensor(v) for v in alike]
-                return self.run(lambda: self.sum([value * tf.cast(mine, value.dtype) for value in values]))
+            def values_of_rank_0(same_dtype: list[Any] = same_dtype) -> list[tf.Tensor]:
+                values = [tf.convert_to_tensor(variable) for variable in same_dtype]
+                return self.run(lambda: self.all_reduce([value * tf.cast(factor, value.dtype) for value in values]))
 
-            for variable, value in zip(alike, summed(), strict=True):
+            for variable, value in zip(same_dtype, values_of_rank_0(), strict=True):
                 variable.assign(value)
 
 
-def joined(on_gpus: bool) -> Collective:
+def join(on_gpus: bool) -> Collective:
     """Join the ranks of the run that this process is a Ray Train worker of.
 
     Args:
@@ -127,14 +89,3 @@ def joined(on_gpus: bool) -> Collective:
     if not on_gpus and 1 < world == context.get_local_world_size():
         memory = SharedMemory(rank, world, ray.train.collective.broadcast_from_rank_zero)
     return Collective(rank, world, memory)
-
-
-def _free_address() -> str:
-    with closing(socket.socket()) as probe:
-        probe.bind(("", 0))
-        return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
-
-
-def _announce(addresses: list[str], index: int) -> None:
-    task = {"type": "worker", "index": index}
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})

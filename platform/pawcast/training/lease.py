@@ -1,6 +1,6 @@
-"""Which attempt at a run may write: the latest one, so that two at once do each other no harm.
+"""Which attempt at a run may write checkpoints: the latest one.
 
-runs/RUN/attempt.json   the token of the attempt that holds the run
+runs/RUN/attempt.json   the token of the attempt that holds the lease
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from pawcast.store import Store
 
 
 def acquire(store: Store, run: str) -> str:
-    """Make a new attempt at a run the one that may write; return its token.
+    """Take the lease of a run for a new attempt, and return the attempt's token.
 
-    An earlier one that still runs, somewhere, finds out by `taken_by` and ends.
+    An earlier attempt that still runs somewhere compares `holder` with its own token after each
+    epoch, and ends.
     """
     attempt = uuid.uuid4().hex
-    store.put(_attempt_key(run), json.dumps({"attempt": attempt}).encode())
+    store.put(_key(run), json.dumps({"attempt": attempt}).encode())
     return attempt
 
 
 def holder(store: Store, run: str) -> str:
-    """Return the token of the attempt that may write."""
-    attempt: str = json.loads(store.get(_attempt_key(run)))["attempt"]
+    """Return the token of the attempt that holds the lease."""
+    attempt: str = json.loads(store.get(_key(run)))["attempt"]
     return attempt
 
 
-def _attempt_key(run: str) -> str:
+def _key(run: str) -> str:
     return f"runs/{run}/attempt.json"

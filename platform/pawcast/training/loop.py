@@ -4,293 +4,302 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import ray
 import ray.train
 import ray.train.collective
-from ray.util.queue import Queue
 
-from pawcast.data import scratch
-from pawcast.data.blocks import DecodedSplit
-from pawcast.data.manifest import Split
 from pawcast.errors import ConflictError, TrainingError
-from pawcast.models import pretrained
-from pawcast.recipes.schema import Recipe
+from pawcast.models import build, pretrained
+from pawcast.models import weights as weights_file
+from pawcast.models.layers import dropout
+from pawcast.registry import WEIGHTS
 from pawcast.runtime.devices import usable_cpus
-from pawcast.runtime.tensorflow import configure_tensorflow, resolve_precision
-from pawcast.store import Store, open_store
-from pawcast.training import checkpoint, lease, optimizers, timing
-from pawcast.training.checkpoint import TrainState
-from pawcast.training.collective import Collective, joined
-from pawcast.training.loader import AHEAD_OF_GPU, BatchLoader
+from pawcast.runtime.tensorflow import configure_tensorflow, keras, resolve_precision
+from pawcast.store import open_store
+from pawcast.training import checkpoint, collective, lease, optimizers, timing
+from pawcast.training.checkpoint import BEST_WEIGHTS, OPTIMIZER, TrainState
+from pawcast.training.collective import Collective
+from pawcast.training.config import LoopConfig
+from pawcast.training.loader import BATCHES_AHEAD_OF_GPU, Batch, BatchLoader
+from pawcast.training.metrics import MetricSums
 from pawcast.training.progress import ProgressReporter
 from pawcast.training.schedule import learning_rate
 from pawcast.training.selection import best_epoch, out_of_patience
-from pawcast.training.step import MetricSums, TrainStep
+from pawcast.training.step import TrainStep
 from pawcast.training.timing import StepTiming
 
-if TYPE_CHECKING:
-    import keras
-
-# `loss` and `acc` are those of the augmented training photos, with dropout; Keras's names. `cpu_seconds` are those of
-# all ranks' processes: what the epoch costs, whoever else used the machine.
+# `loss` and `acc` are those of the augmented training photos, with dropout, under Keras's names.
+# `cpu_seconds` are those of all ranks' processes: the cost of the epoch, whatever else the machine
+# was doing.
 HISTORY_KEYS = ("acc", "val_acc", "loss", "val_loss", "learning_rate", "seconds", "validation_seconds", "cpu_seconds")
-_TAKEN_OVER = ConflictError(
-    "Another process goes on with this run", expected="one at a time", fix="let it; this one ends"
+_LEASE_LOST = ConflictError(
+    "Another process goes on with this run", expected="one process at a time", fix="wait for the other process"
 )
-_LOOK_EVERY = 50
-"""Steps between two looks at the loss over all ranks: seldom enough to cost nothing."""
+# Steps between two checks of the loss over all ranks: rarely enough to cost nothing.
+_CHECK_EVERY = 50
 
 
-class LoopConfig(NamedTuple):
-    """What a worker is told, besides its rank.
+def train_loop(config: LoopConfig) -> None:
+    """Train on this rank until the recipe is done.
 
-    `train` and `val` are in Ray's object store or, if that is too small, still to be decoded on each node. `pretrained`
-    is the weights file that the recipe names.
-    """
-
-    recipe: Recipe
-    store_uri: str
-    run: str
-    attempt: str
-    train: DecodedSplit | Split
-    val: DecodedSplit | Split
-    pretrained: bytes | None = None
-    progress: Queue | None = None
-
-
-def train_loop(config: dict[str, Any]) -> None:
-    """Train on this rank until the recipe is done. Runs on every worker of the group.
-
-    A loss that is no number any more comes back with the same steps, on all ranks at once. So it is told, and the
-    loop returns: raised, it would make Ray start all workers again, for nothing.
-
-    Args:
-        config: `{"job": Job}`.
+    A loss that is not finite comes back when the same steps are repeated, and all ranks see it at
+    once. So it is reported, and the function returns: if it were raised, Ray would start all
+    workers again for nothing.
 
     Raises:
-        TrainingError: If the ranks' weights differ. Another attempt may mend that.
+        TrainingError: If the ranks hold different weights. Another attempt may succeed.
+        ClusterError: If the workers of one node can't share memory.
     """
-    job: LoopConfig = config["job"]
+    recipe = config.recipe
     threads = max(1, usable_cpus() // ray.train.get_context().get_local_world_size())
-    gpus = configure_tensorflow(threads, job.recipe.deterministic)
+    gpus = configure_tensorflow(threads, recipe.deterministic)
     cv2.setNumThreads(threads)
-    run = _Run(job, joined(on_gpus=gpus > 0), AHEAD_OF_GPU if gpus else 1)
-    for epoch in range(run.state.epochs_done, job.recipe.epochs):
-        # Before the epoch: a run that is resumed may have been out of patience already.
-        if out_of_patience(run.recipe, run.state):
+    trainer = RankTrainer(config, collective.join(on_gpus=gpus > 0), BATCHES_AHEAD_OF_GPU if gpus else 1)
+    for epoch in range(trainer.state.epochs_done, recipe.epochs):
+        # Checked before the epoch: a resumed run may be out of patience already.
+        if out_of_patience(recipe, trainer.state):
             break
         try:
-            row = run.epoch(epoch)
+            row = trainer.run_epoch(epoch)
         except TrainingError as error:
-            run.tell.failed(error)
+            trainer.reporter.failed(error)
             return
         ended = time.monotonic()
-        _require_agreement(run.model, run.rank, epoch)
-        if not run.owned():
-            run.tell.failed(_TAKEN_OVER)
+        _require_equal_weights(trainer.model, trainer.rank, epoch)
+        if not trainer.holds_lease():
+            trainer.reporter.failed(_LEASE_LOST)
             return
-        run.keep(row)
-        run.leave_timing(time.monotonic() - ended)
-    run.validate_as_served()
+        trainer.end_epoch(row)
+        trainer.save_timing(checkpoint_seconds=time.monotonic() - ended)
+    trainer.validate_as_served()
 
 
-class _Run:
-    """One rank's part of a run: its network, its photos, and how far it is."""
+class _TrainingPass(NamedTuple):
+    """One pass over the training photos.
 
-    def __init__(self, job: LoopConfig, collective: Collective, ahead: int) -> None:
-        import keras
+    Attributes:
+        sums: Over all photos and ranks.
+        learning_rate: Of the last step.
+        batch: The first one.
+        step_seconds, data_wait: Seconds of an average step, and of its wait for a batch, without
+            the first step, which traces the graph. 0 if there is no other step.
+    """
 
-        from pawcast.models import build
+    sums: MetricSums
+    learning_rate: float
+    batch: Batch
+    step_seconds: float
+    data_wait: float
 
-        self.recipe = recipe = job.recipe
-        rank, world = collective.rank, collective.world
-        self.job, self.rank, self.collective = job, rank, collective
-        self.store: Store = open_store(job.store_uri)
-        self.tell = ProgressReporter(job.progress if rank == 0 else None)
+
+class RankTrainer:
+    """One rank's part of a run: its model, its batches, and the state of the run.
+
+    Args:
+        config: What the driver hands over.
+        ranks: All ranks of the run.
+        batches_ahead: See `BatchLoader`.
+
+    Attributes:
+        model: The network.
+        state: How far the run is; the same on all ranks.
+        reporter: Sends progress to the driver; silent on all ranks but 0.
+        rank: This rank.
+    """
+
+    def __init__(self, config: LoopConfig, ranks: Collective, batches_ahead: int) -> None:
+        recipe = config.recipe
+        self._config, self._recipe, self._ranks, self.rank = config, recipe, ranks, ranks.rank
+        self._store = open_store(config.store_uri)
         keras.utils.set_random_seed(recipe.seed)
         self.model = build.build_model(recipe, resolve_precision(recipe.precision))
-        self.optimizer = optimizers.build_optimizer(recipe, self.model)
-        # Where to start: the newest checkpoint of this run, else somebody else's weights, else scratch. Rank 0 decides.
+        self._optimizer = optimizers.build_optimizer(recipe, self.model)
         self.state = TrainState(epochs_done=0, history={key: [] for key in HISTORY_KEYS}, best_epoch=-1)
-        self.best = b""
-        self.parts: StepTiming | None = None
-        if rank == 0:
-            if found := checkpoint.load_latest(self.store, job.run):
-                self.state, files = found
-                self.best = files[checkpoint.BEST]
-                checkpoint.restore(self.model, self.optimizer, files)
-            elif recipe.pretrained and job.pretrained:
-                pretrained.load(self.model, recipe.pretrained, job.pretrained)
+        self._best_weights = b""
+        self._timing: StepTiming | None = None
+        if self.rank == 0:
+            self._restore()
         self.state = ray.train.collective.broadcast_from_rank_zero(self.state)
-        collective.from_rank_zero([*self.model.weights, *self.optimizer.variables])
-        train = _opened(job, "train", job.train, recipe.decode_size, self.tell)
-        val = _opened(job, "val", job.val, recipe.eval_size, self.tell)
-        self.train, self.val = (
-            BatchLoader(*train, recipe, rank, world, ahead),
-            BatchLoader(*val, recipe, rank, world, ahead),
+        ranks.broadcast([*self.model.weights, *self._optimizer.variables])
+        # One call for each split: Ray then puts all of its blocks into this node's object store,
+        # and into mapped files on the node's disk once that is full.
+        self._train, self._val = (
+            BatchLoader(ray.get(split.blocks), split.labels, recipe, self.rank, ranks.world, batches_ahead)
+            for split in (config.train, config.val)
         )
-        self.steps = TrainStep(recipe, self.model, self.optimizer, collective)
-        self.tell.about(self.train, self.model, self.state.epochs_done)
+        self._step = TrainStep(recipe, self.model, self._optimizer, ranks)
+        self.reporter = ProgressReporter(config.progress if self.rank == 0 else None, self._train)
+        self.reporter.start_run(self.state.epochs_done, _summary(self.model))
 
-    def epoch(self, epoch: int) -> dict[str, float]:
-        """Train, and validate if it is time; return the epoch's line of the history, without what wasn't measured.
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        """Train, and validate if it is due; return the epoch's row of the history.
+
+        The row has no `val_acc` and `val_loss` if the epoch is not validated.
 
         Raises:
-            TrainingError: If a loss is no number, or far from anything that learns. On all ranks at once.
+            TrainingError: If a loss is not finite, or has diverged. On all ranks at once.
         """
-        from pawcast.models.layers import dropout
-
-        started, cpu = time.monotonic(), time.process_time()
-        dropout.seed_others(self.model, self.recipe.seed, epoch, self.rank)
-        self.tell.epoch(epoch)
-        parts, recent = [], []
-        asked, waited = started, 0.0
-        for step, batch in enumerate(self.train.training_batches(epoch)):
-            if step:
-                waited += time.monotonic() - asked
-            of_run = epoch * self.train.steps + step
-            rate = learning_rate(self.recipe, of_run, self.train.steps)
-            self.optimizer.learning_rate.assign(rate)
-            recent.append(self.steps.train(batch, epoch, of_run))
-            self.tell.step(step, recent)
-            if (step + 1) % _LOOK_EVERY == 0 or step + 1 == self.train.steps:
-                parts.append(self._looked_at(recent, epoch, step))
-                recent = []
-            asked = time.monotonic()
-            if not step:
-                # The first step also traces the function.
-                usual, traced = batch, asked
-        trained = MetricSums(*np.sum(parts, axis=0).tolist())
-        middle = time.monotonic()
-        validation = self._validation(epoch) if self.recipe.validates_after(epoch) else {}
-        now = time.monotonic()
-        (used,) = self.steps.over_ranks([time.process_time() - cpu])
-        if self.parts is None and self.train.steps > 1:
-            after = self.train.steps - 1
-            self.parts = timing.measure(self.steps, usual, epoch, (middle - traced) / after, waited / after)
-            self.tell.parts(self.parts)
+        started, cpu_started = time.monotonic(), time.process_time()
+        dropout.seed_others(self.model, self._recipe.seed, epoch, self.rank)
+        self.reporter.start_epoch(epoch)
+        trained = self._train_photos(epoch)
+        training_ended = time.monotonic()
+        validation = self._validate(epoch) if self._recipe.validates_after(epoch) else {}
+        ended = time.monotonic()
+        (cpu_seconds,) = self._step.sum_over_ranks([time.process_time() - cpu_started])
+        if self._timing is None and trained.step_seconds:
+            self._timing = timing.measure(self._step, trained.batch, epoch, trained.step_seconds, trained.data_wait)
+            self.reporter.timing(self._timing)
         return {
-            "acc": trained.accuracy,
-            "loss": trained.mean_loss,
+            "acc": trained.sums.accuracy,
+            "loss": trained.sums.mean_loss,
             **validation,
-            "learning_rate": rate,
-            "seconds": now - started,
-            "validation_seconds": now - middle if validation else 0.0,
-            "cpu_seconds": used,
+            "learning_rate": trained.learning_rate,
+            "seconds": ended - started,
+            "validation_seconds": ended - training_ended if validation else 0.0,
+            "cpu_seconds": cpu_seconds,
         }
 
-    def _validation(self, epoch: int) -> dict[str, float]:
+    def holds_lease(self) -> bool:
+        """Return whether this attempt may still write checkpoints; the same on all ranks."""
+        own = self.rank > 0 or lease.holder(self._store, self._config.run) == self._config.attempt
+        holds: bool = ray.train.collective.broadcast_from_rank_zero(own)
+        return holds
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Add an epoch's row to the state, and save a checkpoint and the history."""
+        history = {key: [*values, row.get(key)] for key, values in self.state.history.items()}
+        epochs_done = self.state.epochs_done + 1
+        best = best_epoch(self._recipe, history["val_acc"])
+        self.state = TrainState(epochs_done=epochs_done, history=history, best_epoch=best)
+        if self.rank == 0:
+            weights = weights_file.dump(self.model)
+            if best == epochs_done - 1:
+                self._best_weights = weights
+            self._save_checkpoint(weights)
+            self._put_json("history.json", history)
+        self.reporter.end_epoch(row)
+
+    def save_timing(self, checkpoint_seconds: float) -> None:
+        """Write `timing.json`: the parts of an average step, and of an average epoch.
+
+        Args:
+            checkpoint_seconds: What comparing the ranks' weights and saving a checkpoint took after
+                the latest epoch.
+        """
+        if self.rank > 0 or self._timing is None:
+            return
+        epochs = self.state.epochs_done
+        seconds, validation = self.state.total("seconds") / epochs, self.state.total("validation_seconds") / epochs
+        step = {"photos": self._timing.photos, "seconds": self._timing.seconds, "parts": self._timing.parts()}
+        epoch = {"steps": seconds - validation, "validation": validation, "checkpoint": checkpoint_seconds}
+        self._put_json("timing.json", {"world": self._ranks.world, "step": step, "epoch": epoch})
+
+    def validate_as_served(self) -> None:
+        """Validate the best weights once with the preprocessing of serving.
+
+        The result goes into the last checkpoint. Does nothing if it is there already.
+        """
+        if self.state.served is not None:
+            return
+        state, recipe = self.state, self._recipe
+        weights = weights_file.dump(self.model) if self.rank == 0 else b""
+        if recipe.mirror or recipe.size_at(state.best_epoch) != recipe.image_size:
+            if self.rank == 0:
+                weights_file.load(self.model, self._best_weights)
+            self._ranks.broadcast(self.model.weights)
+            batches = self._val.validation_batches(recipe.image_size)
+            sums = self._step.validate(batches, recipe.image_size, recipe.mirror)
+            served = {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}
+        else:
+            # The best epoch was validated in just this way.
+            values = {key: state.history[key][state.best_epoch] for key in ("val_acc", "val_loss")}
+            served = {key: value for key, value in values.items() if value is not None}
+        self.state = state.model_copy(update={"served": served})
+        if self.rank == 0:
+            self._save_checkpoint(weights)
+
+    def _restore(self) -> None:
+        """Load the run's newest checkpoint, or else the pretrained weights of the recipe."""
+        config, recipe = self._config, self._recipe
+        if latest := checkpoint.load_latest(self._store, config.run):
+            self.state, files = latest
+            self._best_weights = files[BEST_WEIGHTS]
+            weights_file.load(self.model, files[WEIGHTS])
+            optimizers.load(self._optimizer, files[OPTIMIZER])
+        elif recipe.pretrained and config.pretrained:
+            pretrained.load(self.model, recipe.pretrained, config.pretrained)
+
+    def _train_photos(self, epoch: int) -> _TrainingPass:
+        totals, recent = [], []
+        data_wait, ended = 0.0, time.monotonic()
+        for step, batch in enumerate(self._train.training_batches(epoch)):
+            if step:
+                data_wait += time.monotonic() - ended
+            step_of_run = epoch * self._train.steps + step
+            rate = learning_rate(self._recipe, step_of_run, self._train.steps)
+            self._optimizer.learning_rate.assign(rate)
+            recent.append(self._step.train(batch, epoch, step_of_run))
+            self.reporter.end_step(step, recent)
+            if (step + 1) % _CHECK_EVERY == 0 or step + 1 == self._train.steps:
+                totals.append(self._checked_total(recent, epoch, step))
+                recent = []
+            ended = time.monotonic()
+            if step == 0:
+                first_batch, first_ended = batch, ended
+        sums = MetricSums(*np.sum(totals, axis=0).tolist())
+        others = self._train.steps - 1
+        step_seconds = (time.monotonic() - first_ended) / others if others else 0.0
+        return _TrainingPass(sums, rate, first_batch, step_seconds, data_wait / others if others else 0.0)
+
+    def _validate(self, epoch: int) -> dict[str, float]:
         """Validate with photos of the epoch's size."""
-        size = self.recipe.size_at(epoch)
-        sums = self.steps.validate(self.val.validation_batches(size), size)
-        if not sums.finite:
-            raise self._failure(f"The validation loss is no number after epoch {epoch + 1}", sums)
+        size = self._recipe.size_at(epoch)
+        sums = self._step.validate(self._val.validation_batches(size), size)
+        if not sums.is_finite:
+            raise self._loss_error(f"The validation loss is NaN or infinite after epoch {epoch + 1}", sums)
         return {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}
 
-    def _looked_at(self, sums: list[Any], epoch: int, step: int) -> MetricSums:
-        """Return the totals of the latest steps over all ranks, if they are what training may have."""
-        total = self.steps.total(sums)
-        if total.finite and (epoch == 0 or not total.diverged):
+    def _checked_total(self, sums: list[Any], epoch: int, step: int) -> MetricSums:
+        """Return the totals of the latest steps over all ranks, unless their loss is unusable."""
+        total = self._step.total(sums)
+        if total.is_finite and (epoch == 0 or not total.has_diverged):
             return total
-        first = next((i for i, own in enumerate(sums) if not np.isfinite(np.asarray(own)).all()), 0)
-        raise self._failure(
-            f"The loss {'diverged' if total.finite else 'stopped being a number'} in epoch {epoch + 1}, "
+        first = next((i for i, values in enumerate(sums) if not np.isfinite(np.asarray(values)).all()), 0)
+        raise self._loss_error(
+            f"The loss {'diverged' if total.is_finite else 'became NaN or infinite'} in epoch {epoch + 1}, "
             f"step {step + 1 - len(sums) + first + 1}",
             total,
         )
 
-    def _failure(self, what: str, sums: MetricSums) -> TrainingError:
+    def _loss_error(self, what: str, sums: MetricSums) -> TrainingError:
         return TrainingError(
             what,
             received=f"{sums.mean_loss:.4g}",
-            fix=f"lower learning_rate (now {self.recipe.learning_rate:g}); the last good checkpoint is kept",
+            fix=f"lower learning_rate (now {self._recipe.learning_rate:g}); the last good checkpoint is kept",
         )
 
-    def owned(self) -> bool:
-        """Whether this attempt may still write; the same on all ranks."""
-        mine = self.rank > 0 or lease.holder(self.store, self.job.run) == self.job.attempt
-        found: bool = ray.train.collective.broadcast_from_rank_zero(mine)
-        return found
+    def _save_checkpoint(self, weights: bytes) -> None:
+        optimizer = optimizers.dump(self._optimizer)
+        files = {WEIGHTS: weights, BEST_WEIGHTS: self._best_weights, OPTIMIZER: optimizer}
+        checkpoint.save(self._store, self._config.run, self.state, files)
 
-    def keep(self, row: dict[str, float]) -> None:
-        """End an epoch: all ranks know the new state, rank 0 leaves a checkpoint and the history so far."""
-        history = {key: [*values, row.get(key)] for key, values in self.state.history.items()}
-        done = self.state.epochs_done + 1
-        best = best_epoch(self.recipe, history["val_acc"])
-        self.state = TrainState(epochs_done=done, history=history, best_epoch=best)
-        if self.rank == 0:
-            from pawcast.models import weights as files
-
-            weights = files.dump(self.model)
-            if best == done - 1:
-                self.best = weights
-            checkpoint.save(self.store, self.job.run, self.state, weights, self.best, self.optimizer)
-            self.store.put(f"runs/{self.job.run}/history.json", json.dumps(history, indent=1).encode())
-        self.tell.finished(row)
-
-    def leave_timing(self, keeping: float) -> None:
-        """Write down where the time goes: a step's by its parts, and an epoch's, on average, within steps and outside.
-
-        `keeping` is what comparing the ranks and leaving a checkpoint took after the latest.
-        """
-        if self.rank > 0 or self.parts is None:
-            return
-        done = self.state.epochs_done
-        seconds, validation = self.state.total("seconds") / done, self.state.total("validation_seconds") / done
-        found = {
-            "world": self.steps.world,
-            "step": {"photos": self.parts.photos, "seconds": self.parts.seconds, "parts": self.parts.shares()},
-            "epoch": {"steps": seconds - validation, "validation": validation, "keeping": keeping},
-        }
-        self.store.put(f"runs/{self.job.run}/timing.json", json.dumps(found, indent=1).encode())
-
-    def validate_as_served(self) -> None:
-        """Validate the best weights in the way they will be served, once, and leave that in the last checkpoint."""
-        if self.state.served is not None:
-            return
-        from pawcast.models import weights as files
-
-        state, recipe = self.state, self.recipe
-        weights = files.dump(self.model) if self.rank == 0 else b""
-        if recipe.mirror or recipe.size_at(state.best_epoch) != recipe.image_size:
-            if self.rank == 0:
-                files.load(self.model, self.best)
-            self.collective.from_rank_zero(self.model.weights)
-            sums = self.steps.validate(self.val.validation_batches(recipe.image_size), recipe.image_size, recipe.mirror)
-            served = {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}
-        else:
-            found = {key: state.history[key][state.best_epoch] for key in ("val_acc", "val_loss")}
-            served = {key: value for key, value in found.items() if value is not None}
-        self.state = state.model_copy(update={"served": served})
-        if self.rank == 0:
-            checkpoint.save(self.store, self.job.run, self.state, weights, self.best, self.optimizer)
+    def _put_json(self, name: str, value: object) -> None:
+        self._store.put(f"runs/{self._config.run}/{name}", json.dumps(value, indent=1).encode())
 
 
-def _opened(
-    job: LoopConfig, name: str, split: DecodedSplit | Split, size: int, tell: ProgressReporter
-) -> tuple[Sequence[np.ndarray], np.ndarray]:
-    """A split's blocks of pixels and its labels, shared with the other workers of this node."""
-    if isinstance(split, DecodedSplit):
-        return ray.get(split.blocks), split.labels
-    node = ray.get_runtime_context().get_node_id()[:12]
-    pixels, labels = scratch.share(
-        open_store(job.store_uri), split, size,
-        Path(tempfile.gettempdir()) / f"pawcast-{job.run}-{name}-{node}",
-        leader=ray.train.get_context().get_local_rank() == 0, barrier=ray.train.collective.barrier,
-        threads=usable_cpus(), progress=tell.decoded,
-    )  # fmt: skip
-    return [pixels], labels
+def _summary(model: keras.Model) -> str:
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, **_: lines.append(line), line_length=78)
+    return "\n".join(lines)
 
 
-def _require_agreement(model: keras.Model, rank: int, epoch: int) -> None:
+def _require_equal_weights(model: keras.Model, rank: int, epoch: int) -> None:
     """Stop the run unless all ranks hold the same weights to the last bit."""
     digest = hashlib.sha256(b"".join(np.asarray(w).tobytes() for w in model.weights)).hexdigest()
     expected = ray.train.collective.broadcast_from_rank_zero(digest)

@@ -1,22 +1,25 @@
-"""A recipe's optimizer, and which variables it moves in which epoch."""
+"""A recipe's optimizer, its variables as a file, and which weights it moves in which epoch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import io
 
+import numpy as np
+
+from pawcast.models.build import head_variables
 from pawcast.recipes.schema import Recipe
+from pawcast.runtime.tensorflow import keras
+from pawcast.training.muon import ConvolutionMuon
 
-if TYPE_CHECKING:
-    import keras
-
-# Scales and offsets have no reason to be near 0.
-_UNDECAYED = ["bias", "gamma", "beta"]
+# Biases, and batch normalization's scales and offsets, have no reason to be near 0.
+_NOT_DECAYED = ["bias", "gamma", "beta"]
 
 
 def build_optimizer(recipe: Recipe, model: keras.Model) -> keras.Optimizer:
-    """Return the recipe's optimizer, built for the network's variables; its rate is set before every step."""
-    import keras
+    """Return the recipe's optimizer, built for the trainable variables of a model.
 
+    The training loop sets its learning rate before every step.
+    """
     decay = recipe.weight_decay or None
     optimizer: keras.Optimizer
     if recipe.optimizer == "rmsprop":
@@ -28,8 +31,6 @@ def build_optimizer(recipe: Recipe, model: keras.Model) -> keras.Optimizer:
     elif recipe.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay)
     else:
-        from pawcast.training.muon import ConvolutionMuon
-
         optimizer = ConvolutionMuon(
             dtype=model.compute_dtype,
             learning_rate=recipe.learning_rate,
@@ -37,13 +38,30 @@ def build_optimizer(recipe: Recipe, model: keras.Model) -> keras.Optimizer:
             weight_decay=recipe.weight_decay,
             adam_weight_decay=recipe.weight_decay,
         )
-    optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
+    optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     optimizer.build(model.trainable_variables)
     return optimizer
 
 
-def trainable_variables(recipe: Recipe, model: keras.Model, epoch: int) -> list[Any]:
-    """Return the variables that an epoch trains: all, or only the head while the backbone is frozen."""
-    from pawcast.models.build import head_variables
-
+def trainable_variables(recipe: Recipe, model: keras.Model, epoch: int) -> list[keras.Variable]:
+    """Return the variables that an epoch trains: only the head's while the backbone is frozen."""
     return head_variables(model) if epoch < recipe.frozen_epochs else list(model.trainable_variables)
+
+
+def dump(optimizer: keras.Optimizer) -> bytes:
+    """Return an optimizer's variables, in order, as the bytes of a `.npz` file."""
+    file = io.BytesIO()
+    values = {f"{i:04d}": np.asarray(variable) for i, variable in enumerate(optimizer.variables)}
+    np.savez(file, allow_pickle=False, **values)
+    return file.getvalue()
+
+
+def load(optimizer: keras.Optimizer, data: bytes) -> None:
+    """Set a built optimizer's variables to what `dump` returned.
+
+    Raises:
+        ValueError: If the file is of another optimizer or network.
+    """
+    with np.load(io.BytesIO(data), allow_pickle=False) as values:
+        for variable, name in zip(optimizer.variables, sorted(values.files), strict=True):
+            variable.assign(values[name])

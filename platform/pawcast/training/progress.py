@@ -1,4 +1,4 @@
-"""What a run says while it runs: from rank 0, through a queue, to whoever waits for it."""
+"""Progress of a run, sent from rank 0 to the driver through a queue."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ import numpy as np
 from ray.util.queue import Queue
 
 from pawcast.errors import PawcastError
-from pawcast.training.loader import BatchLoader
-from pawcast.training.step import MetricSums
+from pawcast.training.metrics import MetricSums
 from pawcast.training.timing import StepTiming
 
 if TYPE_CHECKING:
-    import keras
+    from pawcast.training.loader import BatchLoader
 
-_SECONDS = 0.5
-_RECENT = 20
+_INTERVAL_SECONDS = 0.5
+_RECENT_STEPS = 20
 
 
 class ProgressUpdate(NamedTuple):
-    """Where the run is, sent by rank 0 twice a second and at the end of each epoch.
+    """How far the run is. Rank 0 sends it twice a second and at the end of each epoch.
 
-    Before the first epoch, `decoded` counts photos that its node has just decoded, if the workers do that; `resumed`
-    is how many epochs an earlier attempt has done. After the first epoch, `parts` tells where a step's time goes. At
-    the very end, `failed` is why training can't go on.
+    Attributes:
+        epoch: Index of the epoch, from 0.
+        step, steps: Steps of the epoch that are done, and all of them.
+        loss, acc: Of the latest steps, or of the whole epoch at its end.
+        photos_per_second: Rate of the epoch's training, over all ranks.
+        resumed: Before the first step of a run that goes on: epochs that earlier attempts did.
+        summary: Before the first step of a new run: the network as Keras prints it.
+        finished: At the end of an epoch: its values by name; without `val_acc` and `val_loss` if it
+            was not validated.
+        timing: After the first epoch: the parts of an average step.
+        failed: At the end of a run that can't go on: the reason.
     """
 
     epoch: int = 0
@@ -34,65 +41,63 @@ class ProgressUpdate(NamedTuple):
     loss: float = 0.0
     acc: float = 0.0
     photos_per_second: float = 0.0
-    decoded: int = 0
     resumed: int = 0
     finished: dict[str, float] | None = None
     summary: str | None = None
-    parts: StepTiming | None = None
+    timing: StepTiming | None = None
     failed: PawcastError | None = None
 
 
 class ProgressReporter:
-    """Sends progress to the driver, seldom enough to cost nothing. Without a queue it says nothing."""
+    """Sends updates to the driver, rarely enough to cost nothing.
 
-    def __init__(self, queue: Queue | None) -> None:
-        self._queue = queue
+    Args:
+        queue: Where updates go; without one nothing is sent.
+        train_loader: Gives photos and steps of an epoch.
+    """
+
+    def __init__(self, queue: Queue | None, train_loader: BatchLoader) -> None:
+        self._queue, self._photos, self._steps = queue, train_loader.photos, train_loader.steps
         self._epoch, self._started, self._last = 0, 0.0, 0.0
 
-    def decoded(self, photos: int) -> None:
-        """So many photos more are decoded."""
-        self._send(ProgressUpdate(decoded=photos))
+    def start_run(self, epochs_done: int, summary: str) -> None:
+        """Report the network of a new run, or the epochs that a resumed run has done."""
+        self._send(ProgressUpdate(resumed=epochs_done) if epochs_done else ProgressUpdate(summary=summary))
 
-    def about(self, train: BatchLoader, model: keras.Model, epochs_done: int) -> None:
-        """This is what will be trained, and how much of it is done."""
-        self._train = train
-        if epochs_done:
-            self._send(ProgressUpdate(resumed=epochs_done))
-            return
-        lines: list[str] = []
-        model.summary(print_fn=lambda line, **_: lines.append(line), line_length=78)
-        self._send(ProgressUpdate(summary="\n".join(lines)))
-
-    def epoch(self, epoch: int) -> None:
-        """An epoch begins."""
+    def start_epoch(self, epoch: int) -> None:
+        """Note the start of an epoch, for its rate."""
         self._epoch = epoch
         self._started = self._last = time.monotonic()
 
-    def step(self, step: int, sums: list[Any]) -> None:
-        """A step is over; `sums` are this rank's own of the latest steps, a fair sample of what all ranks have."""
+    def end_step(self, step: int, sums: list[Any]) -> None:
+        """Report a step, unless the last report was sent just before.
+
+        Args:
+            step: Index of the step in its epoch.
+            sums: `MetricSums` of this rank's latest steps, as tensors: a sample of all ranks'.
+        """
         now = time.monotonic()
-        if self._queue is None or now - self._last < _SECONDS:
+        if self._queue is None or now - self._last < _INTERVAL_SECONDS:
             return
         self._last = now
-        recent = MetricSums(*np.sum([np.asarray(own) for own in sums[-_RECENT:]], axis=0).tolist())
-        done = min((step + 1) / self._train.steps, 1) * self._train.photos
+        recent = MetricSums(*np.sum([np.asarray(values) for values in sums[-_RECENT_STEPS:]], axis=0).tolist())
+        done = min((step + 1) / self._steps, 1) * self._photos
         rate = done / (now - self._started)
-        self._send(ProgressUpdate(self._epoch, step + 1, self._train.steps, recent.mean_loss, recent.accuracy, rate))
+        self._send(ProgressUpdate(self._epoch, step + 1, self._steps, recent.mean_loss, recent.accuracy, rate))
 
-    def finished(self, row: dict[str, float]) -> None:
-        """An epoch is over; `row` is its line of the history, without `val_acc` and `val_loss` if not validated."""
-        rate = self._train.photos / (row["seconds"] - row["validation_seconds"])
-        steps = self._train.steps
-        self._send(ProgressUpdate(self._epoch, steps, steps, row["loss"], row["acc"], rate, finished=row))
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Report an epoch by its row of the history."""
+        rate = self._photos / (row["seconds"] - row["validation_seconds"])
+        self._send(ProgressUpdate(self._epoch, self._steps, self._steps, row["loss"], row["acc"], rate, finished=row))
 
-    def parts(self, parts: StepTiming) -> None:
-        """This is where a step's time goes."""
-        self._send(ProgressUpdate(parts=parts))
+    def timing(self, timing: StepTiming) -> None:
+        """Report the parts of an average step."""
+        self._send(ProgressUpdate(timing=timing))
 
     def failed(self, error: PawcastError) -> None:
-        """Training can't go on, and trying again would not help."""
+        """Report why the run can't go on, where another attempt would not help."""
         self._send(ProgressUpdate(failed=error))
 
-    def _send(self, progress: ProgressUpdate) -> None:
+    def _send(self, update: ProgressUpdate) -> None:
         if self._queue is not None:
-            self._queue.put(progress)
+            self._queue.put(update)

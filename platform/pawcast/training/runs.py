@@ -1,42 +1,67 @@
-"""A run's record: what it is a function of, written down before it begins and never changed.
+"""A run's record: what its result depends on, written before it begins and never changed.
 
-runs/RUN/run.json       configuration, data digest and code: what `RunRecord` holds
-runs/RUN/attempt.json   which attempt may write checkpoints: the latest, so that two at once do each other no harm
-runs/RUN/result.json    the version that it became; a run that has it is over
+runs/RUN/run.json       recipe, data digest, code and workers: a `RunRecord`
+runs/RUN/result.json    the model version that came of the run; a run that has it is over
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 import pawcast
 from pawcast.core import names
+from pawcast.core.records import Record
 from pawcast.data.manifest import Manifest
 from pawcast.errors import ConflictError, NotFoundError, UsageError, suggest
 from pawcast.recipes.schema import Recipe
 from pawcast.store import Store
 
 
-class Workers(BaseModel):
-    """How many workers, and what each gets."""
+class Workers(Record):
+    """How many data-parallel workers there are, and the resources of each.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        number: Workers of the run.
+        cpus: CPUs of a worker; None until `with_cpus` has set it.
+        gpus: GPUs of a worker; 0 computes on CPUs.
+    """
 
-    number: int = 2
-    cpus: float = 1.0
+    number: int = 1
+    cpus: float | None = None
     gpus: float = 0.0
 
+    def with_cpus(self, nodes: Sequence[Mapping[str, float]]) -> Workers:
+        """Return these workers with a number of CPUs.
 
-class RunRecord(BaseModel):
-    """What a run is: with the same three, recipe, data and code, it gives the same weights."""
+        Without one, the workers of a node share all of its CPUs. Workers are counted as if spread
+        evenly over the nodes that have CPUs, and GPUs if workers want these; the node with the
+        fewest CPUs counts.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+        Args:
+            nodes: Resources of each node, such as `{"CPU": 8.0, "GPU": 1.0}`.
+        """
+        if self.cpus is not None:
+            return self
+        suitable = [node["CPU"] for node in nodes if node.get("CPU", 0) > 0 and node.get("GPU", 0) >= self.gpus]
+        if not suitable:
+            return self.model_copy(update={"cpus": 1.0})
+        share = min(suitable) / math.ceil(self.number / len(suitable))
+        # Ray allows parts of a CPU, but a worker's threads are whole.
+        return self.model_copy(
+            update={"cpus": float(math.floor(share)) if share >= 1 else math.floor(share * 100) / 100}
+        )
+
+
+class RunRecord(Record):
+    """What a run is. The same recipe, data and code give the same weights."""
 
     run: str
     started: str
@@ -59,7 +84,16 @@ def claim(
     model: str,
     workers: Workers,
 ) -> RunRecord:
-    """Take a run's name by writing down what it is; the name then belongs to this configuration for ever.
+    """Write a run's record, which reserves the run's name for ever.
+
+    Args:
+        store: Where the run will be.
+        run: The name; the recipe's name and the time if None.
+        manifest: The dataset.
+        recipe: What to train.
+        pretrained: The weights file that the recipe names.
+        model: The model that a version will be registered of.
+        workers: The workers that the run begins with.
 
     Raises:
         ConflictError: If the name is taken.
@@ -77,11 +111,11 @@ def claim(
         workers=workers,
     )
     if not store.put_if_absent(_record_key(record.run), record.model_dump_json(indent=1).encode()):
-        over = store.exists(_result_key(record.run))
+        is_over = store.exists(_result_key(record.run))
         raise ConflictError(
             "The run's name is taken",
             received=repr(record.run),
-            fix="choose another --run" + ("" if over else f", or go on with it: --resume {record.run}"),
+            fix="choose another --run" + ("" if is_over else f", or go on with it: --resume {record.run}"),
         )
     return record
 
@@ -102,7 +136,9 @@ def load(store: Store, run: str) -> RunRecord:
         raise NotFoundError("No such run", received=repr(run), expected=suggest(run, known)) from None
     if store.exists(_result_key(run)):
         version = json.loads(store.get(_result_key(run)))["version"]
-        raise ConflictError("The run is over", received=repr(run), expected=f"one to go on with; it became {version}")
+        raise ConflictError(
+            "The run is over", received=f"{run!r}, which became {version}", expected="a run that was stopped"
+        )
     try:
         return RunRecord.model_validate_json(data)
     except ValidationError:
@@ -115,13 +151,13 @@ def load(store: Store, run: str) -> RunRecord:
 
 
 def finish(store: Store, run: str, version: str) -> None:
-    """Write down what a run became."""
+    """Write down the model version that came of a run."""
     store.put(_result_key(run), json.dumps({"version": version}).encode())
 
 
 @cache
 def code_digest() -> str:
-    """sha256 over Pawcast's own sources, 64 hexadecimal digits."""
+    """Return the sha256 of Pawcast's own sources, 64 hexadecimal digits."""
     root = Path(pawcast.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""The learning rate, a pure function of the step."""
+"""The learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pawcast.recipes.schema import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Return the rate for a step.
+    """Return the learning rate of a step.
+
+    While the backbone is frozen, it is `frozen_learning_rate`. Then it rises linearly over the
+    warm-up, and stays constant or falls to 0 at the end of the run. `cosine` falls along half a
+    cosine (Loshchilov and Hutter, 2016, https://arxiv.org/abs/1608.03983, without restarts).
+    `linear` falls on a line from the end of the warm-up, as in L. Smith's one-cycle policy (2017,
+    https://arxiv.org/abs/1708.07120).
 
     Args:
-        recipe: Peak, schedule, warm-up and epochs.
+        recipe: Gives the peak, schedule, warm-up and epochs.
         step: Counted from 0 over the whole run.
         steps_per_epoch: Steps in one epoch.
-
-    Returns:
-        While the backbone is frozen, that phase's constant rate. Then the rate rises linearly over the warm-up, and is
-        constant, or falls to 0 at the end: along half a cosine (Loshchilov and Hutter, 2016,
-        https://arxiv.org/abs/1608.03983, without restarts), or on a line from the end of the warm-up (as in L. Smith's
-        one-cycle policy, 2017, https://arxiv.org/abs/1708.07120).
     """
     step -= recipe.frozen_epochs * steps_per_epoch
     if step < 0:

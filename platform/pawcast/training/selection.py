@@ -1,4 +1,4 @@
-"""Which epoch is the best so far, and whether it is worth going on. Epochs count from 0."""
+"""Which epoch is the best so far, and when to stop early. Epochs count from 0."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from pawcast.training.checkpoint import TrainState
 
 
 def best_epoch(recipe: Recipe, val_acc: Sequence[float | None]) -> int:
-    """Return the index of the epoch with the best validation accuracy, of those with photos of the latest size.
+    """Return the index of the epoch with the highest validation accuracy, the first of equals.
 
-    The first of equals. Smaller photos are another, harder test, and only come early. None stands for an epoch that
-    wasn't validated: it is never the best, and its size doesn't count. Without any other the index is -1.
+    Only epochs with the image size of the latest validated epoch are compared: validation with
+    smaller photos is another, harder test.
+
+    Args:
+        recipe: Gives the image size of each epoch.
+        val_acc: One value for each epoch; None where the epoch was not validated.
+
+    Returns:
+        -1 if no epoch was validated.
     """
     validated = {i: value for i, value in enumerate(val_acc) if value is not None}
     if not validated:
         return -1
-    latest = recipe.size_at(max(validated))
-    return max((i for i in validated if recipe.size_at(i) == latest), key=lambda i: (validated[i], -i))
+    latest_size = recipe.size_at(max(validated))
+    return max((i for i in validated if recipe.size_at(i) == latest_size), key=lambda i: (validated[i], -i))
 
 
 def out_of_patience(recipe: Recipe, state: TrainState) -> bool:
-    """Whether the best epoch is too many epochs ago for going on; the same on all ranks, whose states are the same.
+    """Return whether `patience` epochs have passed since the best one.
 
-    Only a validated epoch ends a run: any other may be a better one.
+    Only a validated epoch ends a run: an epoch that was not validated may be a better one. All
+    ranks have the same state, so all get the same answer.
     """
     last = state.epochs_done - 1
     return bool(recipe.patience) and recipe.validates_after(last) and last - state.best_epoch >= recipe.patience

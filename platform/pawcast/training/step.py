@@ -1,175 +1,153 @@
-"""The graph functions of a run: a training step, a validation step, and totals over steps and ranks."""
+"""The graph functions of a run: the training step, the validation step, and sums over ranks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from pawcast.models import folding
+from pawcast.models.layers import dropout
 from pawcast.recipes.schema import Recipe
+from pawcast.runtime.tensorflow import keras, tf
 from pawcast.training import optimizers
 from pawcast.training.collective import Collective
 from pawcast.training.loader import Batch
+from pawcast.training.metrics import MetricSums
 from pawcast.vision.augment import warp
-from pawcast.vision.augment.warp import rescale
 
-if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
-
-
-# Binary cross-entropy a photo. Guessing costs 0.69; to be sure, and wrong half of the time, about 8.
-_DIVERGED = 5.0
-
-
-class MetricSums(NamedTuple):
-    """Totals over photos: summed loss, correct predictions, photos."""
-
-    loss: float
-    correct: float
-    photos: float
-
-    @property
-    def finite(self) -> bool:
-        """Whether the loss is a number."""
-        return math.isfinite(self.loss)
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the loss is what no network has that has learnt anything; a fresh one may well begin there."""
-        return self.mean_loss > _DIVERGED
-
-    @property
-    def mean_loss(self) -> float:
-        """Binary cross-entropy a photo."""
-        return self.loss / self.photos
-
-    @property
-    def accuracy(self) -> float:
-        """The share of photos on the right side of one half."""
-        return self.correct / self.photos
+# A batch of any number of photos, in the order of `Batch`'s fields.
+_SIGNATURE = [
+    *Batch(
+        pixels=tf.TensorSpec([None, None, None, 3], tf.uint8, "pixels"),
+        transforms=tf.TensorSpec([None, 8], tf.float32, "transforms"),
+        color_factors=tf.TensorSpec([None, 3], tf.float32, "color_factors"),
+        cutouts=tf.TensorSpec([None, 4], tf.float32, "cutouts"),
+        labels=tf.TensorSpec([None], tf.float32, "labels"),
+        weights=tf.TensorSpec([None], tf.float32, "weights"),
+        photos=tf.TensorSpec([], tf.float32, "photos"),
+        first=tf.TensorSpec([], tf.int32, "first"),
+    )
+]
 
 
 class TrainStep:
-    """What one rank does with a batch.
+    """What one rank computes for a batch.
 
     Args:
         recipe: What to train.
         model: The built network.
-        optimizer: Built for its trainable variables.
+        optimizer: Built for the network's trainable variables.
         collective: Joins the ranks.
+
+    Attributes:
+        world: How many ranks take part.
     """
 
     def __init__(self, recipe: Recipe, model: keras.Model, optimizer: keras.Optimizer, collective: Collective) -> None:
-        import tensorflow as tf
-
-        from pawcast.models import folding
-        from pawcast.models.layers import dropout
-
         self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
         self._network = folding.folded(model)
-        self._place = dropout.place
-        self._sum = tf.function(lambda values: collective.run(lambda: collective.sum([values]))[0])
+        self._all_reduce = tf.function(lambda values: collective.run(lambda: collective.all_reduce([values]))[0])
         self._compiled: dict[tuple[str, int, bool], Callable[..., tf.Tensor]] = {}
+        self.world = collective.world
 
     def train(self, batch: Batch, epoch: int, step: int) -> tf.Tensor:
-        """Move the weights by one global batch; return this rank's sums, float32 [3] in `Sums`'s order.
-
-        The loss is that of the smoothed labels, if the recipe has them smoothed.
+        """Update the weights by one global batch.
 
         Args:
-            batch: This rank's part of it.
+            batch: This rank's slice of it.
             epoch: From 0.
             step: Of the whole run, from 0.
+
+        Returns:
+            This rank's sums, float32 [3], in the order of `MetricSums`. The loss is computed with
+            smoothed labels if the recipe smooths them.
         """
-        self._place(self._model, self._recipe.seed, step, int(batch.first), int(batch.photos))
-        size, frozen = self._recipe.size_at(epoch), epoch < self._recipe.frozen_epochs
-        return self._function("train", size, frozen, lambda: self._compile_training(size, epoch))(*batch)
+        dropout.place(self._model, self._recipe.seed, step, int(batch.first), int(batch.photos))
+        size, frozen = self._recipe.size_at(epoch), self._is_frozen(epoch)
+        return self._graph("train", size, frozen, lambda: self._training_graph(size, epoch))(*batch)
 
     def validate(self, batches: Iterable[Batch], size: int, mirror: bool = False) -> MetricSums:
-        """Return loss and accuracy over all ranks' photos; with `mirror`, of the mean with the mirror image's."""
-        function = self._function("validate", size, mirror, lambda: self._compile_validation(size, mirror))
-        return self.total([function(*batch) for batch in batches])
+        """Return the sums over the photos of all ranks.
+
+        Args:
+            batches: This rank's slices.
+            size: Height and width of their photos.
+            mirror: Take the mean of the predictions for a photo and for its mirror image.
+        """
+        validate = self._graph("validate", size, mirror, lambda: self._validation_graph(size, mirror))
+        return self.total([validate(*batch) for batch in batches])
 
     def total(self, sums: list[tf.Tensor]) -> MetricSums:
-        """Add up over steps and ranks; the same on all ranks."""
-        return MetricSums(*self.over_ranks(np.sum([np.asarray(s, np.float64) for s in sums], axis=0)))
+        """Return the sums over steps and ranks, which are the same on all ranks."""
+        return MetricSums(*self.sum_over_ranks(np.sum([np.asarray(s, np.float64) for s in sums], axis=0)))
 
-    def over_ranks(self, values: Sequence[float] | np.ndarray) -> list[float]:
-        """Add up numbers over ranks, in float64; the same on all ranks."""
-        found: list[float] = self._sum(np.asarray(values, np.float64)).numpy().tolist()
-        return found
+    def sum_over_ranks(self, values: Sequence[float] | np.ndarray) -> list[float]:
+        """Return the sum of each number over ranks, in float64; the same on all ranks."""
+        totals: list[float] = self._all_reduce(np.asarray(values, np.float64)).numpy().tolist()
+        return totals
 
-    @property
-    def world(self) -> int:
-        """How many ranks take part."""
-        return self._collective.world
-
-    def augment(self, batch: Batch, epoch: int) -> float:
-        """Do only the part of `train` that comes before the network; return the mean pixel, so that it is done."""
+    def augment_only(self, batch: Batch, epoch: int) -> float:
+        """Run only the augmentation of `train`, for timing; return the mean pixel."""
         size = self._recipe.size_at(epoch)
-        return float(self._function("augment", size, False, lambda: self._compile_augmentation(size))(*batch))
+        return float(self._graph("augment", size, False, lambda: self._augmentation_graph(size))(*batch))
 
-    def add_gradients(self, epoch: int) -> float:
-        """Do only the part of `train` in which the ranks add up; return one sum, so that it is done."""
-        frozen = epoch < self._recipe.frozen_epochs
-        return float(self._function("add", 0, frozen, lambda: self._compile_adding(epoch))())
+    def all_reduce_only(self, epoch: int) -> float:
+        """Run only the all-reduce of `train`, for timing; return one of its sums."""
+        return float(self._graph("all_reduce", 0, self._is_frozen(epoch), lambda: self._all_reduce_graph(epoch))())
 
-    def _function(self, kind: str, size: int, flag: bool, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-        """One graph for each size and phase; the last, smaller batch uses it too."""
+    def _is_frozen(self, epoch: int) -> bool:
+        return epoch < self._recipe.frozen_epochs
+
+    def _graph(self, kind: str, size: int, flag: bool, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """Return the one graph of a kind, photo size and phase, for batches of any length."""
         key = (kind, size, flag)
         if key not in self._compiled:
             self._compiled[key] = make()
         return self._compiled[key]
 
-    def _compile_training(self, size: int, epoch: int) -> Callable[..., tf.Tensor]:
-        import tensorflow as tf
-
+    def _training_graph(self, size: int, epoch: int) -> Callable[..., tf.Tensor]:
         recipe, network, collective = self._recipe, self._network, self._collective
         variables = optimizers.trainable_variables(recipe, self._model, epoch)
-        # A frozen backbone also stays as it is in its dropout and statistics.
-        frozen = epoch < recipe.frozen_epochs
+        # A frozen backbone also keeps its statistics and drops nothing.
+        training = not self._is_frozen(epoch)
 
-        @tf.function(input_signature=_signature())
-        def step(*parts: tf.Tensor) -> tf.Tensor:
-            batch = Batch(*parts)
+        @tf.function(input_signature=_SIGNATURE)
+        def step(*tensors: tf.Tensor) -> tf.Tensor:
+            batch = Batch(*tensors)
 
             def on_this_rank() -> tuple[list[tf.Tensor], tf.Tensor]:
-                pixels = warp.augment_batch(recipe.augment, batch.pixels, batch.draws, size)
+                pixels = warp.augment_batch(recipe.augment, batch.pixels, batch.augmentation, size)
                 with tf.GradientTape() as tape:
-                    probability = _probability(network, pixels, not frozen)
-                    loss, sums = _measure(batch, probability, recipe.label_smoothing)
-                    # Over the global count, so that the sum over ranks is the gradient of the global mean.
+                    probability = _probability(network, pixels, training)
+                    loss, sums = _loss_and_sums(batch, probability, recipe.label_smoothing)
+                    # Divided by the photos of all ranks: the sum of the gradients over ranks is
+                    # then the gradient of the mean loss of the global batch.
                     loss = loss / batch.photos
-                return collective.sum(tape.gradient(loss, variables)), sums
+                return collective.all_reduce(tape.gradient(loss, variables)), sums
 
             gradients, sums = collective.run(on_this_rank)
-            # Outside of the strategy: Keras's optimizer refuses to be called in it.
+            # Outside of `run`: Keras's optimizer refuses to be called in a replica context.
             self._optimizer.apply(gradients, variables)
             return sums
 
         return step
 
-    def _compile_augmentation(self, size: int) -> Callable[..., tf.Tensor]:
-        import tensorflow as tf
-
-        @tf.function(input_signature=_signature())
-        def step(*parts: tf.Tensor) -> tf.Tensor:
-            batch = Batch(*parts)
-            return tf.reduce_mean(warp.augment_batch(self._recipe.augment, batch.pixels, batch.draws, size))
+    def _augmentation_graph(self, size: int) -> Callable[..., tf.Tensor]:
+        @tf.function(input_signature=_SIGNATURE)
+        def step(*tensors: tf.Tensor) -> tf.Tensor:
+            batch = Batch(*tensors)
+            return tf.reduce_mean(warp.augment_batch(self._recipe.augment, batch.pixels, batch.augmentation, size))
 
         return step
 
-    def _compile_adding(self, epoch: int) -> Callable[..., tf.Tensor]:
-        import tensorflow as tf
-
-        # The gradients of these have their shapes.
+    def _all_reduce_graph(self, epoch: int) -> Callable[..., tf.Tensor]:
+        # Gradients have the shapes of these variables.
         variables = optimizers.trainable_variables(self._recipe, self._model, epoch)
 
         def on_this_rank() -> list[tf.Tensor]:
-            return self._collective.sum([tf.convert_to_tensor(variable) for variable in variables])
+            return self._collective.all_reduce([tf.convert_to_tensor(variable) for variable in variables])
 
         @tf.function
         def step() -> tf.Tensor:
@@ -177,54 +155,31 @@ class TrainStep:
 
         return step
 
-    def _compile_validation(self, size: int, mirror: bool) -> Callable[..., tf.Tensor]:
-        import tensorflow as tf
-
+    def _validation_graph(self, size: int, mirror: bool) -> Callable[..., tf.Tensor]:
         network = self._network
 
-        @tf.function(input_signature=_signature())
-        def step(*parts: tf.Tensor) -> tf.Tensor:
-            batch = Batch(*parts)
-            pixels = rescale(batch.pixels)
+        @tf.function(input_signature=_SIGNATURE)
+        def step(*tensors: tf.Tensor) -> tf.Tensor:
+            batch = Batch(*tensors)
+            pixels = warp.rescale(batch.pixels)
             pixels.set_shape([None, size, size, 3])
-            probability = _probability(network, pixels, False)
+            probability = _probability(network, pixels, training=False)
             if mirror:
-                probability = (probability + _probability(network, pixels[:, :, ::-1], False)) / 2
-            return _measure(batch, probability)[1]
+                probability = (probability + _probability(network, pixels[:, :, ::-1], training=False)) / 2
+            return _loss_and_sums(batch, probability)[1]
 
         return step
 
 
 def _probability(network: keras.Model, pixels: tf.Tensor, training: bool) -> tf.Tensor:
-    """Run the network; float32 [n] also where the last layer of a user's own computes in bfloat16."""
-    import tensorflow as tf
-
+    """Return the network's output as float32 [n]; a user's own network may end in bfloat16."""
     return tf.cast(network(pixels, training=training)[:, 0], tf.float32)
 
 
-def _measure(batch: Batch, probability: tf.Tensor, smoothing: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the summed loss, and the sums of `Sums`."""
-    import keras
-    import tensorflow as tf
-
+def _loss_and_sums(batch: Batch, probability: tf.Tensor, smoothing: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the summed loss, float32 [], and `MetricSums` as float32 [3]."""
     target = batch.labels * (1 - smoothing) + smoothing / 2
     losses = keras.losses.binary_crossentropy(target[:, None], probability[:, None])
     correct = tf.cast((probability > 0.5) == (batch.labels > 0.5), tf.float32)
     loss = tf.reduce_sum(losses * batch.weights)
     return loss, tf.stack([loss, tf.reduce_sum(correct * batch.weights), tf.reduce_sum(batch.weights)])
-
-
-def _signature() -> list[tf.TensorSpec]:
-    """A batch of any number of photos."""
-    import tensorflow as tf
-
-    rows = {
-        "transforms": [None, 8],
-        "color_factors": [None, 3],
-        "cutouts": [None, 4],
-        "labels": [None],
-        "weights": [None],
-    }
-    shapes = {"pixels": [None, None, None, 3], **rows, "photos": [], "first": []}
-    types = {"pixels": tf.uint8, "first": tf.int32}
-    return [tf.TensorSpec(shapes[name], types.get(name, tf.float32), name) for name in Batch._fields]

@@ -1,4 +1,4 @@
-"""What bounds training: a step by its parts, measured on the run itself."""
+"""What bounds the speed of training: the parts of an average step, measured during the run."""
 
 from __future__ import annotations
 
@@ -10,67 +10,60 @@ if TYPE_CHECKING:
     from pawcast.training.loader import Batch
     from pawcast.training.step import TrainStep
 
-_TIMES = 3
+_REPEATS = 3
 
 
 class StepTiming(NamedTuple):
-    """Seconds of rank 0 in an average step, which add up to the whole.
+    """Seconds that rank 0 spends on the parts of an average step; they add up to the whole step.
 
     Attributes:
-        photos: In a step, over all ranks.
-        waiting: Until the next photos were there: they are gathered beside the network's work.
-        augmentation: Warping and colouring them.
-        gradients: Adding up over the ranks; most of that happens while others are still computed, so that this is an
-            upper bound.
-        network: All the rest: forward, backward, the optimizer.
+        photos: Photos of the step, over all ranks.
+        data_wait: Waiting for the next batch, which threads make while the network computes.
+        augmentation: Warping the photos and changing their colors.
+        all_reduce: Summing gradients over the ranks. An upper bound: in a real step most of it
+            overlaps with the backward pass.
+        forward_backward: All the rest: forward pass, backward pass and optimizer.
     """
 
     photos: int
-    waiting: float
+    data_wait: float
     augmentation: float
-    gradients: float
-    network: float
+    all_reduce: float
+    forward_backward: float
 
     @property
     def seconds(self) -> float:
-        """The whole step."""
-        return sum(self.shares().values())
+        """Seconds of the whole step."""
+        return sum(self.parts().values())
 
-    def shares(self) -> dict[str, float]:
-        """The parts by the names that people read."""
-        return {
-            "network": self.network,
-            "augmentation": self.augmentation,
-            "adding up gradients": self.gradients,
-            "waiting for photos": self.waiting,
-        }
-
-    def __str__(self) -> str:
-        parts = sorted(self.shares().items(), key=lambda part: -part[1])
-        told = ", ".join(f"{name} {seconds / self.seconds:.1%}" for name, seconds in parts)
-        return f"a step of {self.photos} photos takes {self.seconds:.3f} s: {told}"
+    def parts(self) -> dict[str, float]:
+        """Return the seconds of each part by its name."""
+        return {name: value for name, value in self._asdict().items() if name != "photos"}
 
 
-def measure(steps: TrainStep, batch: Batch, epoch: int, seconds: float, waiting: float) -> StepTiming:
-    """Take an average step apart. All ranks must call it alike.
+def measure(train_step: TrainStep, batch: Batch, epoch: int, seconds: float, data_wait: float) -> StepTiming:
+    """Split the time of an average step into its parts. Call it on all ranks.
+
+    Augmentation and all-reduce are run alone and timed; the rest follows by subtraction. Nothing of
+    the run changes.
 
     Args:
-        steps: The run's.
+        train_step: The run's.
         batch: One of the epoch's.
-        epoch: Whose steps to take apart.
-        seconds: What one of them took, waiting included.
-        waiting: What it waited for its photos.
+        epoch: The epoch whose steps are measured.
+        seconds: What an average step took, with the wait for its batch.
+        data_wait: What it waited for its batch.
     """
-    augmentation = _mean(lambda: steps.augment(batch, epoch))
-    gradients = _mean(lambda: steps.add_gradients(epoch)) if steps.world > 1 else 0.0
-    network = max(0.0, seconds - waiting - augmentation - gradients)
-    return StepTiming(int(batch.photos), waiting, augmentation, gradients, network)
+    augmentation = _mean_seconds(lambda: train_step.augment_only(batch, epoch))
+    all_reduce = _mean_seconds(lambda: train_step.all_reduce_only(epoch)) if train_step.world > 1 else 0.0
+    forward_backward = max(0.0, seconds - data_wait - augmentation - all_reduce)
+    return StepTiming(int(batch.photos), data_wait, augmentation, all_reduce, forward_backward)
 
 
-def _mean(function: Callable[[], object]) -> float:
-    """Seconds of a call, without the first one, which traces the function."""
+def _mean_seconds(function: Callable[[], object]) -> float:
+    """Return the mean time of a call, after a first one that traces the graph."""
     function()
     started = time.perf_counter()
-    for _ in range(_TIMES):
+    for _ in range(_REPEATS):
         function()
-    return (time.perf_counter() - started) / _TIMES
+    return (time.perf_counter() - started) / _REPEATS

@@ -1,4 +1,7 @@
-"""A run, as the driver sees it: check, decode, train on Ray Train's workers, keep what matters, register."""
+"""Training as the driver sees it: check, decode, run the workers, register a version.
+
+The driver imports neither TensorFlow nor Keras.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ import ray
 import pawcast
 from pawcast import registry
 from pawcast.core import names, plugins
+from pawcast.core.progress import Counter, Progress, silent
 from pawcast.data import blocks
 from pawcast.data import manifest as manifests
-from pawcast.data.blocks import DecodedSplit
 from pawcast.data.manifest import Manifest, Split
 from pawcast.errors import DataError, IntegrityError, UsageError
 from pawcast.evaluation.reports.curves import draw_curves
@@ -25,26 +28,32 @@ from pawcast.runtime import ray_session
 from pawcast.runtime.devices import Precision
 from pawcast.store import Store, shared_store
 from pawcast.training import checkpoint, lease, runs
-from pawcast.training.loop import LoopConfig
+from pawcast.training.checkpoint import BEST_WEIGHTS
+from pawcast.training.config import LoopConfig
 from pawcast.training.progress import ProgressUpdate
 from pawcast.training.runs import RunRecord, Workers
 from pawcast.training.workers import fit
 from pawcast.vision.preprocess import Preprocessing
 
-# TensorFlow, a small network, and a batch on its way: less would end in a kill by the system.
+# TensorFlow, a small network and a batch. With less memory the system would kill the worker.
 _WORKER_BYTES = 2**30
-_TOO_LARGE = (
+_BEYOND_OBJECT_STORE = (
     "The decoded photos take {needed:.2f} GiB, more than the {room:.2f} GiB that Ray's object store has for them. "
-    "Each node keeps them in a file instead, which is slower where memory is short. To avoid that: a larger "
+    "Ray keeps the rest on the disk of each node, which is slower where memory is short. To avoid that: a larger "
     "--object-store-memory, or a smaller image_size."
 )
-_CODE_CHANGED = "Pawcast's code has changed since this run began; what is left of it is trained by the new code."
+_CODE_CHANGED = "Pawcast's code has changed since this run began. The new code trains the remaining epochs."
 
 
 class Trained(NamedTuple):
-    """What a run leaves; the rate is that of its training steps, over all workers.
+    """The result of a run.
 
-    In the history `val_acc` and `val_loss` are None for epochs that weren't validated.
+    Attributes:
+        version: The registered model version.
+        history: Lists of values by name, one value for each epoch; `val_acc` and `val_loss` are
+            None for epochs that were not validated.
+        best_epoch: Number of the registered epoch, from 1.
+        photos_per_second: Rate of the training steps, over all workers.
     """
 
     version: ModelVersion
@@ -54,19 +63,21 @@ class Trained(NamedTuple):
 
 
 class Callbacks(NamedTuple):
-    """Whom to tell.
+    """Functions that are called while a run goes on.
 
     Attributes:
-        decoded: Gets photos done and in all.
-        progress: Gets what the workers tell.
-        note: Gets a sentence that the user should know.
-        comparing: Called when training is over, and what will be served is held against Keras.
+        progress: Gets the stages `decoding` and `comparing`; the latter compares predictions of the
+            model as it will be served with those of Keras in float32.
+        update: Gets the workers' progress.
+        note: Gets a sentence that the user should read.
     """
 
-    decoded: Callable[[int, int], None] = lambda done, total: None
-    progress: Callable[[ProgressUpdate], None] = lambda progress: None
+    progress: Progress = silent
+    update: Callable[[ProgressUpdate], None] = lambda update: None
     note: Callable[[str], None] = lambda note: None
-    comparing: Callable[[], None] = lambda: None
+
+
+_SILENT = Callbacks()
 
 
 def train(
@@ -78,43 +89,42 @@ def train(
     run: str | None = None,
     model: str = "catdog",
     max_failures: int = 3,
-    watch: Callbacks = Callbacks(),  # noqa: B008 - immutable
+    callbacks: Callbacks = _SILENT,
 ) -> Trained:
     """Train a recipe on a published dataset and register the best epoch as a model version.
 
-    In the store, below `runs/RUN/`: `run.json` (what the run is a function of), `history.json` (renewed every
-    epoch), `checkpoints/` (the last two), and at the end `model.weights.h5`, `summary.txt`, `curves.png` and
-    `result.json`. Joins or starts Ray once dataset and recipe are known to fit.
+    In the store, below `runs/RUN/`: `run.json` (what the result depends on), `history.json` and
+    `timing.json` (renewed every epoch), `checkpoints/` (the last two), and at the end
+    `model.weights.h5`, `summary.txt`, `curves.png` and `result.json`. Joins or starts Ray once the
+    dataset is known to fit the recipe.
 
     Args:
-        store: Where dataset, run and model live.
+        store: Where dataset, run and model are.
         dataset: `NAME` or `NAME@DIGEST`.
         recipe: What to train.
-        workers: Data-parallel workers; the recipe's batch is divided among them.
-        run: A name that no other run has; the recipe's and the time if None.
+        workers: Data-parallel workers; the recipe's batch is divided among them. Without a number
+            of CPUs, see `Workers.with_cpus`.
+        run: A name that no other run has; the recipe's name and the time if None.
         model: The model to register a version of.
         max_failures: How many lost workers to survive, each time from the last checkpoint.
-        watch: Called as things move on.
-
-    Returns:
-        The registered version and the history.
+        callbacks: Called while the run goes on.
 
     Raises:
         UsageError: For a recipe, batch or worker count that doesn't fit the data.
         DataError: If a split has no photos, or only one class.
-        ConflictError: If the run's name is taken, or another process goes on with the run meanwhile.
+        ConflictError: If the run's name is taken, or another process goes on with the run.
         ClusterError: If the cluster is too small, or too busy to start the workers.
-        TrainingError: If the loss is no number any more, or a worker fails for a reason of its own.
+        TrainingError: If the loss is not finite, or a worker fails and would fail again.
         StoreFullError: If neither the object store nor a node's disk can hold the decoded photos.
     """
     names.check("model", model)
     manifest = manifests.load(store, dataset)
     _check(manifest, recipe, workers)
-    weights = _pretrained(recipe)
+    weights = _read_pretrained(recipe)
     with ray_session.connect():
-        _require(workers)
+        workers = _with_resources(workers)
         record = runs.claim(store, run, manifest, recipe, weights, model, workers)
-        return _carry_on(store, record, manifest, workers, weights, max_failures, watch)
+        return _run(store, record, manifest, workers, weights, max_failures, callbacks)
 
 
 def resume(
@@ -123,76 +133,69 @@ def resume(
     workers: Workers | None = None,
     *,
     max_failures: int = 3,
-    watch: Callbacks = Callbacks(),  # noqa: B008 - immutable
+    callbacks: Callbacks = _SILENT,
 ) -> Trained:
-    """Go on with a run that was stopped, from its newest whole checkpoint, to the same result.
+    """Go on with a stopped run from its newest whole checkpoint, to the same result.
 
     Args:
         store: Where the run is.
         run: Its name. Recipe, data and everything else are what it began with.
         workers: Other workers than it began with; the photos and their order stay the same.
-        max_failures, watch: As for `train`, which also says what is returned and raised, besides these.
+        max_failures, callbacks: As for `train`, which also names the other errors.
 
     Raises:
         NotFoundError: If there is no such run.
         ConflictError: If it is over.
-        IntegrityError: If the weights it began with aren't there any more.
+        IntegrityError: If its pretrained weights have changed.
     """
     record = runs.load(store, run)
     workers = workers or record.workers
     manifest = manifests.load(store, f"{record.dataset}@{record.dataset_sha256}")
     _check(manifest, record.recipe, workers)
-    weights = _pretrained(record.recipe)
+    weights = _read_pretrained(record.recipe)
     if weights and hashlib.sha256(weights).hexdigest() != record.pretrained_sha256:
         raise IntegrityError(f"{record.recipe.pretrained} isn't the file that the run {run!r} began with")
     if record.code_sha256 != runs.code_digest():
-        watch.note(_CODE_CHANGED)
+        callbacks.note(_CODE_CHANGED)
     with ray_session.connect():
-        _require(workers)
-        return _carry_on(store, record, manifest, workers, weights, max_failures, watch)
+        workers = _with_resources(workers)
+        return _run(store, record, manifest, workers, weights, max_failures, callbacks)
 
 
-def _carry_on(
+def _run(
     store: Store,
     record: RunRecord,
     manifest: Manifest,
     workers: Workers,
     weights: bytes | None,
     max_failures: int,
-    watch: Callbacks,
+    callbacks: Callbacks,
 ) -> Trained:
-    """Decode, train from wherever the run is, and register."""
-    sizes = record.recipe.decode_size, record.recipe.eval_size
+    """Decode, train from the newest checkpoint or the beginning, and register."""
     train_split, val_split = manifest.splits["train"], manifest.splits["val"]
-    photos = train_split.photos + val_split.photos
-    decoded = 0
-
-    def count(done: int) -> None:
-        nonlocal decoded
-        decoded += done
-        watch.decoded(decoded, photos)
-
-    train_pixels: DecodedSplit | Split = train_split
-    val_pixels: DecodedSplit | Split = val_split
-    needed, room = blocks.room_for(zip((train_split.photos, val_split.photos), sizes, strict=True))
-    if needed <= room:
-        train_pixels = blocks.decode_split(store, train_split, sizes[0], count)
-        val_pixels = blocks.decode_split(store, val_split, sizes[1], count)
-    else:
-        watch.note(_TOO_LARGE.format(needed=needed, room=room))
+    train_size, val_size = record.recipe.decode_size, record.recipe.eval_size
+    needed, room = blocks.memory_need([(train_split.photos, train_size), (val_split.photos, val_size)])
+    if needed > room:
+        callbacks.note(_BEYOND_OBJECT_STORE.format(needed=needed, room=room))
+    count = Counter(callbacks.progress, "decoding", train_split.photos + val_split.photos)
+    train_photos = blocks.decode_split(store, train_split, train_size, count)
+    val_photos = blocks.decode_split(store, val_split, val_size, count)
     attempt = lease.acquire(store, record.run)
-    job = LoopConfig(record.recipe, store.uri, record.run, attempt, train_pixels, val_pixels, weights)
-    fit(store, job, workers, max_failures, count, watch.progress, watch.note)
-    return _keep(store, record, manifest, watch)
+    config = LoopConfig(record.recipe, store.uri, record.run, attempt, train_photos, val_photos, weights)
+    fit(store, config, workers, max_failures, callbacks.update, callbacks.note)
+    return _register(store, record, manifest, callbacks.progress)
 
 
 def _check(manifest: Manifest, recipe: Recipe, workers: Workers) -> None:
+    """Refuse what can't be trained, before Ray is started."""
     if plugins.is_reference(recipe.model):
         plugins.load(recipe.model)
     for name in ("train", "val"):
         split = manifest.splits[name]
         if not split.photos:
-            raise DataError(f"The dataset has no photos in its split {name}", fix="ingest with another --val-fraction")
+            raise DataError(
+                f"The dataset has no photos in its split {name}", fix="pawcast ingest with another --val-fraction"
+            )
         if sum(count > 0 for count in split.per_class.values()) < 2:
             raise DataError(
                 f"The split {name} has photos of one class only", received=split.per_class, expected="both classes"
@@ -212,35 +215,43 @@ def _check(manifest: Manifest, recipe: Recipe, workers: Workers) -> None:
         )
 
 
-def _require(workers: Workers) -> None:
+def _with_resources(workers: Workers) -> Workers:
+    """Return the workers with a number of CPUs, if the cluster has what they need.
+
+    Raises:
+        ClusterError: If it is too small.
+    """
+    workers = workers.with_cpus([node["Resources"] for node in ray.nodes() if node["Alive"]])
     ray_session.require_resources(
-        workers.number * workers.cpus, workers.number * workers.gpus, workers.number * _WORKER_BYTES
+        workers.number * (workers.cpus or 0), workers.number * workers.gpus, workers.number * _WORKER_BYTES
     )
+    return workers
 
 
-def _pretrained(recipe: Recipe) -> bytes | None:
-    """Read the weights to begin with here, so that only this machine needs them."""
+def _read_pretrained(recipe: Recipe) -> bytes | None:
+    """Read the pretrained weights in the driver, so that only its machine needs the file."""
     return pretrained.read(recipe.pretrained) if recipe.pretrained else None
 
 
-def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Callbacks) -> Trained:
+def _register(store: Store, record: RunRecord, manifest: Manifest, progress: Progress) -> Trained:
     """Store the best epoch's weights and the curves, and register the version."""
-    found = checkpoint.load_latest(store, record.run)
-    if found is None or found[0].served is None:
+    latest = checkpoint.load_latest(store, record.run)
+    if latest is None or latest[0].served is None:
         # Ray ends an interrupted run without an error.
         raise KeyboardInterrupt
-    state, files = found
+    state, files = latest
     run, recipe, history, best = record.run, record.recipe, state.history, state.best_epoch
-    weights = files[checkpoint.BEST]
+    weights = files[BEST_WEIGHTS]
     title = f"{run}: {recipe.name} on {manifest.dataset}, {state.epochs_done} epochs"
     store.put(f"runs/{run}/{WEIGHTS}", weights)
     store.put(f"runs/{run}/curves.png", draw_curves(history, title))
     preprocessing = Preprocessing(
         image_size=recipe.image_size, eval_downscale=recipe.eval_downscale, mirror=recipe.mirror
     )
-    watch.comparing()
+    progress("comparing", 0, 1, unit="models")
     with ray_session.unwrap_errors():
-        agreement = ray.get(_measure_parity.remote(store.uri, manifest.splits["val"], recipe, weights, preprocessing))
+        parity = ray.get(_measure_parity.remote(store.uri, manifest.splits["val"], recipe, weights, preprocessing))
+    progress("comparing", 1, 1, unit="models")
     version = registry.register(
         store,
         record.model,
@@ -261,12 +272,12 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Callbacks)
             "train_seconds": state.total("seconds"),
             "train_cpu_seconds": state.total("cpu_seconds"),
         },
-        parity=agreement,
+        parity=parity,
         architecture=store.get(f"runs/{run}/summary.txt").decode(),
     )
     runs.finish(store, run, version.name)
-    stepping = state.total("seconds") - state.total("validation_seconds")
-    rate = manifest.splits["train"].photos * state.epochs_done / stepping
+    step_seconds = state.total("seconds") - state.total("validation_seconds")
+    rate = manifest.splits["train"].photos * state.epochs_done / step_seconds
     return Trained(version, history, best + 1, rate)
 
 
@@ -274,7 +285,7 @@ def _keep(store: Store, record: RunRecord, manifest: Manifest, watch: Callbacks)
 def _measure_parity(
     store_uri: str, split: Split, recipe: Recipe, weights: bytes, preprocessing: Preprocessing
 ) -> dict[Precision, Parity]:
-    """Measure on a node that has a CPU to spare, not here: this process never needs TensorFlow."""
+    """Compare the served model with Keras, in a process that may import TensorFlow."""
     from pawcast.inference.precision.parity import measure_parity
 
     return measure_parity(shared_store(store_uri), split, recipe, weights, preprocessing)
