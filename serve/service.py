@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pawcast.errors import BusyError, ImageError, ImageSizeError, ServiceError
-from pawcast.inference.batcher import Batcher
-from pawcast.inference.engine import MAX_CONCURRENT_BATCHES, Engine
+from pawcast.inference.batcher import MAX_CONCURRENT_BATCHES, Batcher
+from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import Prediction, to_prediction
 from pawcast.registry import ModelVersion
 from pawcast.runtime.devices import usable_cpus

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from pawcast_infra.local.private_ray import free_ports
 
 from pawcast.data import sources
-from pawcast.inference.engine import MAX_BATCH
+from pawcast.inference.batcher import MAX_BATCH
 from tests.benchmarks import load
 from tests.benchmarks.readme import IN_PROCESS
 from tests.benchmarks.record import hardware, installed

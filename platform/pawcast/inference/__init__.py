@@ -1,1 +1,1 @@
-"""A registered model, ready to answer: engine, batching, photos in and predictions out."""
+"""Predictions of a model version: compiled networks, batches, heat maps, pseudo-labels."""

@@ -1,4 +1,7 @@
-"""Batches made of whatever waits when the engine frees up: none waits when idle, all go together under load."""
+"""Batches made of whatever waits when the engine becomes free.
+
+On an idle engine a photo waits for nothing; under load all waiting photos go together.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,36 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pawcast.errors import ImageError
+from pawcast.runtime.devices import usable_cpus
 
-# A decoded photo waits no longer for others to fill its batch: some take a thousand times as long to decode.
-_FILLING_SECONDS = 0.02
+MAX_BATCH = 64
+"""Photos that go to the engine together: more gains nothing on a CPU and costs memory."""
+MAX_CONCURRENT_BATCHES = min(2, usable_cpus())
+"""Batches computed at once, each on its share of the CPUs: one fills the gaps of the other."""
+# How long a decoded photo waits for others to fill its batch. Some photos take a thousand times as
+# long to decode as others.
+_MAX_FILL_SECONDS = 0.02
 
 
 class PendingRequest:
-    """What one caller asks for: an answer to each of so many photos.
+    """The photos of one caller, and their results as they arrive.
 
-    Made, awaited and read on an event loop. Times are in seconds of `time.monotonic`.
+    Created, awaited and read on an event loop. Times are in seconds of `time.monotonic`.
 
     Attributes:
-        found: For each photo in order, the probability of class 1, or why there is none. Complete once `done` is.
-        done: Its result says nothing; its exception is why the call as a whole failed.
-        asked: When it was made.
-        started: When the engine took the first of the photos.
-        ended: When it was done with the last.
-        decoding: Seconds that threads spent decoding the photos, added up.
+        results: For each photo in order, the probability of class 1, or why there is none. Complete
+            once `done` is.
+        done: Has no result; its exception is why the whole request failed. Cancel it to drop the
+            photos that aren't computed yet.
+        submitted_at: When the request was created.
+        started_at: When the engine started on the first of the photos.
+        finished_at: When the engine finished the last.
+        decode_seconds: Seconds that threads spent decoding the photos, added up.
     """
 
     def __init__(self, photos: int) -> None:
@@ -38,188 +48,219 @@ class PendingRequest:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.submitted_at = self.started_at = self.finished_at = time.monotonic()
         self.decode_seconds = 0.0
-        self._left, self._begun = photos, False
+        self._missing, self._is_started = photos, False
         if not photos:
             self.done.set_result(None)
 
-    def _failed(self, error: Exception) -> None:
+    def _set_result(self, position: int, result: float | ImageError, decode_seconds: float) -> None:
+        self.results[position] = result
+        self.decode_seconds += decode_seconds
+        self._missing -= 1
+        if not self._missing and not self.done.done():
+            self.done.set_result(None)
+
+    def _set_exception(self, error: Exception) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
-    def _put(self, place: int, answer: float | ImageError, decoding: float) -> None:
-        self.results[place] = answer
-        self.decode_seconds += decoding
-        self._left -= 1
-        if not self._left and not self.done.done():
-            self.done.set_result(None)
+    def _add_batch_times(self, started_at: float, finished_at: float) -> None:
+        # Batches may finish in another order than they started.
+        self.started_at = min(self.started_at, started_at) if self._is_started else started_at
+        self.finished_at = max(self.finished_at, finished_at)
+        self._is_started = True
 
-    def _ran(self, started: float, ended: float) -> None:
-        # Batches needn't end in the order in which they began.
-        self.started_at = min(self.started_at, started) if self._begun else started
-        self.finished_at = max(self.finished_at, ended)
-        self._begun = True
-
-    def _tell(self, function: Callable[..., None], *arguments: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # The loop was closed: nobody waits any more.
+    def _call_on_loop(self, function: Callable[..., None], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # The loop is closed, so nobody waits any more.
             self.done.get_loop().call_soon_threadsafe(function, *arguments)
 
 
-class _Item(NamedTuple):
-    """A photo, and which of whose it is."""
-
+class _QueuedPhoto(NamedTuple):
     photo: Any
-    call: PendingRequest
-    place: int
+    request: PendingRequest
+    position: int
 
 
-class _Decoded(NamedTuple):
-    """Its pixels, how many seconds they took, and since when they are there."""
-
+class _DecodedPhoto(NamedTuple):
     pixels: np.ndarray
-    call: PendingRequest
-    place: int
-    seconds: float
-    since: float
+    request: PendingRequest
+    position: int
+    decode_seconds: float
+    decoded_at: float
+
+
+class _Batch(NamedTuple):
+    photos: list[_DecodedPhoto]
+    started_at: float
 
 
 class Batcher:
     """Decodes photos of concurrent callers and gathers them into batches for an engine.
 
-    Each of its threads does what is due: the next batch, or else the next photo, or else what is left over. So one
-    photo needs one of them, many are decoded while others are computed, and all of it goes on beside the event loop,
-    which has requests to read meanwhile.
+    Each thread does what comes first in this list: compute a full batch, decode a photo, compute
+    the rest. So one photo takes one thread, many photos are decoded while others are computed, and
+    the event loop stays free to read requests. Threads start when they are first needed.
 
     Args:
-        decode: A photo to uint8 [S, S, 3], or raises `ImageError`.
+        decode: Turns a photo into uint8 [S, S, 3], or raises `ImageError`.
         predict: uint8 [n, S, S, 3] to float32 [n].
-        sizes: How many photos `predict` computes at once, ascending. A batch is of one of these sizes, or smaller than
-            the first: what is left over goes with those who come next.
+        batch_sizes: How many photos `predict` computes at once, ascending. A batch has one of these
+            sizes, or fewer photos than the first; the rest goes with the photos that come next.
         observe: Called after each batch with its photos and the seconds it took.
-        lanes: Batches that `predict` may be at, at once. One more is begun if it is full, and waits in line: so no lane
-            idles between two.
-        threads: Batches and photos that are worked at, at once.
+        max_concurrent_batches: Calls of `predict` that compute at once. One more is made if its
+            batch is full, and waits for the CPUs, so they don't idle between two batches.
+        threads: Photos that are decoded and batches that are computed at once.
     """
 
     def __init__(
         self,
         decode: Callable[[Any], np.ndarray],
         predict: Callable[[np.ndarray], np.ndarray],
-        sizes: Sequence[int],
+        batch_sizes: Sequence[int],
         observe: Callable[[int, float], None] = lambda photos, seconds: None,
         max_concurrent_batches: int = 1,
         threads: int = 1,
     ) -> None:
-        self._decode, self._predict, self._sizes, self._observe = decode, predict, sizes, observe
-        self._max_concurrent_batches = max_concurrent_batches
-        self._lock = threading.Lock()
-        # Guarded by the lock: photos as they came and decoded, threads that sleep, how many don't, and since when which
-        # of those is at a batch. Each thread has a queue of its own: of several that wait at one, all would wake up.
-        self._waiting: deque[_Item] = deque()
-        self._decoded: deque[_Decoded] = deque()
-        self._asleep = [ThreadPoolExecutor(1, thread_name_prefix="engine") for _ in range(threads)]
-        self._awake = 0
-        self._started: dict[ThreadPoolExecutor, float] = {}
+        self._decode, self._predict, self._batch_sizes, self._observe = decode, predict, batch_sizes, observe
+        self._max_concurrent_batches, self._threads = max_concurrent_batches, threads
+        # Guards everything below. Whoever notifies a waiting thread counts it as busy.
+        self._condition = threading.Condition()
+        self._queued: deque[_QueuedPhoto] = deque()
+        self._decoded: deque[_DecodedPhoto] = deque()
+        self._batch_starts: list[float] = []
+        self._busy_threads = self._waiting_threads = 0
+        self._closed = False
 
     @property
     def busy_seconds(self) -> float:
-        """For how long the engine has been at its oldest batch; 0 if there is none."""
-        with self._lock:
-            return max((time.monotonic() - started for started in self._started.values()), default=0.0)
+        """For how long the engine has computed its oldest unfinished batch; 0 if there is none."""
+        with self._condition:
+            return time.monotonic() - min(self._batch_starts) if self._batch_starts else 0.0
 
     def submit(self, photos: Sequence[Any]) -> PendingRequest:
-        """Begin to answer for photos, on the event loop; one that is an `ImageError` is its own answer."""
-        call = PendingRequest(len(photos))
-        items: list[_Item] = []
-        for place, photo in enumerate(photos):
+        """Start to predict photos. Call it on the event loop.
+
+        Args:
+            photos: What `decode` takes. An `ImageError` becomes the result of its photo.
+        """
+        request = PendingRequest(len(photos))
+        queued: list[_QueuedPhoto] = []
+        for position, photo in enumerate(photos):
             if isinstance(photo, ImageError):
-                call._put(place, photo, 0.0)
+                request._set_result(position, photo, 0.0)
             else:
-                items.append(_Item(photo, call, place))
-        with self._lock:
-            self._waiting.extend(items)
-            # The last to fall asleep first: its memory is still in the CPU's caches.
-            woken = [self._asleep.pop() for _ in range(min(len(self._asleep), len(items)))]
-            self._awake += len(woken)
-        for thread in woken:
-            thread.submit(self._work, thread)
-        return call
+                queued.append(_QueuedPhoto(photo, request, position))
+        with self._condition:
+            self._queued.extend(queued)
+            needed = min(self._threads - self._busy_threads, len(queued))
+            notified = min(self._waiting_threads, needed)
+            self._waiting_threads -= notified
+            self._busy_threads += needed
+            self._condition.notify(notified)
+        for _ in range(needed - notified):
+            threading.Thread(target=self._work, name="batcher", daemon=True).start()
+        return request
 
-    def _work(self, thread: ThreadPoolExecutor) -> None:
-        """Decode and predict, in a thread, until nothing is left to do."""
-        while work := self._next(thread):
-            if isinstance(work, _Item):
-                self._decode_one(work)
+    def close(self) -> None:
+        """End each thread as soon as it has nothing to do.
+
+        Photos that were submitted are still predicted, and so are those of a later request.
+        """
+        with self._condition:
+            self._closed = True
+            self._busy_threads += self._waiting_threads
+            self._waiting_threads = 0
+            self._condition.notify_all()
+
+    def _work(self) -> None:
+        while task := self._wait_for_task():
+            if isinstance(task, _Batch):
+                self._compute(task)
             else:
-                self._predict_all(work, thread)
+                self._decode_one(task)
+            # Otherwise the request would stay in memory while this thread waits.
+            del task
 
-    def _next(self, thread: ThreadPoolExecutor) -> list[_Decoded] | _Item | None:
-        """Take what is due. Finding nothing, the thread goes to sleep."""
-        with self._lock:
-            if batch := self._batch():
-                self._started[thread] = time.monotonic()
-                return batch
-            while self._waiting:
-                item = self._waiting.popleft()
-                # Nobody waits any more for what was asked by a client that has gone.
-                if not item.call.done.done():
-                    return item
-            self._awake -= 1
-            self._asleep.append(thread)
-            return None
+    def _wait_for_task(self) -> _Batch | _QueuedPhoto | None:
+        """Return the next task, or None once the batcher is closed."""
+        with self._condition:
+            while not (task := self._next_task()):
+                self._busy_threads -= 1
+                if self._closed:
+                    return None
+                self._waiting_threads += 1
+                self._condition.wait()
+            return task
 
-    def _batch(self) -> list[_Decoded]:
-        """Take a batch if it is full, or if nothing is left that would fill it; then lanes share it."""
-        decoded, size = self._decoded, self._sizes[-1]
-        free = min(self._max_concurrent_batches, self._awake) - len(self._started)
-        in_line = len(decoded) >= size and len(self._started) == self._max_concurrent_batches
-        if not decoded or (free < 1 and not in_line):
+    def _next_task(self) -> _Batch | _QueuedPhoto | None:
+        if photos := self._next_batch():
+            started_at = time.monotonic()
+            self._batch_starts.append(started_at)
+            return _Batch(photos, started_at)
+        while self._queued:
+            queued = self._queued.popleft()
+            # A request is done early if its client is gone.
+            if not queued.request.done.done():
+                return queued
+        return None
+
+    def _next_batch(self) -> list[_DecodedPhoto]:
+        """Take a batch if it is full, has waited long enough, or nothing is left to fill it."""
+        decoded, full = self._decoded, self._batch_sizes[-1]
+        computing = len(self._batch_starts)
+        free = min(self._max_concurrent_batches, self._busy_threads) - computing
+        may_wait_for_cpus = len(decoded) >= full and computing == self._max_concurrent_batches
+        if not decoded or (free < 1 and not may_wait_for_cpus):
             return []
-        if self._waiting:
-            if len(decoded) < size and time.monotonic() - decoded[0].since < _FILLING_SECONDS:
+        if self._queued:
+            if len(decoded) < full and time.monotonic() - decoded[0].decoded_at < _MAX_FILL_SECONDS:
                 return []
             share = len(decoded)
         else:
+            # Shared by all batches that may compute now.
             share = -(-len(decoded) // max(free, 1))
-        size = max((size for size in self._sizes if size <= share), default=self._sizes[0])
-        batch: list[_Decoded] = []
+        size = max((size for size in self._batch_sizes if size <= share), default=self._batch_sizes[0])
+        batch: list[_DecodedPhoto] = []
         while decoded and len(batch) < size:
-            item = decoded.popleft()
-            if not item.call.done.done():
-                batch.append(item)
+            photo = decoded.popleft()
+            if not photo.request.done.done():
+                batch.append(photo)
         return batch
 
-    def _decode_one(self, item: _Item) -> None:
-        photo, call, place = item
-        started = time.monotonic()
+    def _decode_one(self, queued: _QueuedPhoto) -> None:
+        photo, request, position = queued
+        started_at = time.monotonic()
         try:
             pixels = self._decode(photo)
         except ImageError as error:
-            call._tell(call._put, place, error, time.monotonic() - started)
-        except Exception as error:  # Such as too little memory: not this photo's fault.
-            call._tell(call._failed, error)
+            request._call_on_loop(request._set_result, position, error, time.monotonic() - started_at)
+        except Exception as error:  # Too little memory, for example: not the photo's fault.
+            request._call_on_loop(request._set_exception, error)
         else:
-            since = time.monotonic()
-            with self._lock:
-                self._decoded.append(_Decoded(pixels, call, place, since - started, since))
+            decoded_at = time.monotonic()
+            decoded = _DecodedPhoto(pixels, request, position, decoded_at - started_at, decoded_at)
+            with self._condition:
+                self._decoded.append(decoded)
 
-    def _predict_all(self, batch: list[_Decoded], thread: ThreadPoolExecutor) -> None:
-        found: list[float] | Exception
+    def _compute(self, batch: _Batch) -> None:
+        photos, started_at = batch
+        scores: list[float] | Exception
         try:
-            found = self._predict(np.stack([item.pixels for item in batch])).tolist()
-        except Exception as error:  # All callers of this batch learn of it; the next one is tried all the same.
-            found = error
-        ended = time.monotonic()
-        with self._lock:
-            started = self._started.pop(thread)
-        batch[0].call._tell(self._deliver, batch, found, started, ended)
+            scores = self._predict(np.stack([photo.pixels for photo in photos])).tolist()
+        except Exception as error:  # Fails all requests of this batch; the next batch is tried anyway.
+            scores = error
+        finished_at = time.monotonic()
+        with self._condition:
+            self._batch_starts.remove(started_at)
+        photos[0].request._call_on_loop(self._deliver, batch, scores, finished_at)
 
-    def _deliver(self, batch: list[_Decoded], found: list[float] | Exception, started: float, ended: float) -> None:
-        """Tell the callers, on their event loop."""
-        if isinstance(found, Exception):
-            for item in batch:
-                item.call._failed(found)
+    def _deliver(self, batch: _Batch, scores: list[float] | Exception, finished_at: float) -> None:
+        """Hand the scores to their requests, on the event loop."""
+        photos, started_at = batch
+        if isinstance(scores, Exception):
+            for photo in photos:
+                photo.request._set_exception(scores)
             return
-        for item, score in zip(batch, found, strict=True):
-            item.call._ran(started, ended)
-            item.call._put(item.place, score, item.seconds)
-        self._observe(len(batch), ended - started)
+        for photo, score in zip(photos, scores, strict=True):
+            photo.request._add_batch_times(started_at, finished_at)
+            photo.request._set_result(photo.position, score, photo.decode_seconds)
+        self._observe(len(photos), finished_at - started_at)

@@ -1,105 +1,87 @@
-"""A network's forward pass as it is served: in float32 or bfloat16, with mirror images or not, each photo by itself.
+"""A network's forward pass as it is served, compiled: float32 or bfloat16, each photo by itself.
 
-A photo's score must be the same to the last bit whichever photos it came with. Convolutions give that. A product of
-matrices doesn't: the kernels add up in an order that depends on how many rows there are, and on which row it is. It
-doesn't depend on the column, since columns lie side by side in the CPU's vectors. So photos are the columns of dense
-layers' products, which always fill whole vectors, and averages over a photo have a fixed shape. That this gives equal
-bits is seen to on this machine's own kernels before the first answer: only batches of sizes that agree are ever made.
+A photo's score has the same bits whichever photos share its batch. Convolutions guarantee that.
+Matrix products don't: their kernels add up in an order that depends on the number of rows and on
+the row. The order doesn't depend on the column, because columns lie side by side in the CPU's
+vectors. So dense layers take photos as columns, padded to whole vectors, and averages over a photo
+have a fixed shape. `CompiledModel` then checks on this machine which batch sizes give the same
+bits, and computes only batches of those sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from pawcast.inference.precision.quantize import quantize_bfloat16, round_to_bfloat16, to_bfloat16_in_multiples
+from pawcast.inference.precision.quantize import quantize_bfloat16, round_to_bfloat16
+from pawcast.models import folding
 from pawcast.runtime.devices import Precision
+from pawcast.runtime.tensorflow import keras, resolve_precision, tf
+from pawcast.vision.augment.warp import rescale
 from pawcast.vision.preprocess import Preprocessing
 
-if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
+layers, ops = keras.layers, keras.ops
 
-_CPU_SIZES = (1, 2, 4, 8, 16, 32)
-_SLICE = 4  # divides every larger size
-# A GPU is hardly busy with fewer, and takes the same time for one.
-_GPU_SIZES = (1, 8, 64)
-# Values in the longest vector of any CPU: sums are of float32 in either precision, the rest may be of bfloat16.
-_SUMS = 16
-_VECTOR = 32
+_CPU_BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+# A GPU takes the same time for one photo as for eight.
+_GPU_BATCH_SIZES = (1, 8, 64)
+# Photos that pass the convolutions together on a CPU; divides every larger batch size.
+_SLICE = 4
+# Values in the longest vector of any CPU. Sums are float32, everything else may be bfloat16.
+_FLOAT32_VECTOR = 16
+_BFLOAT16_VECTOR = 32
 
 
 class CompiledModel:
-    """Runs a network.
+    """A network, compiled for inference.
+
+    bfloat16 is emulated where this machine isn't faster in it: layers compute in float32, and what
+    passes between them is rounded to bfloat16. TensorFlow's own software bfloat16 is slower,
+    truncates in matrix products, and gives a photo other bits in other batches.
 
     Args:
-        network: float32 [n, S, S, 3] in [0, 1] to float32 [n, 1]; S may be left open. Its weights are copied.
-        preprocessing: The photos' size, and whether their mirror images count as well.
-        precision: What to compute in. The last layer is computed in float32 in either case.
-        emulated: Round to bfloat16 between layers that compute in float32. Its errors are others, but of the same size,
-            and where the hardware has no bfloat16 it is far faster. A sequential network isn't emulated.
+        network: float32 [n, S, S, 3] in [0, 1] to float32 [n, 1]; S may be None. Its weights are
+            copied.
+        preprocessing: The photos' size, and whether their mirror images are averaged in.
+        precision: What to compute in. The last layer computes in float32 in either case.
 
     Attributes:
         precision: As above.
-        sizes: How many photos a call of the network may have, ascending.
+        emulated: Whether bfloat16 is emulated.
+        batch_sizes: How many photos the compiled function takes, ascending.
     """
 
-    def __init__(
-        self,
-        network: keras.Model,
-        preprocessing: Preprocessing,
-        precision: Precision = "float32",
-        emulated: bool = False,
-    ) -> None:
-        import tensorflow as tf
-
-        from pawcast.models import folding
-        from pawcast.vision.augment.warp import rescale
-
+    def __init__(self, network: keras.Model, preprocessing: Preprocessing, precision: Precision = "float32") -> None:
+        self.precision = precision
+        self.emulated = precision == "bfloat16" and resolve_precision() != "bfloat16"
+        if self.emulated and not folding.functional(network):
+            network = keras.Model(network.inputs, network.outputs)  # a Sequential network
         size, mirror = preprocessing.image_size, preprocessing.mirror
-        emulated = emulated and precision == "bfloat16" and folding.functional(network)
-        served = _served(network, precision, emulated, preprocessing.scale)
-        unscaled = folding.first_convolution(network) is not None
-        # Kept, since a compiled function only borrows the variables.
-        body, head = self._parts = _parts(served)
-        state = body.trainable_variables, body.non_trainable_variables
-        weights = [[variable.numpy() for variable in kind] for kind in state]
+        self._photo_shape = (size, size, 3)
+        # Kept, because a compiled function holds only weak references to variables.
+        body, head = self._parts = _split(_serving_network(network, precision, self.emulated, preprocessing.scale))
+        scaled_in_network = folding.first_convolution(network) is not None
+        run_body = partial(_run_body, body, _weights(body), not scaled_in_network)
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
 
-        def convolved(pixels: tf.Tensor) -> tf.Tensor:
-            # Of constants oneDNN brings the kernels into its own order once, of variables in every call.
-            constants = ([tf.constant(value) for value in kind] for kind in weights)
-            seen = tf.cast(pixels, tf.float32) if unscaled else rescale(pixels)
-            return body.stateless_call(*constants, seen, training=False)[0]
+        def run(pixels: tf.Tensor, sliced: bool) -> tuple[tf.Tensor, ...]:
+            images = tf.concat([pixels, tf.reverse(pixels, [2])], 0) if mirror else pixels
+            cells = _in_slices(run_body, images, body.output.dtype) if sliced else run_body(images)
+            features, scores = head(cells, training=False)
+            return tf.reduce_mean(tf.reshape(scores, [1 + mirror, -1]), 0), cells, features
 
-        def in_slices(pixels: tf.Tensor) -> tf.Tensor:
-            """Keep what lies between convolutions in the CPU's caches: a twelfth off the article's time."""
-            slices = tf.reshape(pixels, [-1, _SLICE, size, size, 3])
-            found = tf.map_fn(convolved, slices, fn_output_signature=body.output.dtype, parallel_iterations=1)
-            return tf.reshape(found, [-1, *found.shape[2:]])
-
-        def run(pixels: tf.Tensor, convolve: Callable[[tf.Tensor], tf.Tensor]) -> tuple[tf.Tensor, ...]:
-            seen = tf.concat([pixels, tf.reverse(pixels, [2])], 0) if mirror else pixels
-            found = convolve(seen)
-            inner, scores = head(found, training=False)
-            return tf.reduce_mean(tf.reshape(scores, [1 + mirror, -1]), 0), found, inner
-
-        signature = [tf.TensorSpec([None, size, size, 3], tf.uint8)]
-        self.precision = precision
-        self._whole = _compiled(tf.function(partial(run, convolve=convolved), input_signature=signature))
-        self._sliced = (
-            self._whole
-            if on_gpu
-            else _compiled(tf.function(partial(run, convolve=in_slices), input_signature=signature))
+        signature = [tf.TensorSpec([None, *self._photo_shape], tf.uint8)]
+        self._run_whole = _compile(tf.function(partial(run, sliced=False), input_signature=signature))
+        self._run_sliced = (
+            self._run_whole if on_gpu else _compile(tf.function(partial(run, sliced=True), input_signature=signature))
         )
-        self._shape = (size, size, 3)
-        self.batch_sizes = self._agreeing(_GPU_SIZES if on_gpu else _CPU_SIZES)
+        self.batch_sizes = self._consistent(_GPU_BATCH_SIZES if on_gpu else _CPU_BATCH_SIZES)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the probability of class 1, the same bits for equal photos in whatever company.
+        """Return the probability of class 1. A photo's bits don't depend on the rest of its batch.
 
         Args:
             pixels: uint8 [n, S, S, 3].
@@ -110,158 +92,182 @@ class CompiledModel:
         scores = np.empty(len(pixels), np.float32)
         start = 0
         while start < len(pixels):
-            size = max((size for size in self.batch_sizes if size <= len(pixels) - start), default=self.batch_sizes[0])
-            part = pixels[start : start + size]
-            if len(part) < size:
-                part = np.concatenate([part, np.zeros((size - len(part), *self._shape), np.uint8)])
-            scores[start : start + size] = self._run(part)[0].numpy()[: len(scores) - start]
+            left = len(pixels) - start
+            size = max((size for size in self.batch_sizes if size <= left), default=self.batch_sizes[0])
+            batch = pixels[start : start + size]
+            if len(batch) < size:
+                batch = np.concatenate([batch, np.zeros((size - len(batch), *self._photo_shape), np.uint8)])
+            scores[start : start + size] = self._run(batch)[0].numpy()[:left]
             start += size
         return scores
 
     def _run(self, pixels: np.ndarray) -> Sequence[tf.Tensor]:
-        return (self._sliced if len(pixels) > _SLICE else self._whole)(pixels)
+        """Return scores, cells before the head, and inputs of the last layer."""
+        return (self._run_sliced if len(pixels) > _SLICE else self._run_whole)(pixels)
 
-    def _agreeing(self, sizes: tuple[int, ...]) -> list[int]:
-        """Of these sizes, those that give a photo the same bits as the largest one that does so at every place."""
-        photos = np.random.default_rng(0).integers(0, 256, (sizes[-1], *self._shape), np.uint8)
+    def _consistent(self, sizes: tuple[int, ...]) -> list[int]:
+        """Return the batch sizes that give a photo the same bits.
+
+        The reference is the largest size that gives a photo the same bits at every position.
+        """
+        photos = np.random.default_rng(0).integers(0, 256, (sizes[-1], *self._photo_shape), np.uint8)
         for largest in reversed(sizes):
-            expected = self._bits(photos, largest)
-            if np.array_equal(self._bits(np.roll(photos, 1, 0), largest), np.roll(expected, 1, 0)):
+            expected = self._output_bytes(photos, largest)
+            if np.array_equal(self._output_bytes(np.roll(photos, 1, 0), largest), np.roll(expected, 1, 0)):
                 break
-        return [size for size in sizes if size <= largest and np.array_equal(self._bits(photos, size), expected)]
+        return [
+            size for size in sizes if size <= largest and np.array_equal(self._output_bytes(photos, size), expected)
+        ]
 
-    def _bits(self, pixels: np.ndarray, size: int) -> np.ndarray:
-        """All that is known of each photo, as bytes [n, m]: few differences in the sums reach as far as the score."""
-        return np.concatenate([_rows(self._run(pixels[i : i + size]), size) for i in range(0, len(pixels), size)])
+    def _output_bytes(self, pixels: np.ndarray, size: int) -> np.ndarray:
+        """Return all outputs of each photo in batches of a size: uint8 [n, m].
+
+        Cells and features are compared as well, because few differences in sums reach the score.
+        """
+        batches = [pixels[i : i + size] for i in range(0, len(pixels), size)]
+        return np.concatenate([_bytes_by_photo(self._run(batch), size) for batch in batches])
 
 
-def _compiled(function: Any) -> Callable[[np.ndarray], Sequence[tf.Tensor]]:
-    """Return a function to be called as the one operation that it was traced to.
+class ColumnDense(keras.layers.Dense):
+    """A dense layer with photos as the columns of its product."""
 
-    What `tf.function` does before each call takes a third of a millisecond, in which no other thread of Python goes on.
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.transposed = self.add_weight(shape=(self.units, shape[-1]), name="kernel")
+        self.bias = self.add_weight(shape=(self.units,), name="bias") if self.use_bias else None
+        self.built = True
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
+        padded = ops.pad(rows, [[0, -tf.shape(rows)[0] % _FLOAT32_VECTOR], [0, 0]])
+        columns = tf.matmul(self.transposed, padded, transpose_b=True)
+        outputs = tf.transpose(columns)[: tf.shape(rows)[0]]
+        outputs = outputs if self.bias is None else outputs + self.bias
+        # Values beyond the last whole vector go through another sigmoid function of the CPU.
+        activated = self.activation(_append_zeros(outputs, _BFLOAT16_VECTOR))[:-_BFLOAT16_VECTOR]
+        return tf.reshape(activated, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
+
+
+class PerPhotoAveragePooling2D(keras.layers.GlobalAveragePooling2D):
+    """An average over the cells of each photo, whose order of sums doesn't depend on the batch."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        # Alone, a photo would lose its batch axis, and be added up in another order.
+        return super().call(_append_zeros(inputs, 1))[:-1]
+
+
+_REPLACEMENTS: dict[Any, Any] = {
+    layers.Dense: ColumnDense,
+    layers.GlobalAveragePooling2D: PerPhotoAveragePooling2D,
+}
+
+
+def _serving_network(network: keras.Model, precision: Precision, emulated: bool, scale: float) -> keras.Model:
+    """Return a copy of a network that computes each photo by itself, in a precision.
+
+    Batch normalization, and ReLU behind max pooling, become part of the convolution before them. A
+    first convolution takes pixels in [0, 255], which bfloat16 holds exactly, and does the scaling:
+    rounding scaled pixels would change the probabilities most.
     """
-    import tensorflow as tf
+    norms, rectifiers = folding.pairs(network), folding.rectifiers(network)
+    removed = {layer.name for layer in (*norms.values(), *rectifiers.values())}
+    last = network.layers[-1]
 
-    traced = function.get_concrete_function()
-    found = [tensor.dtype for tensor in traced.outputs]
-
-    def call(pixels: np.ndarray) -> Sequence[tf.Tensor]:
-        return tf.raw_ops.StatefulPartitionedCall(
-            args=[tf.constant(pixels), *traced.captured_inputs], Tout=found, f=traced
-        )  # type: ignore[no-any-return]
-
-    return call
-
-
-def _rows(values: Sequence[tf.Tensor], photos: int) -> np.ndarray:
-    """Gather each photo's bytes from several tensors; mirror images come behind all of the photos."""
-    found = [value.numpy() for value in values]
-    parts = [part for value in found for part in np.split(value, len(value) // photos)]
-    return np.concatenate([part.reshape(photos, -1).view(np.uint8) for part in parts], 1)
-
-
-def _served(network: keras.Model, precision: Precision, emulated: bool, scale: float) -> keras.Model:
-    """Return a copy that computes each photo by itself and in this precision, all but its last layer.
-
-    Normalizations and rectifiers are folded into the convolutions before them. If the network begins with a
-    convolution, that takes pixels in [0, 255], which bfloat16 holds exactly, and does the scaling: of all roundings to
-    bfloat16 that of scaled pixels would change the probabilities most.
-    """
-    import keras
-    import tensorflow as tf
-    from keras import layers, ops
-
-    from pawcast.models import folding
-
-    class ByColumns(layers.Dense):
-        """A dense layer whose product has a column for each row of its input, and reads its kernel row by row."""
-
-        def build(self, shape: tuple[int, ...]) -> None:
-            self.transposed = self.add_weight(shape=(self.units, shape[-1]), name="kernel")
-            self.bias = self.add_weight(shape=(self.units,), name="bias") if self.use_bias else None
-            self.built = True
-
-        def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-            rows = tf.reshape(inputs, [-1, inputs.shape[-1]])
-            filled = ops.pad(rows, [[0, -tf.shape(rows)[0] % _SUMS], [0, 0]])
-            columns = tf.matmul(self.transposed, filled, transpose_b=True)
-            found = tf.transpose(columns)[: tf.shape(rows)[0]]
-            found = found if self.bias is None else found + self.bias
-            # The last few of many values are no full vector of the CPU, and their sigmoid is another function.
-            active = self.activation(_longer(found, _VECTOR))[:-_VECTOR]
-            return tf.reshape(active, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
-
-    class AverageOneByOne(layers.GlobalAveragePooling2D):
-        """An average over the cells of each photo."""
-
-        def call(self, inputs: tf.Tensor) -> tf.Tensor:
-            return super().call(_longer(inputs, 1))[:-1]
-
-    kinds: dict[Any, Any] = {layers.Dense: ByColumns, layers.GlobalAveragePooling2D: AverageOneByOne}
-    first, last = folding.first_convolution(network), network.layers[-1]
-    norms = folding.pairs(network)
-    rectifiers = folding.rectifiers(network)
-    away = {layer.name for layer in (*norms.values(), *rectifiers.values())}
-
-    def copied(layer: keras.Layer) -> keras.Layer:
-        if precision == "float32" or layer is last or emulated:
-            dtype = "float32"
-        elif isinstance(layer, layers.BatchNormalization):
-            # Means and variances keep all their digits; Keras computes with them in float32.
-            dtype = "mixed_bfloat16"
-        else:
-            # Not mixed, which would round all weights anew in each call.
-            dtype = "bfloat16"
-        config = {**layer.get_config(), "dtype": dtype}
+    def clone(layer: keras.Layer) -> keras.Layer:
+        in_float32 = precision == "float32" or emulated or layer is last
+        config = {**layer.get_config(), "dtype": "float32" if in_float32 else _bfloat16_policy(layer)}
         if layer.name in norms:
             config["use_bias"] = True
         if layer.name in rectifiers:
             config["activation"] = "relu"
-        return kinds.get(type(layer), type(layer)).from_config(config)
+        return _REPLACEMENTS.get(type(layer), type(layer)).from_config(config)
 
-    def called(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
-        if layer.name in away:
+    def call(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
+        if layer.name in removed:
             return inputs[0]
         return layer(*keras.tree.map_structure(round_to_bfloat16, inputs) if emulated else inputs, **options)
 
-    # A sequential network has nothing to fold, and Keras clones it without calls.
-    calls = {"call_function": called} if folding.functional(network) else {}
-    copy = keras.models.clone_model(network, clone_function=copied, **calls)
-    follower = folding.follower(network, first) if first else None
-    multiples = np.ones(1, np.float32)
+    # Keras clones a Sequential network without calls; it has nothing to fold.
+    calls = {"call_function": call} if folding.functional(network) else {}
+    copy = keras.models.clone_model(network, clone_function=clone, **calls)
+    first = folding.first_convolution(network)
     for layer in (layer for layer in copy.layers if layer.weights):
-        own, norm = network.get_layer(layer.name), norms.get(layer.name)
-        weights = folding.merged(own, norm) if norm else own.get_weights()
-        if own is first:
+        original, norm = network.get_layer(layer.name), norms.get(layer.name)
+        weights = folding.merged(original, norm) if norm else original.get_weights()
+        if original is first:
             weights = [weights[0] * np.float32(scale), *weights[1:]]
-        if own is follower:
-            weights = [weights[0] / multiples[:, None], *weights[1:]]
-        if precision == "bfloat16" and own is not last and not isinstance(own, layers.BatchNormalization):
-            if own is first and follower and layer.use_bias:
-                *weights, multiples = to_bfloat16_in_multiples(*weights)
-            else:
-                weights = [quantize_bfloat16(weight) for weight in weights]
-        if isinstance(layer, ByColumns):
+        if precision == "bfloat16" and original is not last and not isinstance(layer, layers.BatchNormalization):
+            weights = [quantize_bfloat16(weight) for weight in weights]
+        if isinstance(layer, ColumnDense):
             weights = [weights[0].T, *weights[1:]]
         layer.set_weights(weights)
     return copy
 
 
-def _parts(network: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Cut a network behind its last cells: pixels to cells, and cells to the last layer's input and output."""
-    import keras
+def _bfloat16_policy(layer: keras.Layer) -> str:
+    # Keras normalizes in float32, so means and variances keep their digits. Other layers aren't
+    # mixed, because a mixed layer rounds its weights anew in each call.
+    return "mixed_bfloat16" if isinstance(layer, layers.BatchNormalization) else "bfloat16"
 
+
+def _split(network: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Split a network behind its last cells (4 axes).
+
+    Returns:
+        The body, pixels to cells, and the head, cells to the last layer's inputs and outputs. The
+        body does nothing where something else of the network passes the cells by.
+    """
     ends = [network.layers[-1].input, network.outputs[0]]
     cells = next(layer.output for layer in reversed(network.layers) if layer.output.ndim == 4)
     try:
         return keras.Model(network.inputs, cells), keras.Model(cells, ends)
     except ValueError:
-        # Something of a user's own network leads past these cells.
         return keras.Model(network.inputs, network.inputs[0]), keras.Model(network.inputs, ends)
 
 
-def _longer(photos: tf.Tensor, count: int) -> tf.Tensor:
-    """Append empty photos. A batch of one would otherwise be taken for no batch, and computed in another order."""
-    from keras import ops
+def _weights(network: keras.Model) -> list[list[np.ndarray]]:
+    groups = network.trainable_variables, network.non_trainable_variables
+    return [[variable.numpy() for variable in group] for group in groups]
 
-    return ops.pad(photos, [[0, count], *[[0, 0]] * (len(photos.shape) - 1)])
+
+def _run_body(body: keras.Model, weights: list[list[np.ndarray]], scaled: bool, pixels: tf.Tensor) -> tf.Tensor:
+    """Run a body on uint8 pixels, which are scaled to [0, 1] if `scaled`."""
+    # oneDNN reorders the kernels of constants once, those of variables in every call.
+    constants = ([tf.constant(value) for value in group] for group in weights)
+    inputs = rescale(pixels) if scaled else tf.cast(pixels, tf.float32)
+    return body.stateless_call(*constants, inputs, training=False)[0]
+
+
+def _in_slices(function: Callable[[tf.Tensor], tf.Tensor], pixels: tf.Tensor, dtype: str) -> tf.Tensor:
+    """Apply a function to a few photos at a time: what lies between convolutions fits the CPU's
+    caches."""
+    slices = tf.reshape(pixels, [-1, _SLICE, *pixels.shape[1:]])
+    outputs = tf.map_fn(function, slices, fn_output_signature=dtype, parallel_iterations=1)
+    return tf.reshape(outputs, [-1, *outputs.shape[2:]])
+
+
+def _compile(function: Any) -> Callable[[np.ndarray], Sequence[tf.Tensor]]:
+    """Trace a `tf.function`; return a function that calls the trace as one operation.
+
+    `tf.function` itself spends 0.3 ms on each call, in which no other Python thread runs.
+    """
+    traced = function.get_concrete_function()
+    dtypes = [tensor.dtype for tensor in traced.outputs]
+
+    def call(pixels: np.ndarray) -> Sequence[tf.Tensor]:
+        return tf.raw_ops.StatefulPartitionedCall(  # type: ignore[no-any-return]
+            args=[tf.constant(pixels), *traced.captured_inputs], Tout=dtypes, f=traced
+        )
+
+    return call
+
+
+def _bytes_by_photo(outputs: Sequence[tf.Tensor], photos: int) -> np.ndarray:
+    """Gather each photo's bytes from several outputs; mirror images come behind all of the
+    photos."""
+    values = [output.numpy() for output in outputs]
+    parts = [part for value in values for part in np.split(value, len(value) // photos)]
+    return np.concatenate([part.reshape(photos, -1).view(np.uint8) for part in parts], 1)
+
+
+def _append_zeros(values: tf.Tensor, rows: int) -> tf.Tensor:
+    return ops.pad(values, [[0, rows], *[[0, 0]] * (len(values.shape) - 1)])

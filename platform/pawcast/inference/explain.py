@@ -1,38 +1,40 @@
-"""Which region of a photo decided: a class activation map at the network's last cells.
+"""Heat maps: which region of a photo decided, as a class activation map of the last cells.
 
-The map is HiResCAM (Draelos and Carin, 2020, https://arxiv.org/abs/2011.08891): gradient times activation, cell by
-cell. Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) first averages the gradient over all cells,
-which is the same where a network ends in global average pooling. Where it flattens, each place has weights of its own,
-and an averaged gradient would light up places that the network ignores.
+The map is HiResCAM (Draelos and Carin, 2020, https://arxiv.org/abs/2011.08891): gradient times
+activation, cell by cell. Grad-CAM (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) first
+averages the gradient over all cells. That is the same where a network ends in global average
+pooling. Where it flattens, each position has weights of its own, and an averaged gradient would
+highlight positions that the network ignores.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import Prediction, to_prediction
+from pawcast.runtime.tensorflow import keras, tf
 from pawcast.vision import decode
+from pawcast.vision.augment.warp import rescale
 
-if TYPE_CHECKING:
-    import keras
+layers = keras.layers
 
 MAX_SIDE = 640
-"""Longer side of a heat map in pixels: it has a few hundred cells, so more would only be larger."""
+"""Longer side of a heat map in pixels. It has a few hundred cells, so more pixels show no more."""
 
 
 class Explanation(NamedTuple):
-    """Where the network found what it took for the label.
+    """A prediction and the region that it rests on.
 
     Attributes:
         prediction: What is explained.
-        heat: float32 [height, width] in [0, 1], of the photo's aspect and upright; its largest value is 1, or
-            everything is 0 where no cell speaks for the label.
+        heat: float32 [height, width] in [0, 1], upright and of the photo's aspect ratio. Its
+            maximum is 1; everything is 0 where no cell speaks for the label.
     """
 
     prediction: Prediction
@@ -40,55 +42,36 @@ class Explanation(NamedTuple):
 
 
 class Explainer:
-    """Explains one engine's answers, one photo at a time.
+    """Explains the predictions of one engine, one photo at a time.
 
     Args:
-        engine: The model; its network ends in one sigmoid. The map is computed in float32, whatever it computes in.
+        engine: The model. Its network ends in one sigmoid. The map is computed in float32 whatever
+            the engine's precision.
 
     Raises:
         ValueError: If the network has no convolution.
     """
 
     def __init__(self, engine: Engine) -> None:
-        import keras
-        import tensorflow as tf
-
-        from pawcast.vision.augment.warp import rescale
-
-        network, mirror = engine.network, engine.version.preprocessing.mirror
-        output = network.layers[-1]
-        watched = _watched(network)
-        trunk = keras.Model(network.inputs, [watched, output.input])
+        cells = _explained_cells(engine.network)
         self._engine = engine
-        self._stride = _stride(watched)
-
-        @tf.function(input_signature=[tf.TensorSpec([engine.size, engine.size, 3], tf.uint8), tf.TensorSpec([])])
-        def run(photo: tf.Tensor, towards: tf.Tensor) -> tf.Tensor:
-            pixels = rescale(tf.stack([photo, photo[:, ::-1]]) if mirror else photo[None])
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(pixels)
-                cells, features = trunk(pixels, training=False)
-                # Before the sigmoid, whose gradient vanishes just where the network is sure.
-                logits = keras.ops.matmul(features, output.kernel) + output.bias
-            heat = tf.nn.relu(towards * tf.reduce_sum(cells * tape.gradient(logits, cells), -1))
-            return heat[0] + heat[1, :, ::-1] if mirror else heat[0]
-
-        self._run = run
+        self._stride = _stride(cells)
+        self._compute_heat = _compile_heat(engine, cells)
 
     def explain(self, data: bytes) -> Explanation:
-        """Return the engine's own prediction for a photo and what it rests on.
+        """Return the engine's own prediction for a photo, and a heat map.
 
         Args:
-            data: The file's bytes, as for `images.decode`.
+            data: The content of an image file, as for `decode.decode`.
 
         Raises:
-            ImageError: As `images.decode` does.
+            ImageError: As `decode.decode` does.
         """
-        pixels = decode.decode(data)
-        height, width = pixels.shape[:2]
-        seen = self._engine.version.preprocessing.apply(pixels)
-        score = float(self._engine.predict(seen[None])[0])
-        cells = self._run(seen, 1.0 if score > 0.5 else -1.0)
+        photo = decode.decode(data)
+        height, width = photo.shape[:2]
+        pixels = self._engine.version.preprocessing.apply(photo)
+        score = float(self._engine.predict(pixels[None])[0])
+        cells = self._compute_heat(pixels, 1.0 if score > 0.5 else -1.0)
         scale = min(1, MAX_SIDE / max(height, width))
         shape = (max(1, round(height * scale)), max(1, round(width * scale)))
         heat = upsample_heatmap(cells.numpy(), self._engine.size, self._stride, shape)
@@ -96,15 +79,16 @@ class Explainer:
 
 
 def upsample_heatmap(cells: np.ndarray, size: int, stride: int, shape: tuple[int, int]) -> np.ndarray:
-    """Lay a map's cells over the photo, each where it looks.
+    """Place a map's cells over the photo.
 
-    Convolutions without padding lose a margin on all sides, so the cells cover less than the photo; stretching them
-    over all of it would be wrong by a tenth at the edges. What lies beyond takes the value of the nearest cell.
+    Convolutions without padding lose a margin on each side, so the cells cover less than the photo.
+    Stretched over all of it they would be off by a tenth at the edges. The margin takes the value
+    of the nearest cell.
 
     Args:
         cells: float32 [n, m], at least 0.
-        size: Height and width in pixels of what the network saw.
-        stride: Pixels of that from one cell to the next.
+        size: Height and width of the network's input in pixels.
+        stride: Pixels of the input from one cell to the next.
         shape: Height and width of the result.
 
     Returns:
@@ -118,52 +102,70 @@ def upsample_heatmap(cells: np.ndarray, size: int, stride: int, shape: tuple[int
         affine[axis, 2] = (step / 2 - margin) / stride - 0.5
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     heat = cv2.warpAffine(cells.astype(np.float32), affine, shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    # Max pooling passes gradient to one cell of four, which shows as a pattern that means nothing.
+    # Max pooling passes its gradient to one cell of four; blurring hides that pattern.
     heat = cv2.GaussianBlur(heat, (0, 0), max(0.5, 0.6 * stride * max(shape) / size))
     peak = float(heat.max())
     return heat / peak if peak > 0 else np.zeros(shape, np.float32)
 
 
 def heatmap_png(heat: np.ndarray) -> bytes:
-    """Return a PNG to lay over the photo: the hotter, the brighter and the less transparent.
+    """Return a PNG to lay over the photo: hotter is brighter and less transparent.
 
     Args:
         heat: float32 [height, width] in [0, 1].
 
     Returns:
-        RGBA, 8 bits a channel. The colours (inferno) keep their order without colour vision.
+        RGBA, 8 bits a channel. The colours (inferno) keep their order for colour-blind people.
     """
     levels = np.rint(heat * 255).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)
+    colored = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)
     alpha = np.rint(np.sqrt(heat) * 215).astype(np.uint8)
-    encoded: np.ndarray = cv2.imencode(".png", np.dstack([colours, alpha]))[1]
+    encoded: np.ndarray = cv2.imencode(".png", np.dstack([colored, alpha]))[1]
     return encoded.tobytes()
 
 
-def _watched(network: keras.Model) -> keras.KerasTensor:
-    """The cells whose say is shown: what a global pooling takes in, else what the last convolution gives out."""
-    from keras import layers
+def _compile_heat(engine: Engine, cells: keras.KerasTensor) -> Callable[[np.ndarray, float], tf.Tensor]:
+    """Return a function from uint8 [S, S, 3] and the sign of the label to heat: float32 [n, m]."""
+    network, mirror = engine.network, engine.version.preprocessing.mirror
+    output = network.layers[-1]
+    body = keras.Model(network.inputs, [cells, output.input])
 
+    @tf.function(input_signature=[tf.TensorSpec([engine.size, engine.size, 3], tf.uint8), tf.TensorSpec([])])
+    def compute_heat(photo: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
+        pixels = rescale(tf.stack([photo, photo[:, ::-1]]) if mirror else photo[None])
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(pixels)
+            activations, features = body(pixels, training=False)
+            # Before the sigmoid, because its gradient vanishes where the network is sure.
+            logits = keras.ops.matmul(features, output.kernel) + output.bias
+        heat = tf.nn.relu(sign * tf.reduce_sum(activations * tape.gradient(logits, activations), -1))
+        return heat[0] + heat[1, :, ::-1] if mirror else heat[0]
+
+    return compute_heat
+
+
+def _explained_cells(network: keras.Model) -> keras.KerasTensor:
+    """Return the input of global pooling, or else the output of the last convolution."""
     for operation in _upstream(network.outputs[0]):
         if isinstance(operation, (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)):
             return operation.input
         if operation.output.ndim == 4:
             break
-    kinds = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
-    found = [layer for layer in network.layers if isinstance(layer, kinds)]
-    if not found:
+    convolution_types = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+    convolutions = [layer for layer in network.layers if isinstance(layer, convolution_types)]
+    if not convolutions:
         raise ValueError(f"The network {network.name} has no convolution, so no map can be drawn.")
-    return found[-1].output
+    return convolutions[-1].output
 
 
 def _stride(cells: keras.KerasTensor) -> int:
-    """Pixels of the network's input from one cell to the next; equal along every path to it."""
+    """Return the pixels of the input from one cell to the next, equal along every path."""
     strides = (getattr(operation, "strides", 1) for operation in _upstream(cells))
     return math.prod(step[0] if isinstance(step, tuple) else step for step in strides)
 
 
 def _upstream(tensor: keras.KerasTensor) -> Iterator[keras.Operation]:
-    """Yield the layers that a tensor comes from, the last first, along the first path where several meet."""
+    """Yield the layers that a tensor comes from, last first, by the first input of each."""
     while True:
         operation = tensor._keras_history.operation
         yield operation

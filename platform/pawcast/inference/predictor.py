@@ -1,4 +1,7 @@
-"""Photos in, predictions out, in process: what evaluation and `predict_one` use, and serving must agree with."""
+"""Photos to predictions in this process, for evaluation and `pawcast predict`.
+
+The service gives the same scores.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,23 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pawcast.errors import ImageError
-from pawcast.inference.engine import MAX_BATCH, MAX_CONCURRENT_BATCHES, Engine
+from pawcast.inference.batcher import MAX_BATCH, MAX_CONCURRENT_BATCHES
+
+if TYPE_CHECKING:
+    from pawcast.inference.engine import Engine
 
 
 class Prediction(NamedTuple):
-    """What the model says of one photo.
+    """The result of one photo.
 
     Attributes:
-        label: The likelier class.
-        probability: Of that class, in [0.5, 1].
+        label: The more probable class.
+        probability: Its probability, in [0.5, 1].
         scores: Probability by class; they add up to 1.
     """
 
@@ -29,17 +35,28 @@ class Prediction(NamedTuple):
 
 
 def to_prediction(score: float, classes: list[str]) -> Prediction:
-    """Turn the probability of class 1 into a prediction. Exactly one half is class 0, as in training."""
+    """Turn the probability of class 1 into a prediction.
+
+    Exactly one half is class 0, as in training.
+
+    Args:
+        score: In [0, 1].
+        classes: The names of class 0 and class 1.
+    """
     index = int(score > 0.5)
     return Prediction(classes[index], score if index else 1 - score, {classes[0]: 1 - score, classes[1]: score})
 
 
 def predict_scores(engine: Engine, photos: Iterable[bytes | np.ndarray | ImageError]) -> Iterator[float | ImageError]:
-    """Yield the probability of class 1 for each photo, or why there is none; in order, a few batches in memory.
+    """Yield the probability of class 1 for each photo, in order, with a few batches in memory.
 
     Args:
         engine: The model.
-        photos: Files' bytes, or pixels, uint8 [h, w, 3]; an `ImageError` passes through.
+        photos: The contents of image files, or pixels, uint8 [h, w, 3]. An `ImageError` is yielded
+            in its place.
+
+    Yields:
+        A probability in [0, 1], or the `ImageError` that says why there is none.
     """
 
     def load(data: bytes | np.ndarray | ImageError) -> np.ndarray | ImageError:
@@ -51,16 +68,16 @@ def predict_scores(engine: Engine, photos: Iterable[bytes | np.ndarray | ImageEr
             return error
 
     def predict(batch: list[bytes | np.ndarray | ImageError]) -> list[float | ImageError]:
-        pixels = [load(data) for data in batch]
-        good = [item for item in pixels if not isinstance(item, ImageError)]
-        found = iter(engine.predict(np.stack(good)).tolist() if good else ())
-        return [item if isinstance(item, ImageError) else next(found) for item in pixels]
+        loaded = [load(data) for data in batch]
+        pixels = [item for item in loaded if not isinstance(item, ImageError)]
+        scores = iter(engine.predict(np.stack(pixels)).tolist() if pixels else ())
+        return [item if isinstance(item, ImageError) else next(scores) for item in loaded]
 
     source = iter(photos)
     batches = iter(lambda: list(islice(source, MAX_BATCH)), [])
     with ThreadPoolExecutor(MAX_CONCURRENT_BATCHES, thread_name_prefix="predict") as pool:
-        # One decodes while another is in the network; a batch more is read by then.
-        begun = deque(pool.submit(predict, batch) for batch in islice(batches, MAX_CONCURRENT_BATCHES + 1))
-        while begun:
-            yield from begun.popleft().result()
-            begun.extend(pool.submit(predict, batch) for batch in islice(batches, 1))
+        # One batch decodes while another computes, and one more is read by then.
+        submitted = deque(pool.submit(predict, batch) for batch in islice(batches, MAX_CONCURRENT_BATCHES + 1))
+        while submitted:
+            yield from submitted.popleft().result()
+            submitted.extend(pool.submit(predict, batch) for batch in islice(batches, 1))

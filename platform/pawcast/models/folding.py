@@ -51,27 +51,6 @@ def first_convolution(model: keras.Model) -> layers.Conv2D | None:
     return takers[0] if alone else None
 
 
-def follower(model: keras.Model, convolution: layers.Conv2D) -> layers.Conv2D | None:
-    """Return the convolution that alone takes another one's channels, if all between them scales with each channel.
-
-    That is max pooling, ReLU and normalization that is folded. A channel may be any positive number of times as strong
-    then, as long as the follower's kernels make up for it.
-    """
-    if not functional(model) or not _linear_convolution(convolution):
-        return None
-    sources, norm = _sources(model), pairs(model).get(convolution.name)
-    layer: keras.Layer = convolution
-    while True:
-        takers = [name for name, taken in sources.items() if layer.name in taken]
-        if len(takers) != 1 or sources[takers[0]] != [layer.name] or not takers[0]:
-            return None
-        layer = model.get_layer(takers[0])
-        if type(layer) is layers.Conv2D:
-            return layer if layer.groups == 1 else None
-        if layer is not norm and not _homogeneous(layer):
-            return None
-
-
 def rectifiers(model: keras.Model) -> dict[str, layers.ReLU]:
     """Return the ReLUs behind max pooling that may as well lie before it, by the names of the convolutions there.
 
@@ -153,10 +132,6 @@ def _per_channel(layer: keras.Layer) -> bool:
 def _linear_convolution(layer: keras.Layer) -> bool:
     known = type(layer) in (layers.Conv2D, layers.DepthwiseConv2D)
     return known and layer.activation is keras.activations.linear and layer.data_format == "channels_last"
-
-
-def _homogeneous(layer: keras.Layer) -> bool:
-    return _plain_relu(layer) or type(layer) is layers.MaxPooling2D
 
 
 def _plain_relu(layer: keras.Layer) -> bool:

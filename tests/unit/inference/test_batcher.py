@@ -1,4 +1,4 @@
-"""The micro-batcher: nobody waits when idle, all go together under load, failures reach their callers alone."""
+"""The batcher: no wait when idle, full batches under load, failures only for their own requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ CUT = ImageError("cut short")
 
 
 def pixels(photo: int) -> np.ndarray:
-    """A decoder: a photo is the value of all its pixels; 0 can't be decoded, and 77 is a fault of ours."""
+    """Decode a photo, the value of all its pixels; 0 is no image, 77 fails otherwise."""
     if photo == 77:
         raise MemoryError("no room")
     if not photo:
@@ -28,8 +28,8 @@ def pixels(photo: int) -> np.ndarray:
     return np.full((2, 2, 3), photo, np.uint8)
 
 
-def noting(decoded: list[int]) -> Callable[[int], np.ndarray]:
-    """A decoder that notes each photo that it is given."""
+def recording(decoded: list[int]) -> Callable[[int], np.ndarray]:
+    """Return a decoder that appends each photo to a list."""
 
     def decode(photo: int) -> np.ndarray:
         decoded.append(photo)
@@ -38,17 +38,34 @@ def noting(decoded: list[int]) -> Callable[[int], np.ndarray]:
     return decode
 
 
-def make(predict: Any, sizes: Sequence[int], decode: Any = pixels, **options: Any) -> Batcher:
-    return Batcher(decode, predict, sizes, **options)
+_batchers: list[Batcher] = []
 
 
-async def answers(call: PendingRequest) -> list[float | ImageError]:
-    await call.done
-    return call.results
+def make_batcher(predict: Any, sizes: Sequence[int], decode: Any = pixels, **options: Any) -> Batcher:
+    _batchers.append(Batcher(decode, predict, sizes, **options))
+    return _batchers[-1]
+
+
+@pytest.fixture(autouse=True)
+def no_threads_are_left() -> Iterator[None]:
+    """Close the batchers of a test, and wait for their threads to end."""
+    before = set(threading.enumerate())
+    yield
+    while _batchers:
+        _batchers.pop().close()
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "batcher":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+async def results_of(request: PendingRequest) -> list[float | ImageError]:
+    await request.done
+    return request.results
 
 
 class Engine:
-    """Answers with each photo's first pixel; holds its first batch until it is let go."""
+    """Returns each photo's first pixel; blocks in its first batch until `go` is set."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -69,85 +86,85 @@ def idle_engine() -> Engine:
     return engine
 
 
-def test_what_waits_goes_together_and_answers_go_to_their_askers():
+def test_waiting_photos_share_a_batch_and_results_reach_their_requests():
     engine = Engine()
 
     async def scenario() -> list[list[float | ImageError]]:
-        batcher = make(engine, (1, 2, 4, 8))
+        batcher = make_batcher(engine, (1, 2, 4, 8))
         first = batcher.submit([1])
         await asyncio.to_thread(engine.started.wait, 10)
         rest = [batcher.submit([i, i + 100]) for i in range(2, 8)]
         engine.go.set()
-        return [await answers(call) for call in (first, *rest)]
+        return [await results_of(request) for request in (first, *rest)]
 
     assert asyncio.run(scenario()) == [[1.0], *([float(i), float(i + 100)] for i in range(2, 8))]
     assert engine.batches == [1, 8, 4]
 
 
-def test_a_failing_batch_fails_its_callers_and_no_others():
+def test_a_failing_batch_fails_its_own_requests_only():
     async def scenario() -> list[float | ImageError]:
-        batcher = make(idle_engine(), (1,))
+        batcher = make_batcher(idle_engine(), (1,))
         with pytest.raises(ValueError, match="broken"):
-            await answers(batcher.submit([99]))
-        return await answers(batcher.submit([5]))
+            await results_of(batcher.submit([99]))
+        return await results_of(batcher.submit([5]))
 
     assert asyncio.run(scenario()) == [5.0]
 
 
-def test_nothing_to_do_is_no_work():
+def test_a_request_without_photos_is_done_at_once():
     async def scenario() -> list[float | ImageError]:
-        return await answers(make(Engine(), (1,)).submit([]))
+        return await results_of(make_batcher(Engine(), (1,)).submit([]))
 
     assert asyncio.run(scenario()) == []
 
 
-def test_a_photo_that_cannot_be_decoded_is_answered_by_the_reason_and_its_neighbours_as_ever():
+def test_a_photo_that_cannot_be_decoded_gets_its_error_and_the_others_their_scores():
     engine = idle_engine()
     known = ImageError("too large")
 
     async def scenario() -> list[float | ImageError]:
-        return await answers(make(engine, (1, 2)).submit([7, 0, known, 3]))
+        return await results_of(make_batcher(engine, (1, 2)).submit([7, 0, known, 3]))
 
     assert asyncio.run(scenario()) == [7.0, CUT, known, 3.0]
     assert engine.batches == [2]
 
 
-def test_photos_none_of_which_can_be_decoded_need_no_engine():
+def test_the_engine_is_not_called_if_no_photo_can_be_decoded():
     engine = idle_engine()
 
     async def scenario() -> list[float | ImageError]:
-        return await answers(make(engine, (1, 2)).submit([0, 0]))
+        return await results_of(make_batcher(engine, (1, 2)).submit([0, 0]))
 
     assert asyncio.run(scenario()) == [CUT, CUT]
     assert engine.batches == []
 
 
-def test_a_decoder_that_breaks_fails_its_caller_and_no_others():
+def test_a_failing_decoder_fails_its_own_request_only():
     async def scenario() -> list[float | ImageError]:
-        batcher = make(idle_engine(), (1,))
+        batcher = make_batcher(idle_engine(), (1,))
         with pytest.raises(MemoryError, match="no room"):
-            await answers(batcher.submit([5, 77]))
-        return await answers(batcher.submit([5]))
+            await results_of(batcher.submit([5, 77]))
+        return await results_of(batcher.submit([5]))
 
     assert asyncio.run(scenario()) == [5.0]
 
 
-def test_a_batch_is_as_large_as_the_engine_takes_at_once_and_the_rest_goes_with_the_next():
+def test_a_batch_has_a_size_of_the_engine_and_the_rest_goes_into_the_next():
     engine = Engine()
 
     async def scenario() -> None:
-        batcher = make(engine, (2, 4))
+        batcher = make_batcher(engine, (2, 4))
         first = batcher.submit([1])
         await asyncio.to_thread(engine.started.wait, 10)
         rest = [batcher.submit([i]) for i in range(2, 9)]
         engine.go.set()
-        assert [await answers(call) for call in (first, *rest)] == [[float(i)] for i in range(1, 9)]
+        assert [await results_of(request) for request in (first, *rest)] == [[float(i)] for i in range(1, 9)]
 
     asyncio.run(scenario())
     assert engine.batches == [1, 4, 2, 1]
 
 
-def test_a_full_batch_does_not_wait_for_photos_that_are_still_to_be_decoded():
+def test_a_full_batch_does_not_wait_for_photos_that_are_not_decoded_yet():
     engine = idle_engine()
     decoded_before: list[int] = []
     decoded: list[int] = []
@@ -157,14 +174,14 @@ def test_a_full_batch_does_not_wait_for_photos_that_are_still_to_be_decoded():
         return engine(batch)
 
     async def scenario() -> None:
-        await answers(make(predict, (1, 2, 4), noting(decoded)).submit(range(1, 11)))
+        await results_of(make_batcher(predict, (1, 2, 4), recording(decoded)).submit(range(1, 11)))
 
     asyncio.run(scenario())
     assert engine.batches == [4, 4, 2]
     assert decoded_before == [4, 8, 10]
 
 
-def test_a_decoded_photo_does_not_wait_for_others_that_take_long():
+def test_a_decoded_photo_does_not_wait_for_slow_ones():
     engine = idle_engine()
 
     def slowly(photo: int) -> np.ndarray:
@@ -173,33 +190,33 @@ def test_a_decoded_photo_does_not_wait_for_others_that_take_long():
         return pixels(photo)
 
     async def scenario() -> None:
-        await answers(make(engine, (1, 2, 4), slowly).submit([1, 2, 3]))
+        await results_of(make_batcher(engine, (1, 2, 4), slowly).submit([1, 2, 3]))
 
     asyncio.run(scenario())
-    # With the first after it, the batch has waited long enough.
+    # After the second photo, the batch has waited long enough.
     assert engine.batches == [2, 1]
 
 
-def test_what_nobody_waits_for_any_more_is_neither_decoded_nor_computed():
+def test_photos_of_a_cancelled_request_are_neither_decoded_nor_computed():
     engine = Engine()
     seen: list[int] = []
     decoded: list[int] = []
 
     async def scenario() -> None:
-        batcher = make(engine, (1,), noting(decoded), observe=lambda photos, seconds: seen.append(photos))
+        batcher = make_batcher(engine, (1,), recording(decoded), observe=lambda photos, seconds: seen.append(photos))
         first = batcher.submit([1])
         await asyncio.to_thread(engine.started.wait, 10)
         gone, stays = batcher.submit([2] * 5), batcher.submit([3])
         gone.done.cancel()
         engine.go.set()
-        assert await answers(first) + await answers(stays) == [1, 3]
+        assert await results_of(first) + await results_of(stays) == [1, 3]
 
     asyncio.run(scenario())
     assert engine.batches == seen == [1, 1]
     assert decoded == [1, 3]
 
 
-def test_what_was_decoded_for_a_client_that_has_gone_since_is_not_computed():
+def test_photos_of_a_request_cancelled_while_decoding_are_not_computed():
     engine = idle_engine()
     decoding, go = threading.Event(), threading.Event()
 
@@ -210,23 +227,23 @@ def test_what_was_decoded_for_a_client_that_has_gone_since_is_not_computed():
         return pixels(photo)
 
     async def scenario() -> list[float | ImageError]:
-        batcher = make(engine, (1,), decode)
+        batcher = make_batcher(engine, (1,), decode)
         gone = batcher.submit([2])
         await asyncio.to_thread(decoding.wait, 10)
         stays = batcher.submit([3])
         gone.done.cancel()
         go.set()
-        return await answers(stays)
+        return await results_of(stays)
 
     assert asyncio.run(scenario()) == [3]
     assert engine.batches == [1]
 
 
-def test_a_caller_learns_how_long_it_waited_and_ran():
+def test_a_request_has_its_waiting_decoding_and_computing_times():
     engine = Engine()
 
     async def scenario() -> None:
-        batcher = make(engine, (1,))
+        batcher = make_batcher(engine, (1,))
         one = batcher.submit([1])
         await asyncio.to_thread(engine.started.wait, 10)
         two = batcher.submit([2])
@@ -243,12 +260,12 @@ def test_a_caller_learns_how_long_it_waited_and_ran():
     asyncio.run(scenario())
 
 
-def test_lanes_share_what_waits_and_work_at_once():
+def test_concurrent_batches_share_the_waiting_photos():
     decoding, computing = threading.Barrier(2), threading.Barrier(2)
     batches: list[int] = []
 
     def decode(photo: int) -> np.ndarray:
-        # Passed only by two at once.
+        # Only two threads together pass.
         decoding.wait(10)
         return pixels(photo)
 
@@ -258,15 +275,15 @@ def test_lanes_share_what_waits_and_work_at_once():
         return batch[:, 0, 0, 0].astype(np.float32)
 
     async def scenario() -> list[float | ImageError]:
-        return await answers(
-            make(compute, (1, 5, 16), decode, max_concurrent_batches=2, threads=2).submit(range(1, 11))
+        return await results_of(
+            make_batcher(compute, (1, 5, 16), decode, max_concurrent_batches=2, threads=2).submit(range(1, 11))
         )
 
     assert asyncio.run(scenario()) == list(range(1, 11))
     assert batches == [5, 5]
 
 
-def test_beyond_the_lanes_one_full_batch_waits_in_line_and_no_other():
+def test_beyond_the_concurrent_batches_only_one_full_batch_waits_at_the_engine():
     engine = Engine()
     decoded: list[int] = []
     computing: list[int] = []
@@ -275,60 +292,106 @@ def test_beyond_the_lanes_one_full_batch_waits_in_line_and_no_other():
     def compute(batch: np.ndarray) -> np.ndarray:
         computing.append(1)
         most.append(len(computing))
-        found = engine(batch)
+        scores = engine(batch)
         computing.pop()
-        return found
-
-    async def until(reached: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not reached():
-                await asyncio.sleep(0.001)
+        return scores
 
     async def scenario() -> None:
-        batcher = make(compute, (1, 2, 4), noting(decoded), max_concurrent_batches=1, threads=4)
-        calls = [batcher.submit([1])]
+        batcher = make_batcher(compute, (1, 2, 4), recording(decoded), max_concurrent_batches=1, threads=4)
+        requests = [batcher.submit([1])]
         await until(lambda: engine.batches == [1])
-        calls.append(batcher.submit([2, 3, 4]))
+        requests.append(batcher.submit([2, 3, 4]))
         await until(lambda: len(decoded) == 4)
         assert engine.batches == [1]
-        calls.append(batcher.submit(range(5, 16)))
+        requests.append(batcher.submit(range(5, 16)))
         await until(lambda: len(decoded) == 15 and engine.batches == [1, 4])
         engine.go.set()
-        assert [await answers(call) for call in calls] == [[1], [2, 3, 4], list(range(5, 16))]
+        assert [await results_of(request) for request in requests] == [[1], [2, 3, 4], list(range(5, 16))]
 
     asyncio.run(scenario())
     assert sorted(engine.batches) == [1, 2, 4, 4, 4]
     assert max(most) == 2
 
 
-def test_lanes_stay_usable_after_many_calls_at_once_some_of_which_fail():
+def test_the_batcher_works_after_many_requests_some_of_which_fail():
     def compute(batch: np.ndarray) -> np.ndarray:
         if (batch == 99).any():
             raise ValueError("broken")
         return batch[:, 0, 0, 0].astype(np.float32)
 
     async def scenario() -> None:
-        batcher = make(compute, (1,), max_concurrent_batches=3, threads=3)
+        batcher = make_batcher(compute, (1,), max_concurrent_batches=3, threads=3)
         values = [99 if i % 7 == 0 else i % 70 for i in range(500)]
-        calls = [batcher.submit([value]) for value in values]
-        found = await asyncio.gather(*map(answers, calls), return_exceptions=True)
-        for value, answer in zip(values, found, strict=True):
-            assert isinstance(answer, ValueError) if value == 99 else answer == [value or CUT]
-        assert await answers(batcher.submit([5])) == [5]
+        requests = [batcher.submit([value]) for value in values]
+        outcomes = await asyncio.gather(*map(results_of, requests), return_exceptions=True)
+        for value, outcome in zip(values, outcomes, strict=True):
+            assert isinstance(outcome, ValueError) if value == 99 else outcome == [value or CUT]
+        assert await results_of(batcher.submit([5])) == [5]
         assert batcher.busy_seconds == 0
 
     asyncio.run(scenario())
 
 
-def test_a_batcher_that_nobody_has_any_more_ends_its_threads_and_lets_its_engine_go():
+def test_a_lone_photo_wakes_one_thread_and_threads_are_used_again():
+    threads: list[str] = []
+
+    def decode(photo: int) -> np.ndarray:
+        threads.append(threading.current_thread().name)
+        return pixels(photo)
+
+    async def scenario() -> None:
+        before = batcher_threads()
+        batcher = make_batcher(idle_engine(), (1, 2), decode, threads=3)
+        for photo in range(1, 6):
+            assert await results_of(batcher.submit([photo])) == [photo]
+            await until(lambda: batcher._waiting_threads == 1)
+        assert batcher_threads() - before == 1
+        assert await results_of(batcher.submit(range(1, 10))) == list(range(1, 10))
+        await until(lambda: batcher._waiting_threads == 3)
+        assert batcher_threads() - before == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_batcher_finishes_requests_made_before_and_after():
+    engine = Engine()
+
+    async def scenario() -> None:
+        batcher = make_batcher(engine, (1, 2), threads=2)
+        before = batcher.submit([1, 2, 3])
+        await asyncio.to_thread(engine.started.wait, 10)
+        batcher.close()
+        after = batcher.submit([4])
+        engine.go.set()
+        assert await results_of(before) == [1, 2, 3]
+        assert await results_of(after) == [4]
+        await until(lambda: batcher._busy_threads == 0)
+        assert await results_of(batcher.submit([5])) == [5]
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_batcher_ends_its_threads_and_frees_its_engine():
     async def scenario() -> weakref.ref[Engine]:
         engine = idle_engine()
-        assert await answers(make(engine, (1, 2), max_concurrent_batches=2, threads=2).submit([1, 2])) == [1, 2]
+        batcher = make_batcher(engine, (1, 2), max_concurrent_batches=2, threads=2)
+        assert await results_of(batcher.submit([1, 2])) == [1, 2]
+        batcher.close()
+        _batchers.clear()
         return weakref.ref(engine)
 
+    before = batcher_threads()
     gone = asyncio.run(scenario())
+    asyncio.run(until(lambda: batcher_threads() == before))
     gc.collect()
-    deadline = time.monotonic() + 10
-    while gone() is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
     assert gone() is None
+
+
+def batcher_threads() -> int:
+    return sum(thread.name == "batcher" for thread in threading.enumerate())
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not reached():
+            await asyncio.sleep(0.001)

@@ -153,48 +153,6 @@ def test_a_scale_of_pixels_can_be_a_convolutions_own_only_if_that_alone_takes_th
         assert folding.first_convolution(keras.Model(pixels, cells)) is None
 
 
-def test_a_convolution_is_followed_through_what_scales_with_its_channels():
-    from keras import layers
-
-    from pawcast.models import build, folding
-
-    for name in ("article", "fast"):
-        network = build.build_model(resolve(name))
-        convolutions = [layer for layer in network.layers if isinstance(layer, layers.Conv2D)]
-        assert folding.follower(network, convolutions[0]) is convolutions[1]
-
-
-@pytest.mark.parametrize(
-    "case",
-    ["ReLU6", "a threshold", "a softmax", "an output", "two takers", "activated", "depthwise", "in groups", "shared"],
-)
-def test_nothing_follows_what_does_not_scale_or_goes_elsewhere_as_well(case):
-    import keras
-    from keras import layers
-
-    from pawcast.models import folding
-
-    pixels = keras.Input((16, 16, 3))
-    first = layers.Conv2D(4, 3, activation="sigmoid" if case == "activated" else None)
-    x = inner = first(pixels)
-    if case == "ReLU6":
-        x = layers.ReLU(max_value=6)(x)
-    if case == "a threshold":
-        x = layers.ReLU(threshold=0.5)(x)
-    if case == "a softmax":
-        x = layers.Softmax()(x)
-    second = layers.DepthwiseConv2D(3) if case == "depthwise" else layers.Conv2D(4, 3, groups=2 - (case != "in groups"))
-    y = second(x)
-    if case == "two takers":
-        y = layers.Add()([y, layers.Conv2D(4, 3)(x)])
-    if case == "shared":
-        y = layers.Add()([y, second(layers.Conv2D(4, 3)(pixels))])
-    network = keras.Model(pixels, [y, inner] if case == "an output" else y)
-    assert folding.follower(network, first) is None
-    plain = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Conv2D(4, 3)])
-    assert folding.follower(plain, plain.layers[0]) is None
-
-
 def test_rectifiers_behind_pooling_may_lie_before_it():
     from keras import layers
 

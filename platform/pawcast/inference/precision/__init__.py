@@ -1,1 +1,1 @@
-"""bfloat16 in serving: quantized weights, the float32 fallback, and parity with Keras."""
+"""What decides bfloat16 or float32, quantized weights, the float32 fallback, parity with Keras."""

@@ -1,77 +1,84 @@
-"""bfloat16 first, and float32 again for the few photos that it is unsure of.
+"""The float32 fallback: photos that bfloat16 is unsure of are computed again in float32.
 
-bfloat16's rounding moves the odds by about as much whatever they are, and so a probability most where the network
-wavers between the classes: one it is sure of hardly moves, since there the sigmoid is flat. So photos near one half get
-a second opinion, and all scores are nearly as good as float32's at little more than bfloat16's price. How near is near
-is worked out from what the rounding did to the odds of the photos that a version was registered with.
+Rounding to bfloat16 moves a photo's log-odds by about as much whatever they are. So it moves a
+probability most near one half, where the sigmoid is steep, and hardly where the network is sure.
+Photos within the fallback margin of one half are computed again. The margin is worked out from how
+far log-odds moved on the photos that a version was registered with.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pawcast.inference.compiled import CompiledModel
+if TYPE_CHECKING:
+    from pawcast.inference.compiled import CompiledModel
 
-_MARGIN = 1.25  # other photos' odds move further than the furthest of a few hundred
-_WAVERING = 0.4  # scores nearer than this to one half show how far odds move
-_STEP = 100  # widths are given in hundredths
+# Log-odds of other photos move further than the furthest of a few hundred.
+_SAFETY_FACTOR = 1.25
+# Only scores within this of one half tell how far log-odds move: others are saturated.
+_UNSATURATED = 0.4
+# Margins are rounded up to hundredths.
+_STEPS = 100
 
 
 class Float32Fallback:
-    """Runs a network in one precision, and again in another where the first is unsure.
+    """Computes scores in bfloat16, and again in float32 within the margin.
 
-    Each photo's score depends on that photo alone, as those of both passes do.
+    A photo's score depends on that photo alone, because the scores of both models do.
 
     Args:
-        first: In bfloat16.
-        second: The same network in float32.
-        fallback_margin: Scores nearer than this to one half are computed again; from `width`.
+        bfloat16_model: Computes every photo.
+        float32_model: The same network; computes the photos within the margin.
+        margin: From `fallback_margin`.
     """
 
-    def __init__(self, first: CompiledModel, second: CompiledModel, fallback_margin: float) -> None:
-        self._first, self._second, self._within = first, second, fallback_margin
+    def __init__(self, bfloat16_model: CompiledModel, float32_model: CompiledModel, margin: float) -> None:
+        self._bfloat16_model, self._float32_model, self._margin = bfloat16_model, float32_model, margin
 
     @property
     def batch_sizes(self) -> list[int]:
         """How many photos are computed at once, ascending."""
-        return self._first.batch_sizes
+        return self._bfloat16_model.batch_sizes
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probability of class 1: uint8 [n, S, S, 3] to float32 [n] in [0, 1]."""
-        scores = self._first(pixels)
-        again = needs_fallback(scores, self._within)
-        if again.any():
-            scores[again] = self._second(pixels[again])
+        scores = self._bfloat16_model(pixels)
+        unsure = needs_fallback(scores, self._margin)
+        if unsure.any():
+            scores[unsure] = self._float32_model(pixels[unsure])
         return scores
 
 
-def needs_fallback(scores: np.ndarray, within: float) -> np.ndarray:
-    """Return which scores, float32 [n], are nearer than `within` to one half: bool [n]."""
-    return np.abs(scores - 0.5) < within
+def needs_fallback(scores: np.ndarray, margin: float) -> np.ndarray:
+    """Return which scores, float32 [n], are nearer than `margin` to one half: bool [n]."""
+    return np.abs(scores - 0.5) < margin
 
 
-def fallback_margin(coarse: np.ndarray, exact: np.ndarray, tolerance: float) -> float:
-    """Return how near to one half a score must be computed again, in [0, 0.51].
+def fallback_margin(bfloat16_scores: np.ndarray, float32_scores: np.ndarray, tolerance: float) -> float:
+    """Return the distance from one half within which a score must be computed again, in [0, 0.51].
 
-    The least, in hundredths, that leaves no photo with another label or too far off: neither among these photos nor
-    among others whose odds move by a quarter more.
+    It is the smallest, in hundredths, that leaves no photo with another label or beyond the
+    tolerance: neither these photos nor others whose log-odds move by a quarter more.
 
     Args:
-        coarse: float32 [n], the scores of photos in bfloat16.
-        exact: float32 [n], the same photos' in float32.
+        bfloat16_scores: float32 [n].
+        float32_scores: float32 [n], of the same photos.
         tolerance: How far off a score may be, in (0, 1).
     """
-    wavering = needs_fallback(exact, _WAVERING)
-    moves = np.abs(_log_odds(coarse[wavering]) - _log_odds(exact[wavering]))
-    move = _MARGIN * float(moves.max(initial=0.0))
-    off = (_MARGIN * np.abs(coarse - exact) > tolerance) | ((coarse > 0.5) != (exact > 0.5))
-    furthest = float(np.abs(coarse[off] - 0.5).max(initial=0.0))
-    # The sigmoid's slope is p(1 - p): a quarter at one half, where labels change, and low enough at some distance.
-    steep = math.sqrt(max(0.0, 0.25 - tolerance / move)) if move else 0.0
-    within = min(max(furthest, move / 4, steep), 0.5)
-    return (math.floor(within * _STEP) + 1) / _STEP if within else 0.0
+    unsaturated = needs_fallback(float32_scores, _UNSATURATED)
+    shifts = np.abs(_log_odds(bfloat16_scores[unsaturated]) - _log_odds(float32_scores[unsaturated]))
+    shift = _SAFETY_FACTOR * float(shifts.max(initial=0.0))
+    beyond_tolerance = _SAFETY_FACTOR * np.abs(bfloat16_scores - float32_scores) > tolerance
+    wrong = beyond_tolerance | ((bfloat16_scores > 0.5) != (float32_scores > 0.5))
+    furthest_wrong = float(np.abs(bfloat16_scores[wrong] - 0.5).max(initial=0.0))
+    # The slope of the sigmoid is p(1 - p). It is 1/4 at one half, where labels change, and falls to
+    # tolerance / shift at some distance, beyond which a score stays within the tolerance.
+    steep = math.sqrt(max(0.0, 0.25 - tolerance / shift)) if shift else 0.0
+    margin = min(max(furthest_wrong, shift / 4, steep), 0.5)
+    return (math.floor(margin * _STEPS) + 1) / _STEPS if margin else 0.0
 
 
 def _log_odds(scores: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Whether a network answers the same where it is served as in Keras: measured before a version is registered.
+"""Parity: whether a network gives the same scores where it is served as in Keras.
 
-Served are whole batches in a compiled graph, in bfloat16 where that is faster, with float32 for what that is unsure of.
-What that is held against is plain Keras: float32, eagerly, on the CPU, from pixels that NumPy scaled and mirrored.
+It is measured before a version is registered. What is served is a compiled graph that computes
+whole batches, in bfloat16 with the float32 fallback where bfloat16 is faster. It is compared with
+plain Keras: float32, eager, on the CPU, on pixels that NumPy scaled and mirrored.
 """
 
 from __future__ import annotations
@@ -9,29 +10,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pawcast.data.manifest import Split
 from pawcast.data.reader import SplitReader
 from pawcast.errors import TrainingError
+from pawcast.inference.batcher import MAX_BATCH
 from pawcast.inference.compiled import CompiledModel
-from pawcast.inference.engine import MAX_BATCH, build_network
-from pawcast.inference.precision import fallback
+from pawcast.inference.engine import build_network
+from pawcast.inference.precision.fallback import fallback_margin, needs_fallback
 from pawcast.recipes.schema import Recipe
 from pawcast.registry import MAX_DIFFERENCE, Parity
 from pawcast.runtime.devices import Precision, usable_cpus
-from pawcast.runtime.tensorflow import configure_tensorflow, resolve_precision
+from pawcast.runtime.tensorflow import configure_tensorflow, keras, tf
 from pawcast.store import Store
 from pawcast.vision.preprocess import Preprocessing
 
-if TYPE_CHECKING:
-    import keras
-
-PHOTOS = 2_048
+MAX_PHOTOS = 2_048
 """Most photos that are compared: enough to see that one label in a thousand differs."""
-_EMULATED = 1_024
+# Emulated bfloat16 is slower, so fewer are compared in it.
+_MAX_EMULATED = 1_024
 
 
 def measure_parity(
@@ -40,102 +39,104 @@ def measure_parity(
     recipe: Recipe,
     weights: bytes,
     preprocessing: Preprocessing,
-    photos: int = PHOTOS,
+    photos: int = MAX_PHOTOS,
 ) -> dict[Precision, Parity]:
-    """Compare what would be served with Keras, in every precision that some machine may serve in.
+    """Compare what would be served with Keras, in both precisions, whatever machine this is.
 
-    That is both of them, on whatever machine. Where bfloat16 isn't in hardware its rounding is emulated, which takes
-    longer, so at most some thousand photos are compared in it.
+    Where this machine isn't faster in bfloat16, bfloat16 is emulated, and at most about a thousand
+    photos are compared in it.
 
     Args:
         store: Where the photos are.
-        split: Photos that weren't trained on.
+        split: Photos that the network wasn't trained on.
         recipe: What the network was trained by.
         weights: The content of its weights file.
-        preprocessing: What it will be fed.
+        preprocessing: What photos go through before the network.
         photos: Most photos to compare, spread over the split.
 
     Returns:
-        For each precision, how far they agree; float32 holds. Where bfloat16 doesn't, it won't be served. Its
-        agreement is that of `inference.cascade`, and says how near to one half scores are computed again.
+        Parity by precision. In float32 it is acceptable. In bfloat16 it is that of scores with the
+        float32 fallback, and includes the fallback margin; if it isn't acceptable, the version is
+        served in float32.
 
     Raises:
-        TrainingError: If they don't agree in float32, or a score is no number.
+        TrainingError: If parity in float32 isn't acceptable, or a score is NaN or infinite.
         IntegrityError: If a shard was changed.
     """
     configure_tensorflow(usable_cpus())
     network = build_network(recipe, weights)
     wanted = min(photos, split.photos)
-    emulated = resolve_precision() != "bfloat16"
-    every = math.ceil(wanted / _EMULATED) if emulated else 1
-    exact_forward = CompiledModel(network, preprocessing, "float32")
-    coarse_forward = CompiledModel(network, preprocessing, "bfloat16", emulated)
+    float32_model = CompiledModel(network, preprocessing, "float32")
+    bfloat16_model = CompiledModel(network, preprocessing, "bfloat16")
+    every = math.ceil(wanted / _MAX_EMULATED) if bfloat16_model.emulated else 1
     pairs, triples = [], []
     for number, batch in enumerate(_batches(store, split, preprocessing, wanted)):
-        expected, exact = _by_keras(network, batch, preprocessing), exact_forward(batch)
-        pairs.append(np.stack([expected, exact]))
+        expected, float32_scores = _keras_scores(network, batch, preprocessing), float32_model(batch)
+        pairs.append(np.stack([expected, float32_scores]))
         if number % every == 0:
-            triples.append(np.stack([expected, exact, coarse_forward(batch)]))
+            triples.append(np.stack([expected, float32_scores, bfloat16_model(batch)]))
     float32 = compare_scores(*np.concatenate(pairs, 1))
     if not float32.acceptable:
         raise TrainingError(
-            "The network answers differently where it is served, so it was not registered",
+            "The network gives other scores where it is served than in Keras, so it was not registered",
             received=float32,
             expected="99.9% equal, within 0.01",
         )
     return {"float32": float32, "bfloat16": compare_with_fallback(*np.concatenate(triples, 1))}
 
 
-def compare_with_fallback(expected: np.ndarray, exact: np.ndarray, coarse: np.ndarray) -> Parity:
-    """Hold bfloat16's probabilities, those that it is unsure of computed again, against those that are right.
+def compare_with_fallback(expected: np.ndarray, float32_scores: np.ndarray, bfloat16_scores: np.ndarray) -> Parity:
+    """Compare bfloat16 scores, with the float32 fallback, with the expected scores.
 
     Args:
-        expected: float32 [n], n at least 1, the right ones.
-        exact, coarse: float32 [n], those of the same photos served in float32 and in bfloat16.
+        expected: float32 [n], n at least 1.
+        float32_scores: float32 [n], served in float32, of the same photos.
+        bfloat16_scores: float32 [n], served in bfloat16, of the same photos.
 
     Raises:
-        TrainingError: If one of them is no number.
+        TrainingError: If a score is NaN or infinite.
     """
-    within = fallback.fallback_margin(coarse, exact, MAX_DIFFERENCE)
-    again = fallback.needs_fallback(coarse, within)
-    found = compare_scores(expected, np.where(again, exact, coarse))
-    return found.model_copy(update={"fallback_margin": within, "fallback_share": float(again.mean())})
+    margin = fallback_margin(bfloat16_scores, float32_scores, MAX_DIFFERENCE)
+    unsure = needs_fallback(bfloat16_scores, margin)
+    parity = compare_scores(expected, np.where(unsure, float32_scores, bfloat16_scores))
+    return parity.model_copy(update={"fallback_margin": margin, "fallback_share": float(unsure.mean())})
 
 
-def compare_scores(expected: np.ndarray, found: np.ndarray) -> Parity:
-    """Hold probabilities against those that are right.
+def compare_scores(expected: np.ndarray, served: np.ndarray) -> Parity:
+    """Compare served scores with the expected ones.
 
     Args:
-        expected, found: float32 [n], n at least 1, the probability of class 1 for each photo.
+        expected, served: float32 [n], n at least 1, the probability of class 1 for each photo.
 
     Raises:
-        TrainingError: If one of them is no number.
+        TrainingError: If a score is NaN or infinite.
     """
-    if not (np.isfinite(expected).all() and np.isfinite(found).all()):
-        raise TrainingError("The network answers no number to some photos, so it was not registered")
+    valid = np.isfinite(expected) & np.isfinite(served)
+    if not valid.all():
+        raise TrainingError(
+            "The network gives scores that are NaN or infinite, so it was not registered",
+            received=f"{np.sum(~valid):,} of {len(valid):,} photos",
+            expected="a probability for every photo",
+            fix="train with a lower learning rate",
+        )
     return Parity(
         photos=len(expected),
-        same_label_share=float(np.mean((expected > 0.5) == (found > 0.5))),
-        max_difference=float(np.abs(expected - found).max()),
+        same_label_share=float(np.mean((expected > 0.5) == (served > 0.5))),
+        max_difference=float(np.abs(expected - served).max()),
     )
 
 
 def _batches(store: Store, split: Split, preprocessing: Preprocessing, wanted: int) -> Iterator[np.ndarray]:
-    """Yield as many photos as wanted, evenly spread over the split: uint8 [n, S, S, 3] at a time."""
-    # Shards may be in the order of classes or of sources, so the first photos alone wouldn't do.
-    chosen = (photo for i, photo in enumerate(SplitReader(store, split)) if i * wanted % split.photos < wanted)
-    while batch := list(islice(chosen, MAX_BATCH)):
+    """Yield `wanted` photos, evenly spread over the split, in batches: uint8 [n, S, S, 3]."""
+    # Shards may be ordered by class or source, so the first photos alone would be no fair sample.
+    sample = (photo for i, photo in enumerate(SplitReader(store, split)) if i * wanted % split.photos < wanted)
+    while batch := list(islice(sample, MAX_BATCH)):
         yield np.stack([preprocessing.apply(photo.data) for photo in batch if isinstance(photo.data, bytes)])
 
 
-def _by_keras(network: keras.Model, pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    import tensorflow as tf
-
-    unit = pixels.astype(np.float32) * np.float32(preprocessing.scale)
+def _keras_scores(network: keras.Model, pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    images = pixels.astype(np.float32) * np.float32(preprocessing.scale)
+    views = [images, images[:, :, ::-1]] if preprocessing.mirror else [images]
     with tf.device("CPU"):
-        scores = [network(seen, training=False).numpy()[:, 0] for seen in _seen(unit, preprocessing.mirror)]
+        scores = [network(view, training=False).numpy()[:, 0] for view in views]
     return np.mean(scores, axis=0)
-
-
-def _seen(unit: np.ndarray, mirror: bool) -> list[np.ndarray]:
-    return [unit, unit[:, :, ::-1]] if mirror else [unit]
