@@ -14,6 +14,7 @@ from pawcast.core.console import ProgressBars, console
 from pawcast.core.settings import api_key
 from pawcast.errors import DataError, ImageError, UsageError
 
+<<<<<<< HEAD
 if TYPE_CHECKING:
     import numpy as np
 
@@ -54,6 +55,31 @@ def main(
         float, typer.Option(metavar="N", min=1, help="Give up after this many seconds without any response.")
     ] = 600,
     store_uri: StoreOption = None,
+=======
+_SHOWN = 16  # two rows of the sheet
+_NOTE_SECONDS = 10.0
+_NOTE_LENGTH = 60
+_OPTIONS = BulkOptions()
+
+
+def main(
+    images_: Annotated[str | None, typer.Option("--images", help="Zip or folder of photos.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="NAME[@DIGEST]: that dataset's unlabelled split instead.")] = None,
+    url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, photos.png and errors.csv.")] = Path(
+        "predictions"
+    ),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where a killed run stopped.")] = False,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Most photos in a request.")] = _OPTIONS.batch,
+    connections: Annotated[int, typer.Option(min=1, max=64, help="Requests at once.")] = _OPTIONS.connections,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without a byte after which a request is sent again.")
+    ] = _OPTIONS.timeout,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds without any answer after which to give up.")
+    ] = _OPTIONS.patience,
+    store: StoreOption = None,
+>>>>>>> room-client
 ) -> tuple[Result, str]:
     """Predict many photos over HTTP and write predictions.csv.
 
@@ -63,6 +89,7 @@ def main(
 
     Example: pawcast bulk-predict --images test1.zip --url http://127.0.0.1:8000
     """
+<<<<<<< HEAD
     from pawcast.client import bulk
     from pawcast.client.submission import errors_csv, predictions_csv
 
@@ -82,6 +109,27 @@ def main(
             seconds = bars.seconds["predicting"]
             failed = [row for row in predicted.rows if row.error]
             atomic.write(out / "predictions.csv", predictions_csv(predicted.rows))
+=======
+    photos = source(images_, dataset, store)
+    started, options = time.time(), BulkOptions(batch, connections, timeout, patience)
+    with console.ProgressBars() as stages:
+        printed = -_NOTE_SECONDS
+
+        def progress(stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
+            nonlocal printed
+            # A busy server says so many times; a line every few seconds is enough.
+            if note and not console.console.is_terminal and time.monotonic() - printed >= _NOTE_SECONDS:
+                printed = time.monotonic()
+                console.console.print(escape(note), soft_wrap=True)
+            stages(stage, done, total, escape(note[:_NOTE_LENGTH]), unit)
+
+        with bulk.bulk_predict(
+            photos, url, out, key=api_key(), options=options, fresh=fresh, progress=progress
+        ) as found:
+            seconds = stages.seconds["predicting"]
+            failed = [row for row in found.rows if row.error]
+            atomic.write(out / "predictions.csv", predictions_csv(found.rows))
+>>>>>>> room-client
             if failed:
                 atomic.write(out / "errors.csv", errors_csv(predicted.rows))
             else:

@@ -1,9 +1,10 @@
-"""The service's bad hours at full length, on a Ray head of their own, under `serve/config.yaml`.
+"""The service under overload, failures and roll-outs, on a Ray head of its own.
 
-    python tests/benchmarks/endurance.py --store var/demo/store --images test1.zip
+    python -m tests.benchmarks.endurance --store var/demo/store --images test1.zip
 
-The store is copied first, since a roll-out registers a version. Writes results/benchmarks/endurance.json;
-`make results` renews README's table from it. The client runs on the same machine, so it takes its part of the cores.
+The service is deployed by `serve/config.yaml`. The store is copied first, because a roll-out
+registers a version. The client runs on the same machine and uses a part of its cores. Writes
+results/benchmarks/endurance.json; `make results` renews the table from it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--store", required=True, type=Path, help="a folder that is a store")
     parser.add_argument("--model", default="catdog@production")
     parser.add_argument("--images", required=True, help="a zip of JPEGs")
-    parser.add_argument("--photos", type=int, default=200_000, help="of the soak")
+    parser.add_argument("--photos", type=int, default=200_000, help="how many photos the long run sends")
     options = parser.parse_args()
     with zipfile.ZipFile(options.images) as archive:
         names = [name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg"))]
@@ -48,8 +49,8 @@ def main() -> None:
     with serving(options.store, options.model, replicas=1) as cluster:
         record["soak"] = endurance.soak(cluster, large, options.photos)._asdict()
         record["overload"] = endurance.overload(cluster, forms, OVERLOAD_SECONDS)._asdict()
-        found = endurance.malformed(cluster, damaged(), photos[0], PER_FORM, connections=4, seconds=2)
-        record["malformed"] = counted(found._asdict())
+        malformed_result = endurance.malformed(cluster, damaged(), photos[0], PER_FORM, connections=4, seconds=2)
+        record["malformed"] = counted(malformed_result._asdict())
         store = open_store(str(cluster.store))
         rolled = endurance.roll(cluster, store, options.model, forms, connections=4, settled=SETTLED_SECONDS)
         record["roll"] = counted(rolled._asdict())
@@ -79,19 +80,20 @@ def in_forms(photos: list[bytes], together: int) -> list[Form]:
 
 
 def damaged() -> list[bytes]:
-    """Thousands of damaged photos of every kind, and small files that claim to be huge."""
+    """Thousands of damaged photos of every format, and small files that claim to be huge."""
     samples = malformed.samples()
     others = list(samples.values())
     copies = [
-        data for kind, photo in samples.items()
+        data
+        for kind, photo in samples.items()
         for data in islice(malformed.damaged(photo, others, random.Random(kind)), PER_SAMPLE)
-    ]  # fmt: skip
+    ]
     return [*copies, *malformed.bombs().values()]
 
 
-def counted(found: dict[str, Any]) -> dict[str, Any]:
-    """Say how many requests there were where there is a list of them."""
-    return {key: len(value) if isinstance(value, list) else value for key, value in found.items()}
+def counted(result: dict[str, Any]) -> dict[str, Any]:
+    """Replace each list of requests by their number."""
+    return {key: len(value) if isinstance(value, list) else value for key, value in result.items()}
 
 
 if __name__ == "__main__":

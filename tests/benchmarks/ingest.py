@@ -1,10 +1,10 @@
-"""Ingest beside its peers, on the same photos and disk, in one run; then what lies between a dataset and a first step.
+"""Ingest compared with other tools, on the same photos and disk; and the time to a first step.
 
     python tests/benchmarks/ingest.py --labelled train.zip --peers var/bench/ingest/bin/python
 
-Everything runs once in each round, in an order that turns from round to round, after one round to warm up. Imports
-are counted for nobody, and Ray is up, as it is on a cluster. Writes results/benchmarks/ingest.json with every time
-taken; `make results` renews README's tables from it.
+After one round to warm up, each contender runs once in each round. Each round begins with another
+contender. Imports are not timed, and Ray is already running, as on a cluster. Writes
+results/benchmarks/ingest.json with all times; `make results` renews the tables from it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def ingest_beside_peers(source: str, work: Path, python: str, photos: int, rounds: int) -> dict[str, Any]:
-    """Everybody's photos per second, with every time taken."""
+    """Return the photos per second of each contender, with all times."""
     out, bucket = work / "out", f"s3://{seaweedfs.BUCKET}/bench"
     versions: dict[str, str] = {}
 
@@ -110,7 +110,7 @@ def ingest_beside_peers(source: str, work: Path, python: str, photos: int, round
 
 
 def limit(source: str) -> float:
-    """Seconds to read, hash and decode all photos with as many processes as there are cores, and nothing else."""
+    """Seconds to only read, hash and decode all photos, with a process for each core."""
     cores = usable_cpus()
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         pool.map(_read_hash_decode, [(source, 0, 1_000)] * cores, chunksize=1)
@@ -127,7 +127,7 @@ def _read_hash_decode(task: tuple[str, int, int]) -> None:
 
 
 def decode_beside_ray_data(source: str, work: Path, rounds: int) -> dict[str, Any]:
-    """Photos per second from shards in a folder to uint8 blocks in Ray's object store: ours, and Ray Data's."""
+    """Photos per second from shards in a folder to uint8 blocks in Ray's object store."""
     import numpy as np
     import ray
 
@@ -157,7 +157,7 @@ def decode_beside_ray_data(source: str, work: Path, rounds: int) -> dict[str, An
 
 
 def start_to_first_step(work: Path, rounds: int) -> dict[str, Any]:
-    """Seconds from the command `train.py` to the end of decoding and to the first reported step, on a private Ray."""
+    """Seconds from the command `train.py` to decoding and to the first step, on a private Ray."""
     marks: dict[str, list[float]] = {"decoding begins": [], "decoding ends": [], "first step": []}
     for _ in range(rounds):
         command = [sys.executable, "jobs/train.py", "--dataset", "pets", "--recipe", "article", "--set", "epochs=1"]
@@ -183,7 +183,7 @@ def start_to_first_step(work: Path, rounds: int) -> dict[str, Any]:
 
 
 def take_turns(contenders: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Run all once to warm up, then all in each round, each round beginning with the next one."""
+    """Run all once to warm up, then all in each round; each round begins with another one."""
     names = list(contenders)
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(-1, rounds):

@@ -1,7 +1,7 @@
-"""A closed loop of HTTP requests over kept connections: how many a second, and how long each takes.
+"""A closed loop of HTTP requests over kept connections: requests per second, and their latencies.
 
-Cheaper than an HTTP library, since it shares the machine with the server: requests are bytes made beforehand, and of an
-answer only status and length are read.
+The client shares the machine with the server, so it must be cheaper than an HTTP library: requests
+are bytes made in advance, and of a response only the status and the length are parsed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _BOUNDARY = b"a-boundary-that-no-photo-holds"
 
 
 class LoadError(RuntimeError):
-    """A request that wasn't answered by 200, or not at all."""
+    """A request that got no response, or one with a status other than 200."""
 
 
 class Measured(NamedTuple):
-    """What a loop found.
+    """The result of a loop.
 
     Attributes:
-        per_second: Answers a second.
-        milliseconds: From a request's first byte to its answer's last, for each, in no order.
-        answers: The first request's answer of each connection.
+        per_second: Responses per second.
+        milliseconds: Each request's latency, from its first byte to the last byte of its response.
+        answers: The body of the first response of each connection.
     """
 
     per_second: float
@@ -37,9 +37,9 @@ class Measured(NamedTuple):
     answers: list[bytes]
 
     def percentiles(self) -> dict[str, float]:
-        """Milliseconds within which half, 95 and 99 of a hundred requests were answered."""
-        found = np.percentile(self.milliseconds, [50, 95, 99])
-        return dict(zip(("p50", "p95", "p99"), map(float, found), strict=True))
+        """Return the latency's 50th, 95th and 99th percentile, in milliseconds."""
+        values = np.percentile(self.milliseconds, [50, 95, 99])
+        return dict(zip(("p50", "p95", "p99"), map(float, values), strict=True))
 
 
 def request(path: str, body: bytes, content_type: str) -> bytes:
@@ -59,10 +59,10 @@ def form(path: str, field: str, photos: Sequence[bytes]) -> bytes:
 
 
 def run(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Measured:
-    """Send requests in turn over so many connections for so long; those on their way at the end are waited for.
+    """Send the requests in turn, over some connections, for some seconds.
 
     Raises:
-        LoadError: If one is answered by anything but 200, or not within two minutes.
+        LoadError: If a status is other than 200, or if a response takes more than two minutes.
     """
     try:
         return asyncio.run(_run(port, requests, connections, seconds))
@@ -100,7 +100,7 @@ async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: 
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
-    """Return an answer's body, and whether the connection is kept: a proxy that is replaced closes it in order."""
+    """Return a response's body, and whether the server keeps the connection open."""
     status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines if line)
     if headers.get("transfer-encoding") == "chunked":

@@ -1,10 +1,12 @@
-"""What `serve.py` measures of Pawcast, each in a process of its own: `python -m tests.benchmarks.ours_serve …`.
+"""Pawcast's part of `serve.py`, each command in a process of its own.
 
-network STORE FILE [FROM NAME]   publish the article's network with fresh weights, or a trained version of another
-                                 store, and save it for the peers
-serve STORE PORT FOLDER          the service as `make run` deploys it, until standard input ends
-bulk ZIP PORT FOLDER             photos a second of the bulk client
-in-process STORE ZIP             photos a second of decoding and the network alone, without HTTP
+    python -m tests.benchmarks.ours_serve COMMAND ARGUMENTS
+
+network STORE FILE [FROM NAME]   publish the article's network with random weights, or a trained
+                                 version of the store FROM, and save it as FILE for the peers
+serve STORE PORT FOLDER          run the service as `make run` deploys it, until standard input ends
+bulk ZIP PORT FOLDER             time the bulk client
+in-process STORE ZIP             time decoding and the network alone, without HTTP
 """
 
 from __future__ import annotations
@@ -51,23 +53,25 @@ def network(store_uri: str, file: str, origin: str = "", name: str = "") -> None
     theirs.set_weights(engine.network.get_weights())
     theirs.save(file)
     facts = engine.info
-    tell(
+    print_json(
         {
             "name": f"{version.recipe.name}, {engine.size}x{engine.size}",
             "trained": bool(name),
             "precision": facts["precision"],
-            "again": facts["fallback_share"],
+            "fallback_share": facts["fallback_share"],
         }
     )
 
 
 def _copied(origin: Store, name: str, store: Store) -> ModelVersion:
-    """Register a version of one store in another; the peers do to a photo just what most versions ask for."""
+    """Register a version of one store in another. Its preprocessing must be the peers' as well."""
     from pawcast import registry
 
     version = registry.resolve(origin, name)
     if version.preprocessing.mirror or version.preprocessing.eval_downscale:
-        sys.exit(f"error: {name} looks at each photo twice, or reduces it first, which the peers don't. Fix: another")
+        sys.exit(
+            f"error: {name} predicts mirrored or downscaled photos, which the peers don't. Fix: choose another --model"
+        )
     files = {file: registry.read_file(origin, version, file) for file in version.files}
     facts = {key: getattr(version, key) for key in ModelVersion.model_fields}
     for own in ("schema_version", "model", "version", "files"):
@@ -80,16 +84,16 @@ def serve(store_uri: str, port: str, folder: str) -> None:
 
     with private_ray(store_uri, cpus=1) as environment:
         deploy(ROOT / "serve" / "config.yaml", environment, int(port), Path(folder) / "serve.yaml")
-        tell({"ready": True})
+        print_json({"ready": True})
         sys.stdin.read()
 
 
 def bulk_client(source: str, port: str, folder: str) -> None:
     photos = SourcePhotos(source)
     started = time.perf_counter()
-    with bulk.bulk_predict(photos, f"http://127.0.0.1:{port}", Path(folder), fresh=True) as found:
+    with bulk.bulk_predict(photos, f"http://127.0.0.1:{port}", Path(folder), fresh=True) as result:
         seconds = time.perf_counter() - started
-    tell({"seconds": seconds, "scores": [row.score for row in found.rows]})
+    print_json({"seconds": seconds, "scores": [row.score for row in result.rows]})
 
 
 def in_process(store_uri: str, source: str) -> None:
@@ -100,12 +104,12 @@ def in_process(store_uri: str, source: str) -> None:
     engine = Engine.load(open_store(store_uri), f"{MODEL}@production")
     photos: PhotoSequence = SourcePhotos(source)
     started = time.perf_counter()
-    found = list(predict_scores(engine, (data for _, data in photos.read(0, len(photos)))))
+    scores = list(predict_scores(engine, (data for _, data in photos.read(0, len(photos)))))
     seconds = time.perf_counter() - started
-    tell({"seconds": seconds, "scores": [None if isinstance(item, ImageError) else item for item in found]})
+    print_json({"seconds": seconds, "scores": [None if isinstance(item, ImageError) else item for item in scores]})
 
 
-def tell(value: object) -> None:
+def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""BentoML: what waits goes to the network together, whether a request holds one photo or many.
+"""BentoML: the photos that wait are one batch, whether a request holds one photo or many.
 
 https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html
 """

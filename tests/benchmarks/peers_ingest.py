@@ -1,7 +1,8 @@
-"""One peer writes the photos of a zip as its shards; prints seconds, imports not counted, as JSON.
+"""A peer of `ingest.py` writes the photos of a zip as its shards; prints the seconds as JSON.
 
 Runs in the peers' own environment (peers_ingest.lock): `python peers_ingest.py mds train.zip out/`.
-Each is used as its documentation shows, with shards of 32 MB like ours and the zip read by `zipfile`.
+Imports are not timed. Each peer is used as its documentation shows, with shards of 32 MB as
+Pawcast's, and the zip is read by `zipfile`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""LitServe: one endpoint that gathers requests of one photo into batches, one for requests of many photos.
+"""LitServe: an endpoint that batches requests of one photo, and one for requests of many photos.
 
 https://lightning.ai/docs/litserve/features/batching, https://lightning.ai/docs/litserve/features/multiple-endpoints
 """

@@ -1,9 +1,10 @@
-"""What the peers of `serve.py` share: the network, and Pillow to decode photos, as their own examples do.
+"""Shared by the peers of `serve.py`: the network, and photos decoded by Pillow.
 
-Each runs in the peers' own environment (peers_serve.lock), with the network's file in PAWCAST_BENCH_NETWORK, until it
-is killed: `python peers_litserve.py 8100`. It answers the probability of class 1 of the photo in a form, or of each.
-FastAPI stands for what anyone writes first. LitServe and BentoML have the network compiled as one function, as
-Pawcast has, and batch up to as many photos as it does, as their documentation advises for throughput.
+Each peer runs in the peers' environment (peers_serve.lock), with the network's file in
+PAWCAST_BENCH_NETWORK, until it is killed: `python peers_litserve.py 8100`. It answers the
+probability of class 1 of each photo in a form. FastAPI is the first service that many would write.
+LitServe and BentoML have the network compiled as one function and the same largest batch as
+Pawcast, as their documentation advises for throughput.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def resize(image: Image.Image, size: int) -> np.ndarray:
 
 
 def compiled(network: Any) -> Callable[[np.ndarray], list[float]]:
-    """Return uint8 [n, S, S, 3] to n probabilities: traced once for all batch sizes, and warm."""
+    """Return uint8 [n, S, S, 3] to n probabilities, traced once for all batch sizes."""
     import tensorflow as tf
 
     shape = network.input_shape[1:]

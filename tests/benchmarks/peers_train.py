@@ -1,8 +1,9 @@
-"""The article's network and augmentation, fed and trained as others do it; run by `train.py` in the peers' environment.
+"""The peers of `train.py`: the article's network and augmentation in other libraries.
 
     python peers_train.py NAME PHOTOS EPOCHS
 
-PHOTOS holds a folder of JPEGs for each class. Prints the seconds and the loss of each epoch as JSON.
+Runs in the peers' environment. PHOTOS holds a folder of JPEGs for each class. Prints the seconds
+and the loss of each epoch as JSON.
 """
 
 from __future__ import annotations
@@ -23,13 +24,19 @@ Epochs = list[dict[str, float]]
 
 
 def image_data_generator(photos: Path, epochs: int) -> Epochs:
-    """The article's own way: Keras's ImageDataGenerator, which reads, scales and warps each photo anew, and `fit`."""
+    """As in the article: ImageDataGenerator reads, resizes and warps each photo; then `fit`."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     generator = ImageDataGenerator(
-        rescale=1 / 255, rotation_range=ROTATION, width_shift_range=SHIFT, height_shift_range=SHIFT,
-        shear_range=SHEAR, zoom_range=ZOOM, horizontal_flip=True, fill_mode="nearest",
-    )  # fmt: skip
+        rescale=1 / 255,
+        rotation_range=ROTATION,
+        width_shift_range=SHIFT,
+        height_shift_range=SHIFT,
+        shear_range=SHEAR,
+        zoom_range=ZOOM,
+        horizontal_flip=True,
+        fill_mode="nearest",
+    )
     flow = generator.flow_from_directory(
         str(photos), target_size=(SIZE, SIZE), batch_size=BATCH, class_mode="binary", seed=0
     )
@@ -37,7 +44,7 @@ def image_data_generator(photos: Path, epochs: int) -> Epochs:
 
 
 def tf_data(photos: Path, epochs: int) -> Epochs:
-    """tf.data with photos decoded once and kept, whole batches augmented by Keras's layers ahead of the network."""
+    """tf.data caches decoded photos; Keras's layers augment whole batches."""
     import keras
     import tensorflow as tf
     from keras import layers
@@ -49,16 +56,18 @@ def tf_data(photos: Path, epochs: int) -> Epochs:
         return tf.cast(tf.round(tf.image.resize(pixels, (SIZE, SIZE), antialias=True)), tf.uint8), label
 
     fill: dict[str, Any] = {"fill_mode": "nearest"}
-    # RandomShear takes shares of a side, here the tangent of the angle.
+    # RandomShear takes a fraction of a side: the tangent of the angle.
     slant = SHEAR * 3.1416 / 180
-    augment = keras.Sequential([
-        layers.Rescaling(1 / 255),
-        layers.RandomFlip("horizontal"),
-        layers.RandomRotation(ROTATION / 360, **fill),
-        layers.RandomTranslation(SHIFT, SHIFT, **fill),
-        layers.RandomShear(x_factor=slant, **fill),
-        layers.RandomZoom((-ZOOM, ZOOM), (-ZOOM, ZOOM), **fill),
-    ])  # fmt: skip
+    augment = keras.Sequential(
+        [
+            layers.Rescaling(1 / 255),
+            layers.RandomFlip("horizontal"),
+            layers.RandomRotation(ROTATION / 360, **fill),
+            layers.RandomTranslation(SHIFT, SHIFT, **fill),
+            layers.RandomShear(x_factor=slant, **fill),
+            layers.RandomZoom((-ZOOM, ZOOM), (-ZOOM, ZOOM), **fill),
+        ]
+    )
     data = tf.data.Dataset.from_tensor_slices((names, labels)).map(load, tf.data.AUTOTUNE).cache()
     data = data.shuffle(len(names), seed=0).batch(BATCH)
     data = data.map(lambda x, y: (augment(x, training=True), y), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
@@ -66,7 +75,7 @@ def tf_data(photos: Path, epochs: int) -> Epochs:
 
 
 def pytorch(photos: Path, epochs: int) -> Epochs:
-    """PyTorch: photos decoded once and kept, warped by torchvision in a DataLoader's workers, channels last."""
+    """PyTorch: decoded photos in memory, warped by torchvision in a DataLoader's workers."""
     import numpy as np
     import torch
     from PIL import Image
@@ -77,13 +86,15 @@ def pytorch(photos: Path, epochs: int) -> Epochs:
     names, labels = _listed(photos)
     kept = np.stack([np.asarray(Image.open(name).convert("RGB").resize((SIZE, SIZE))) for name in names])
     pixels = torch.from_numpy(kept).permute(0, 3, 1, 2).contiguous()
-    warp = v2.Compose([
-        v2.RandomHorizontalFlip(),
-        v2.RandomAffine(
-            ROTATION, (SHIFT, SHIFT), (1 - ZOOM, 1 + ZOOM), SHEAR, interpolation=InterpolationMode.BILINEAR
-        ),
-        v2.ToDtype(torch.float32, scale=True),
-    ])  # fmt: skip
+    warp = v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(
+                ROTATION, (SHIFT, SHIFT), (1 - ZOOM, 1 + ZOOM), SHEAR, interpolation=InterpolationMode.BILINEAR
+            ),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
 
     class Photos(Dataset):  # type: ignore[type-arg]
         def __len__(self) -> int:
@@ -110,7 +121,7 @@ def pytorch(photos: Path, epochs: int) -> Epochs:
     optimizer = torch.optim.RMSprop(network.parameters(), RATE, alpha=0.9, eps=1e-7, momentum=MOMENTUM)
     loss_of = nn.BCEWithLogitsLoss()
     loader = DataLoader(Photos(), BATCH, shuffle=True, num_workers=CPUS, persistent_workers=True, prefetch_factor=2)
-    found: Epochs = []
+    history: Epochs = []
     for _ in range(epochs):
         started, total = time.perf_counter(), 0.0
         for x, y in loader:
@@ -119,8 +130,8 @@ def pytorch(photos: Path, epochs: int) -> Epochs:
             loss.backward()
             optimizer.step()
             total += float(loss.detach()) * len(y)
-        found.append({"seconds": time.perf_counter() - started, "loss": total / len(labels)})
-    return found
+        history.append({"seconds": time.perf_counter() - started, "loss": total / len(labels)})
+    return history
 
 
 def _fit(data: Any, epochs: int) -> Epochs:
@@ -138,24 +149,25 @@ def _fit(data: Any, epochs: int) -> Epochs:
     network.add(layers.Dense(UNITS, **relu))
     network.add(layers.Dense(1, activation="sigmoid"))
     network.compile(keras.optimizers.RMSprop(RATE, momentum=MOMENTUM), "binary_crossentropy", metrics=["accuracy"])
-    found: Epochs = []
+    history: Epochs = []
 
     class Clock(keras.callbacks.Callback):
-        # Before an epoch's first step tf.data often waits ten idle seconds, for the thread that tuned the last epoch's
-        # iterator. In an epoch of the usual length that is little, in one of a dozen steps it would be half.
+        # Before an epoch's first step tf.data often waits ten idle seconds for the thread that
+        # tuned the last epoch's iterator. That would be half of an epoch of a dozen steps, so an
+        # epoch is timed from its first step.
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             if batch == 0:
                 self.started = time.perf_counter()
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            found.append({"seconds": time.perf_counter() - self.started, "loss": float(logs["loss"])})
+            history.append({"seconds": time.perf_counter() - self.started, "loss": float(logs["loss"])})
 
     network.fit(data, epochs=epochs, verbose=0, callbacks=[Clock()])
-    return found
+    return history
 
 
 def _listed(photos: Path) -> tuple[list[str], list[float]]:
-    """Names and labels; classes are in alphabetical order, as Keras has them."""
+    """Return paths and labels; the classes are in alphabetical order, as in Keras."""
     classes = sorted(folder for folder in photos.iterdir() if folder.is_dir())
     pairs = [(str(path), float(label)) for label, folder in enumerate(classes) for path in sorted(folder.iterdir())]
     return [name for name, _ in pairs], [label for _, label in pairs]
@@ -164,7 +176,7 @@ def _listed(photos: Path) -> tuple[list[str], list[float]]:
 PEERS = {function.__name__: function for function in (image_data_generator, tf_data, pytorch)}
 
 if __name__ == "__main__":
-    # As Pawcast sets it: TensorFlow leaves oneDNN off on CPUs without AVX-512.
+    # As in Pawcast: TensorFlow leaves oneDNN off on CPUs without AVX-512.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     name, photos, epochs = sys.argv[1:]

@@ -1,10 +1,11 @@
-"""Ray Serve by hand, as whoever knows it well would write it in an evening: `python -m tests.benchmarks.plain_ray …`.
+"""A contender of `serve.py`: Ray Serve by hand, as somebody who knows it well would write it.
 
-serve STORE PORT FOLDER          one deployment behind HAProxy, until standard input ends
+    python -m tests.benchmarks.plain_ray serve STORE PORT FOLDER    until standard input ends
 
-A plain ASGI application, photos decoded in two threads, batches of whatever waits when the network is free, all of it
-in bfloat16 on all CPUs. No limits, checks or metrics; no photo is looked at twice. It runs in Pawcast's environment,
-with the network's file in PAWCAST_BENCH_NETWORK.
+One deployment behind HAProxy: a plain ASGI application that decodes photos in two threads and
+batches the photos that wait when the network is free, in bfloat16 on all CPUs. It has no limits,
+checks or metrics, and no float32 fallback. It runs in Pawcast's environment, with the network's
+file in PAWCAST_BENCH_NETWORK.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Predict = Callable[[np.ndarray], list[float]]
 
 
 def compiled(path: str) -> tuple[Predict, int]:
-    """Return the network as one function, uint8 [n, S, S, 3] to n probabilities, in bfloat16 and warm; and S."""
+    """Return the warm bfloat16 network, uint8 [n, S, S, 3] to n probabilities; and S."""
     os.environ.update(TF_ENABLE_ONEDNN_OPTS="1", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
     import keras
     import tensorflow as tf
@@ -48,7 +49,7 @@ def compiled(path: str) -> tuple[Predict, int]:
 
 
 class Batches:
-    """Takes what waits when the last batch is done."""
+    """Batches the photos that wait when the last batch is done."""
 
     def __init__(self, predict: Predict) -> None:
         self._predict, self._thread = predict, ThreadPoolExecutor(1)
@@ -74,7 +75,7 @@ class Batches:
 
 
 class Api:
-    """The ASGI application: a photo as the body, or photos as a form, to a probability or several."""
+    """The ASGI application: /one takes a photo as the body, /many photos as a form."""
 
     def __init__(self, predict: Predict, size: int) -> None:
         self._batches, self._size = Batches(predict), size
@@ -90,15 +91,15 @@ class Api:
 
         if scope["type"] != "http":
             return
-        found: float | list[float]
+        scores: float | list[float]
         request = Request(scope, receive)
         if scope["path"] == "/one":
-            found = await self._score(await request.body())
+            scores = await self._score(await request.body())
         else:
             async with request.form() as form:
                 photos = [await photo.read() for photo in form.getlist("photos")]
-            found = await asyncio.gather(*map(self._score, photos))
-        body = json.dumps(found).encode()
+            scores = await asyncio.gather(*map(self._score, photos))
+        body = json.dumps(scores).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,11 @@
-"""Renew README's tables from results/, or with --check say whether they are up to date."""
+"""Renew the benchmark tables of README.md and tests/benchmarks/README.md from results/.
+
+    python tests/benchmarks/readme.py            write the tables
+    python tests/benchmarks/readme.py --check    end with an error if a table is out of date
+
+A table stands between two markers, `<!-- NAME: made by `make results` -->` and `<!-- end of NAME
+-->`. A file gets the tables whose markers it has.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +19,51 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
+FILES = (ROOT / "README.md", Path(__file__).parent / "README.md")
 IN_PROCESS = "decoding and the network in one process, no HTTP"
 TRAIN_ALONE, TRAIN_TOGETHER = "Pawcast, 1 worker with all CPUs", "Pawcast, a worker for each CPU"
+NOTES = {
+    "article": "the network, augmentation and batch of the article",
+    "fast": "from scratch, a small residual network",
+    "best": "from scratch, on pseudo-labels by `fast` as well; its minutes come after those of `fast`",
+    "transfer": "EfficientNet-Lite2, pretrained on ImageNet",
+}
+
+
+def records() -> list[dict[str, Any]]:
+    """The records that `record.py` wrote, by recipe."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+
+
+def results() -> list[str]:
+    """The accuracy of each recipe in short, for the top README."""
+    lines = [
+        "| recipe | minutes on 2 cores | validation accuracy | test accuracy | |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for record in records():
+        lines.append(
+            f"| `{record['recipe']}` | {record['minutes']:,.0f} | {record['metrics']['val_acc']:.4f} | "
+            f"**{record['test']['accuracy']:.3f}** | {NOTES.get(record['recipe'], '')} |"
+        )
+    return lines
 
 
 def recipes() -> list[str]:
-    """What was trained, from the records of `record.py`."""
+    """All that was measured of each recipe."""
     lines = [
-        "| recipe | validation | held out (95% interval) | minutes | CPU minutes | photos/s over HTTP | weights | "
-        "hardware, date |",
+        "| recipe | validation accuracy | test accuracy (95% interval) | minutes | CPU minutes | photos/s over HTTP | "
+        "weights | hardware, date |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for path in sorted(RESULTS.glob("*.json")):
-        record = json.loads(path.read_text())
+    for record in records():
         low, high = record["test"]["interval"]
         bulk = f"{record['bulk']['photos_per_second']:,.0f}" if record.get("bulk") else "–"
         cpu = f"{record['cpu_minutes']:,.0f}" if record.get("cpu_minutes") else "–"
-        seeds = (record, *record.get("again", ()))
-        scores = ", ".join(f"{seed['metrics']['val_acc']:.4f}" for seed in seeds)
+        trainings = (record, *record.get("repeats", ()))
+        accuracies = ", ".join(f"{training['metrics']['val_acc']:.4f}" for training in trainings)
         lines.append(
-            f"| `{record['recipe']}` | {scores} | **{record['test']['accuracy']:.3f}** "
+            f"| `{record['recipe']}` | {accuracies} | **{record['test']['accuracy']:.3f}** "
             f"({low:.3f} to {high:.3f}) | {record['minutes']:,.0f} | {cpu} | {bulk} | "
             f"{record['weights_bytes'] / 1e6:.1f} MB | {record['hardware']}; {record['trained'][:10]} |"
         )
@@ -39,11 +71,11 @@ def recipes() -> list[str]:
 
 
 def ingest(record: dict[str, Any]) -> list[str]:
-    """Ingest beside its peers, from `make bench-ingest`."""
+    """Ingest compared with other tools, from `make bench-ingest`."""
     rates: dict[str, Any] = record["ingest"]
     ours = rates["Pawcast, to S3"]["photos_per_second"]
     lines = [
-        f"| {record['photos']:,} photos, {record['bytes'] / 1e6:,.0f} MB | photos/s | beside ours to S3 |",
+        f"| {record['photos']:,} photos, {record['bytes'] / 1e6:,.0f} MB | photos/s | relative to Pawcast, to S3 |",
         "| --- | ---: | ---: |",
     ]
     for name, rate in rates.items():
@@ -54,33 +86,41 @@ def ingest(record: dict[str, Any]) -> list[str]:
     lines += [f"| {name} | {rate['photos_per_second']:,.0f} |" for name, rate in decode.items()]
     start = {mark: times["median"] for mark, times in record["start"].items()}
     return [
-        *lines, "",
-        f"From `train.py --recipe article` to its first step: {start['first step']:.0f} s. Decoding the photos, "
-        f"part of it, begins after {start['decoding begins']:.0f} s and ends after {start['decoding ends']:.0f} s. "
-        f"{record['hardware']}; {record['measured']}.",
-    ]  # fmt: skip
+        *lines,
+        "",
+        f"Seconds from the command `train.py --recipe article`: decoding begins after "
+        f"{start['decoding begins']:.0f} s and ends after {start['decoding ends']:.0f} s; the first step ends after "
+        f"{start['first step']:.0f} s. {record['hardware']}; {record['measured']}.",
+    ]
 
 
 def train(record: dict[str, Any]) -> list[str]:
-    """Training beside its peers, from `make bench-train`."""
+    """Training compared with other tools, from `make bench-train`."""
     contenders: dict[str, Any] = record["contenders"]
     ours = contenders[TRAIN_ALONE]["photos_per_second"]
-    lines = ["| | photos/s | beside ours | loss after so many epochs |", "| --- | ---: | ---: | ---: |"]
-    for name, found in contenders.items():
-        rate = found["photos_per_second"]
-        lines.append(f"| {_versioned(name, record)} | {rate:,.0f} | {rate / ours:.2f} | {found['loss']:.3f} |")
+    lines = [
+        "| | photos/s | relative to the first row | training loss of the last epoch |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, contender in contenders.items():
+        rate = contender["photos_per_second"]
+        lines.append(f"| {_versioned(name, record)} | {rate:,.0f} | {rate / ours:.2f} | {contender['loss']:.3f} |")
     return [
-        *lines, "",
+        *lines,
+        "",
         f"{record['epochs']} epochs of {record['photos']:,} photos, the first not timed. {record['hardware']}; "
         f"{record['measured']}.",
-    ]  # fmt: skip
+    ]
 
 
 def serve(record: dict[str, Any]) -> list[str]:
-    """The service beside its peers, from `make bench-serve`."""
+    """The service compared with other servers, from `make bench-serve`."""
     bulk: dict[str, Any] = record["bulk"]
     best = [item["photos_per_second"] for item in bulk[IN_PROCESS]["rounds"]]
-    lines = [f"| {record['photos']:,} photos | photos/s | beside no HTTP, by rounds |", "| --- | ---: | ---: |"]
+    lines = [
+        f"| {record['photos']:,} photos | photos/s | relative to no HTTP (lowest and highest round) |",
+        "| --- | ---: | ---: |",
+    ]
     for name, rate in bulk.items():
         shares = [item["photos_per_second"] / other for item, other in zip(rate["rounds"], best, strict=True)]
         spread = "" if name == IN_PROCESS else f" ({min(shares):.2f} to {max(shares):.2f})"
@@ -96,14 +136,16 @@ def serve(record: dict[str, Any]) -> list[str]:
         cells = " | ".join(_load(loads[key]) for key in ("many", "1", "16", "64"))
         lines.append(f"| {_versioned(name, record)} | {cells} |")
     network = record["network"]
-    again = f", {network['again']:.1%} of the photos again in float32" if network["again"] else ""
-    ours = f"Pawcast computes in {network['precision']}{again}, those that don't say so in float32"
+    share = network["fallback_share"]
+    fallback = f" ({share:.1%} of the photos fell back to float32)" if share else ""
     return [
-        *lines, "",
+        *lines,
+        "",
         f"The network: {network['name']}{', trained' if network['trained'] else ''}. "
-        f"{'Pawcast computes in float32' if network['precision'] == 'float32' else ours}. "
+        f"Pawcast computes in {network['precision']}{fallback}; so does a server whose row says so, and the others "
+        "compute in float32. "
         f"{record['hardware']}; {record['measured']}.",
-    ]  # fmt: skip
+    ]
 
 
 def _versioned(name: str, record: dict[str, Any]) -> str:
@@ -117,13 +159,13 @@ def _load(rate: dict[str, Any]) -> str:
 
 
 def endurance(record: dict[str, Any]) -> list[str]:
-    """The service's bad hours, from `make bench-endurance`."""
+    """The service under overload, failures and roll-outs, from `make bench-endurance`."""
     over, kill, roll, soak, bad = (record[name] for name in ("overload", "kill", "roll", "soak", "malformed"))
     statuses = ", ".join(f"{count:,} x {status}" for status, count in sorted(over["statuses"].items()))
     return [
-        "| what happens to the service | what comes of it |",
+        "| event | result |",
         "| --- | --- |",
-        f"| for a minute {over['offered']:,.0f} photos/s, when it can do {over['before']:,.0f} "
+        f"| overload: for a minute {over['offered']:,.0f} photos/s, of which it can answer {over['before']:,.0f} "
         f"| {statuses}, each refusal with `Retry-After`; 99% of answers within {over['p99']:.1f} s; "
         f"memory {over['growth']:+.1%}; afterwards {over['after']:,.0f} photos/s |",
         f"| one of two replicas killed under load | of {kill['requests']:,} requests {kill['lost']} lost within half a "
@@ -135,27 +177,30 @@ def endurance(record: dict[str, Any]) -> list[str]:
         f"| {soak['photos']:,} photos | memory {soak['growth']:+.1%} from the first tenth to the end; "
         f"{soak['photos'] / soak['seconds']:,.0f} photos/s |",
         f"| {bad['photos']:,} malformed photos of every format | {bad['odd']} requests without a score or an error for "
-        f"each photo within two seconds, the slowest {bad['slowest']:.1f} s; {'a' if bad['crashed'] else 'no'} crash |",
+        f"each photo within two seconds; the slowest {bad['slowest']:.1f} s; {'a' if bad['crashed'] else 'no'} crash |",
         "",
-        f"The client on the same machine. {record['hardware']}; {record['measured']}.",
-    ]  # fmt: skip
+        f"The client runs on the same machine. {record['hardware']}; {record['measured']}.",
+    ]
 
 
 def gpu(record: dict[str, Any]) -> list[str]:
-    """Training and serving on a GPU, and its memory, from `make bench-gpu`."""
+    """Speed and GPU memory of training and serving, from `make bench-gpu`."""
     lines = [
-        "| on the GPU | photos/s | memory at its peak | a moment after the end | hardware, date |",
+        "| on the GPU | photos/s | peak GPU memory | GPU memory after the end | hardware, date |",
         "| --- | ---: | ---: | ---: | --- |",
     ]
-    for part, found in record.items():
+    for part, measured in record.items():
+        precision = measured.get("engine", {}).get("precision")
         name = {
-            "train": f"training `{found['recipe']}` with its augmentation",
-            "stop": f"training `{found['recipe']}`, interrupted by Ctrl-C",
-            "serve": f"{found.get('photos', 0):,} photos over HTTP, in {found.get('engine', {}).get('precision')}",
+            "train": f"training `{measured['recipe']}` with its augmentation",
+            "stop": f"training `{measured['recipe']}`, interrupted by Ctrl-C",
+            "serve": f"{measured.get('photos', 0):,} photos over HTTP, in {precision}",
         }[part]
-        rate = f"{found['photos_per_second']:,.0f}" if "photos_per_second" in found else "–"
-        memory = " | ".join(f"{found[key]:,.0f} MiB" if key in found else "–" for key in ("peak_mib", "after_mib"))
-        lines.append(f"| {name} | {rate} | {memory} | {found['hardware']}; {found['measured']} |")
+        rate = f"{measured['photos_per_second']:,.0f}" if "photos_per_second" in measured else "–"
+        memory = " | ".join(
+            f"{measured[key]:,.0f} MiB" if key in measured else "–" for key in ("peak_mib", "after_mib")
+        )
+        lines.append(f"| {name} | {rate} | {memory} | {measured['hardware']}; {measured['measured']} |")
     return lines
 
 
@@ -164,14 +209,15 @@ BENCHMARKS = {"gpu": gpu, "ingest": ingest, "train": train, "serve": serve, "end
 
 def tables() -> Iterator[tuple[str, list[str]]]:
     """Every table's name and lines."""
-    yield "results", recipes()
+    yield "results", results()
+    yield "recipes", recipes()
     for name, lines in BENCHMARKS.items():
         path = RESULTS / "benchmarks" / f"{name}.json"
         yield name, lines(json.loads(path.read_text())) if path.exists() else ["Not measured yet."]
 
 
 def renewed(text: str) -> str:
-    """Return README with its tables made anew, each between its two markers."""
+    """Return a file's text with its tables made anew, each between its two markers."""
     for name, lines in tables():
         begin, end = f"<!-- {name}: made by `make results` -->", f"<!-- end of {name} -->"
         if begin not in text:
@@ -182,11 +228,12 @@ def renewed(text: str) -> str:
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text()
+    texts = {path: path.read_text() for path in FILES}
     if "--check" in sys.argv:
-        sys.exit(None if renewed(text) == text else "README's tables are out of date. Fix: make results")
-    readme.write_text(renewed(text))
+        outdated = [str(path.relative_to(ROOT)) for path, text in texts.items() if renewed(text) != text]
+        sys.exit(f"Out of date: the tables in {', '.join(outdated)}. Fix: make results" if outdated else None)
+    for path, text in texts.items():
+        path.write_text(renewed(text))
 
 
 if __name__ == "__main__":

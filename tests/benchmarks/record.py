@@ -1,12 +1,12 @@
-"""Record a trained model in results/: what it is, how it was trained, how good it is, what it costs to run.
+"""Record a trained model in results/: recipe, history, accuracy, size, and speed.
 
     python tests/benchmarks/record.py catdog@3 --store var/store --bulk var/run/bulk.json
-    python tests/benchmarks/record.py catdog@4 --store var/store --again
+    python tests/benchmarks/record.py catdog@4 --store var/store --repeat
 
-Reads only what the jobs left in the store (run, history, evaluation, version) and, with --bulk, the object that
-`bulk_predict.py --json` printed. With --again it adds another training to a recipe's record: what that did on
-validation, as the photos held out are read once a recipe. `make results` then renews README's table from the files in
-results/.
+The record is made of the files that the jobs left in the store (run, history, evaluation, version)
+and, with --bulk, of the object that `pawcast bulk-predict --json` printed. With --repeat it adds
+another training of the same recipe to the recipe's record, with its validation accuracy only: each
+recipe is evaluated on the test split once. `make results` then renews the tables from results/.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pawcast.doctor.machine import nvidia_smi
 from pawcast.runtime.devices import cpu_info
 from pawcast.store import open_store
 
-# Linux's names, the fastest first.
+# Flags of /proc/cpuinfo, the fastest instructions first.
 INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2"}
 RESULTS = Path(__file__).parent / "results"
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--store")
     parser.add_argument("--bulk", type=Path)
-    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--repeat", action="store_true")
     options = parser.parse_args()
     store = open_store(store_uri(options.store))
     version = registry.resolve(store, options.model)
@@ -51,17 +51,17 @@ def main() -> None:
         "metrics": version.metrics,
     }
     path = RESULTS / f"{version.recipe.name}.json"
-    if options.again:
+    if options.repeat:
         record = json.loads(path.read_text())
-        record.setdefault("again", []).append({"seed": version.recipe.seed, **trained, "history": history})
+        record.setdefault("repeats", []).append({"seed": version.recipe.seed, **trained, "history": history})
     else:
-        made = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").pseudo_labels
+        labels = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").pseudo_labels
         key = f"models/{version.model}/evaluations/{version.version}-test.json"
         record = {
             "recipe": version.recipe.name,
             **trained,
             "dataset_sha256": version.dataset_sha256,
-            "pseudo_labels": made.model_dump() if made else None,
+            "pseudo_labels": labels.model_dump() if labels else None,
             "weights_bytes": sum(file.bytes for file in version.files.values()),
             "test": json.loads(store.get(key)),
             "timing": json.loads(store.get(f"runs/{version.run}/timing.json")),
@@ -74,13 +74,13 @@ def main() -> None:
 
 
 def bulk(output: Path) -> dict[str, Any]:
-    """What a bulk prediction's output says of it, without the places of its files."""
-    said = json.loads(output.read_text().splitlines()[-1])
-    return {key: said[key] for key in ("model", "photos", "seconds", "photos_per_second")}
+    """The result of a bulk prediction, without the paths of its files."""
+    result = json.loads(output.read_text().splitlines()[-1])
+    return {key: result[key] for key in ("model", "photos", "seconds", "photos_per_second")}
 
 
 def hardware() -> str:
-    """This machine, in words, with the best that its CPU has for a network's arithmetic, and its GPU."""
+    """Describe this machine: cores, CPU, its fastest instructions for a network, and GPU."""
     facts = cpu_info()
     name, flags = facts.get("model name", platform.machine()), facts.get("flags", "").split()
     best = next((shown for flag, shown in INSTRUCTIONS.items() if flag in flags), None)
@@ -89,13 +89,13 @@ def hardware() -> str:
 
 
 def installed(python: str, packages: dict[str, str]) -> dict[str, str]:
-    """Return the versions that another environment has of some packages, by the names given to them."""
+    """Return the versions of packages in another environment, by the names given to them."""
     code = (
         f"import importlib.metadata as m, json; print(json.dumps({{n: m.version(p) for n, p in {packages}.items()}}))"
     )
     done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    versions: dict[str, str] = json.loads(done.stdout)
+    return versions
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""The service beside its peers: the same photos, weights and load on this machine, clients included, in one run.
+"""The service compared with other servers: the same photos, weights and load on one machine.
 
     python -m tests.benchmarks.serve --images test1.zip --peers var/bench/serve/bin/python \\
         [--store var/store --model catdog@latest]
 
-Without a trained model the article's network has fresh weights, and is served in float32: in bfloat16 only what was
-found to agree is.
+Without --model the article's network has random weights and is served in float32, because bfloat16
+is used only where a trained version passed its parity check.
 
-In each round every contender is started, loaded and stopped before the next one starts; every other round goes
-backwards. But the network in one process always follows the bulk client at once, and is compared with it round by
-round: a machine may be a fifth slower a minute later. Loads are bounded in time and stay on 127.0.0.1. Writes
-results/benchmarks/serve.json with what every round found; `make results` renews README's tables from it.
+In each round every contender is started, loaded and stopped before the next one starts. Every other
+round runs in reverse order. The network in one process always follows the bulk client directly and
+is compared with it round by round, because a machine may be a fifth slower a minute later. Clients
+run on the same machine; the load stays on 127.0.0.1. Writes results/benchmarks/serve.json with
+every round; `make results` renews the tables from it.
 """
 
 from __future__ import annotations
@@ -48,20 +49,20 @@ MANY_CONNECTIONS = 4
 LOADED = 1_024
 OURS_COMMAND = (sys.executable, "-m", "tests.benchmarks.ours_serve")
 START_SECONDS, STOP_SECONDS, BULK_SECONDS = 180, 60, 600
-# Pillow and OpenCV scale a photo differently.
-AGREE = 0.05
+# Pillow and OpenCV resize a photo differently.
+TOLERANCE = 0.05
 
 
 class Server(NamedTuple):
     """A contender that answers HTTP.
 
     Attributes:
-        package: Whose version to state.
-        script: A file that runs in the peers' environment until it is killed, or a module that runs in ours until its
-            standard input ends.
-        one: Makes a request of one photo.
-        many: Makes a request of many photos.
-        score: The probability in the answer to one photo.
+        package: The package whose version the table names.
+        script: A file that runs in the peers' environment until it is killed, or a module that runs
+            in Pawcast's environment until its standard input ends.
+        one: Makes a request with one photo.
+        many: Makes a request with many photos.
+        score: Reads the probability from the response to one photo.
     """
 
     package: str
@@ -72,46 +73,51 @@ class Server(NamedTuple):
 
     @property
     def peer(self) -> bool:
-        """Whether it needs the peers' environment."""
+        """Whether the server runs in the peers' environment."""
         return self.script.endswith(".py")
 
 
 SERVERS = {
     OURS: Server(
-        "pawcast", "tests.benchmarks.ours_serve",
+        "pawcast",
+        "tests.benchmarks.ours_serve",
         lambda photo: load.request("/v1/classify", photo, "image/jpeg"),
         lambda photos: load.form("/v1/classify", "photo", photos),
         lambda answer: answer["predictions"][0]["scores"]["dog"],
     ),
     "Ray Serve by hand, in bfloat16": Server(
-        "ray", "tests.benchmarks.plain_ray",
+        "ray",
+        "tests.benchmarks.plain_ray",
         lambda photo: load.request("/one", photo, "image/jpeg"),
         lambda photos: load.form("/many", "photos", photos),
         float,
     ),
     "LitServe": Server(
-        "litserve", "peers_litserve.py",
+        "litserve",
+        "peers_litserve.py",
         lambda photo: load.form("/one", "photo", [photo]),
         lambda photos: load.form("/many", "photos", photos),
         float,
     ),
     "BentoML": Server(
-        "bentoml", "peers_bentoml.py",
+        "bentoml",
+        "peers_bentoml.py",
         lambda photo: load.form("/classify", "photos", [photo]),
         lambda photos: load.form("/classify", "photos", photos),
         lambda answer: answer[0],
     ),
     "plain FastAPI, Pillow, model.predict": Server(
-        "fastapi", "peers_fastapi.py",
+        "fastapi",
+        "peers_fastapi.py",
         lambda photo: load.form("/one", "photo", [photo]),
         lambda photos: load.form("/many", "photos", photos),
         float,
     ),
-}  # fmt: skip
+}
 
 
 class Bench(NamedTuple):
-    """What every contender works with: the peers' Python, photos, files, and for how long each load lasts."""
+    """The conditions of all contenders: the peers' Python, photos, files, and a load's seconds."""
 
     peers: str
     source: Path
@@ -132,16 +138,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, type=Path, help="Kaggle's test1.zip")
     parser.add_argument("--peers", required=True, help="Python of the peers' environment")
-    parser.add_argument("--store", default="", help="where --model is")
+    parser.add_argument("--store", default="", help="the store that holds --model")
     parser.add_argument("--model", default="", help="a trained version to serve, such as catdog@latest")
-    parser.add_argument("--photos", type=int, default=12_500, help="how many of them the bulk client sends")
+    parser.add_argument("--photos", type=int, default=12_500, help="how many photos the bulk client sends")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each other load lasts")
     options = parser.parse_args()
     VAR.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="work-", dir=VAR) as folder:
         work = Path(folder)
-        source, photos = some(options.images, options.photos, work / "photos.zip")
+        source, photos = first_photos(options.images, options.photos, work / "photos.zip")
         bench = Bench(str(Path(options.peers).absolute()), source, photos, work, options.seconds)
         trained = [options.store, options.model] if options.model else []
         network = json.loads(ours("network", bench.store, bench.network, *trained).splitlines()[-1])
@@ -149,8 +155,8 @@ def main() -> None:
     RESULT.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def some(images: Path, count: int, path: Path) -> tuple[Path, list[bytes]]:
-    """Write a zip of the first so many photos; return it and the first thousand."""
+def first_photos(images: Path, count: int, path: Path) -> tuple[Path, list[bytes]]:
+    """Write a zip of the first `count` photos; return its path and the first `LOADED` photos."""
     photos = sources.scan(str(images))[:count]
     kept: list[bytes] = []
     with zipfile.ZipFile(path, "w") as out:
@@ -163,23 +169,23 @@ def some(images: Path, count: int, path: Path) -> tuple[Path, list[bytes]]:
 def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     """Run all rounds, and return the record."""
     contenders: dict[str, Callable[[], dict[str, Any]]] = {
-        name: lambda name=name, server=server: loaded(bench, name, server)  # type: ignore[misc]
+        name: lambda name=name, server=server: measure_server(bench, name, server)  # type: ignore[misc]
         for name, server in SERVERS.items()
     }
     contenders[IN_PROCESS] = lambda: bulk("in-process", bench.store, str(bench.source))
     ours, others = [OURS, IN_PROCESS], [name for name in SERVERS if name != OURS]
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for i in range(rounds):
         for name in [*others[::-1], *ours] if i % 2 else [*ours, *others]:
             started = time.monotonic()
-            found[name].append(contenders[name]())
+            results[name].append(contenders[name]())
             sys.stderr.write(f"round {i + 1} of {rounds}: {name}, {time.monotonic() - started:.0f} s\n")
-    return summary(bench, found)
+    return summary(bench, results)
 
 
-def summary(bench: Bench, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the record, if all contenders say the same of the photos."""
-    agree(found)
+def summary(bench: Bench, results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return the record, if all contenders give the same scores."""
+    check_scores(results)
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d}",
         "hardware": hardware(),
@@ -187,45 +193,45 @@ def summary(bench: Bench, found: dict[str, list[dict[str, Any]]]) -> dict[str, A
         "many": {"photos": MAX_BATCH, "connections": MANY_CONNECTIONS},
         "versions": {**versions(sys.executable, peers=False), **versions(bench.peers, peers=True)},
         "bulk": {
-            BULK: over([item[BULK] for item in found[OURS]]),
-            IN_PROCESS: over(found[IN_PROCESS]),
+            BULK: with_median([item[BULK] for item in results[OURS]]),
+            IN_PROCESS: with_median(results[IN_PROCESS]),
         },
         "servers": {
-            name: {key: over([item[key] for item in found[name]]) for key in ("many", *map(str, CONNECTIONS))}
+            name: {key: with_median([item[key] for item in results[name]]) for key in ("many", *map(str, CONNECTIONS))}
             for name in SERVERS
         },
     }
 
 
 def versions(python: str, peers: bool) -> dict[str, str]:
-    """What each contender of an environment is made with; ours is what it is."""
-    here = {name: server for name, server in SERVERS.items() if server.peer == peers and name != OURS}
-    return installed(python, {name: server.package for name, server in here.items()})
+    """The versions of an environment's contenders, without Pawcast's own."""
+    servers = {name: server for name, server in SERVERS.items() if server.peer == peers and name != OURS}
+    return installed(python, {name: server.package for name, server in servers.items()})
 
 
-def loaded(bench: Bench, name: str, server: Server) -> dict[str, Any]:
-    """Start a server, put every load on it, stop it."""
+def measure_server(bench: Bench, name: str, server: Server) -> dict[str, Any]:
+    """Start a server, measure it under each load, stop it."""
     ones = [server.one(photo) for photo in bench.photos]
     many = [server.many(bench.photos[i : i + MAX_BATCH]) for i in range(0, len(bench.photos), MAX_BATCH)]
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     with running(bench, server) as port:
         for connections in CONNECTIONS:
             load.run(port, ones, connections, bench.seconds / 4)
             result = load.run(port, ones, connections, bench.seconds)
-            found[str(connections)] = {"photos_per_second": result.per_second, **result.percentiles()}
+            measured[str(connections)] = {"photos_per_second": result.per_second, **result.percentiles()}
             if connections == 1:
-                found["score"] = server.score(json.loads(result.answers[0]))
+                measured["score"] = server.score(json.loads(result.answers[0]))
         load.run(port, many, MANY_CONNECTIONS, bench.seconds / 4)
         result = load.run(port, many, MANY_CONNECTIONS, 2 * bench.seconds)
-        found["many"] = {"photos_per_second": MAX_BATCH * result.per_second, **result.percentiles()}
+        measured["many"] = {"photos_per_second": MAX_BATCH * result.per_second, **result.percentiles()}
         if name == OURS:
-            found[BULK] = bulk("bulk", str(bench.source), str(port), str(bench.work / "predictions"))
-    return found
+            measured[BULK] = bulk("bulk", str(bench.source), str(port), str(bench.work / "predictions"))
+    return measured
 
 
 @contextmanager
 def running(bench: Bench, server: Server) -> Iterator[int]:
-    """Run a server until the block ends, and nothing of it afterwards; yield its port once it answers."""
+    """Run a server until the block ends; yield its port once it answers."""
     (port,) = free_ports(1)
     environment = {**os.environ, "PAWCAST_BENCH_NETWORK": bench.network}
     if server.peer:
@@ -235,11 +241,20 @@ def running(bench: Bench, server: Server) -> Iterator[int]:
         arguments = ["serve", bench.store, str(port), str(bench.work)]
         command, cwd = [sys.executable, "-m", server.script, *arguments], HERE.parents[1]
     log = bench.work / "server.log"
-    with log.open("w") as output, subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=cwd, start_new_session=True
-    ) as process:  # fmt: skip
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
-            answers(port, server.one(bench.photos[0]), process, log)
+            wait_for_answer(port, server.one(bench.photos[0]), process, log)
             yield port
         finally:
             if process.stdin:
@@ -250,22 +265,22 @@ def running(bench: Bench, server: Server) -> Iterator[int]:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.terminate()
-            # Some leave their workers behind.
+            # Some servers leave worker processes behind.
             if server.peer:
                 time.sleep(1)
                 kill(process.pid)
 
 
 def kill(group: int) -> None:
-    """End what is left of a process group."""
+    """Kill the processes that are left of a group."""
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         return
 
 
-def answers(port: int, request: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for the first right answer."""
+def wait_for_answer(port: int, request: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a request gets a response with status 200."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -277,7 +292,7 @@ def answers(port: int, request: bytes, process: subprocess.Popen[bytes], log: Pa
 
 
 def ours(*arguments: str) -> str:
-    """Run a command of `ours_serve`; return what it prints."""
+    """Run a command of `ours_serve`; return its output."""
     done = subprocess.run([*OURS_COMMAND, *arguments], stdout=subprocess.PIPE, text=True, timeout=BULK_SECONDS)
     if done.returncode:
         sys.exit(f"error: {' '.join(arguments)} ended with {done.returncode}")
@@ -285,31 +300,31 @@ def ours(*arguments: str) -> str:
 
 
 def bulk(*arguments: str) -> dict[str, Any]:
-    """Have one of our ways predict all photos; return photos per second and what they are."""
-    answer = json.loads(ours(*arguments).splitlines()[-1])
-    return {"photos_per_second": len(answer["scores"]) / answer["seconds"], "scores": answer["scores"]}
+    """Predict all photos by a command of `ours_serve`; return photos per second and the scores."""
+    result = json.loads(ours(*arguments).splitlines()[-1])
+    return {"photos_per_second": len(result["scores"]) / result["seconds"], "scores": result["scores"]}
 
 
-def agree(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Stop unless all contenders say the same of the photos, and drop what they say."""
-    right, *_ = [item.pop("scores") for item in found[IN_PROCESS]]
-    for item in found[OURS]:
+def check_scores(results: dict[str, list[dict[str, Any]]]) -> None:
+    """End the benchmark if the contenders' scores differ; remove the scores from the results."""
+    expected, *_ = [item.pop("scores") for item in results[IN_PROCESS]]
+    for item in results[OURS]:
         scores = item[BULK].pop("scores")
-        if len(scores) != len(right) or max(abs(a - b) for a, b in zip(scores, right, strict=True)) > 1e-5:
-            sys.exit("error: the bulk client and the network in one process don't agree")
+        if len(scores) != len(expected) or max(abs(a - b) for a, b in zip(scores, expected, strict=True)) > 1e-5:
+            sys.exit("error: the bulk client's scores differ from those of the network in one process")
     for name in SERVERS:
-        for item in found[name]:
-            if abs(item.pop("score") - right[0]) > AGREE:
-                sys.exit(f"error: {name} doesn't agree with the network")
+        for item in results[name]:
+            if abs(item.pop("score") - expected[0]) > TOLERANCE:
+                sys.exit(f"error: the score of {name} differs from the network's")
 
 
-def over(rounds: list[dict[str, float]]) -> dict[str, Any]:
-    """The median of each figure, and all rounds."""
+def with_median(rounds: list[dict[str, float]]) -> dict[str, Any]:
+    """Return each figure's median, and all rounds."""
     return {**{key: statistics.median(item[key] for item in rounds) for key in rounds[0]}, "rounds": rounds}
 
 
 def count(source: Path) -> int:
-    """How many photos a zip holds."""
+    """Return the number of photos in a zip."""
     with zipfile.ZipFile(source) as archive:
         return len(archive.namelist())
 

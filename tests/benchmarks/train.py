@@ -1,10 +1,11 @@
-"""Training beside its peers: the article's network and augmentation on the same photos and machine, in one run.
+"""Training compared with other tools: the article's network and augmentation on the same photos.
 
     python -m tests.benchmarks.train --labelled train.zip --peers var/bench/train/bin/python
 
-Every contender trains for a few epochs by itself; every other round goes backwards. The first epoch warms up, and
-isn't counted: its photos are decoded, its functions traced. Photos a second are those of training alone, without
-validation. Writes results/benchmarks/train.json with every epoch; `make results` renews README's table from it.
+One contender at a time trains for a few epochs on all cores. Every other round runs in reverse
+order. The first epoch isn't counted: in it photos are decoded and functions traced. Photos per
+second are those of training without validation. Writes results/benchmarks/train.json with every
+epoch; `make results` renews the table from it.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def ingest(labelled: str, count: int, work: Path) -> None:
-    """Publish a dataset whose training split has so many photos, every other one a dog."""
+    """Publish a dataset whose training split has `count` photos, half of them of each class."""
     every = sources.scan(labelled, CLASSES)
     usable = [[photo for photo in every if photo.label == label] for label in range(len(CLASSES))]
     chosen = [photo for pair in zip(*usable, strict=False) for photo in pair][: count * 5 // 4]
@@ -73,8 +74,8 @@ def ingest(labelled: str, count: int, work: Path) -> None:
         for photo, data in zip(chosen, sources.read(labelled, chosen), strict=True):
             if not isinstance(data, ImageError):
                 archive.writestr(photo.name, data)
-    job("ingest", "--labelled", str(work / "photos.zip"), "--dataset", DATASET, "--test-size", "0",
-        "--val-fraction", "0.2", "--store", str(work / "store"))  # fmt: skip
+    arguments = ["--labelled", str(work / "photos.zip"), "--dataset", DATASET, "--store", str(work / "store")]
+    job("ingest", *arguments, "--test-size", "0", "--val-fraction", "0.2")
 
 
 def unpack(work: Path) -> None:
@@ -98,11 +99,11 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     }
     for name, (peer, _) in PEERS.items():
         contenders[name] = lambda peer=peer: theirs(options.peers, peer, work / "photos", epochs)  # type: ignore[misc]
-    found: dict[str, list[Epochs]] = {name: [] for name in contenders}
+    results: dict[str, list[Epochs]] = {name: [] for name in contenders}
     for i in range(options.rounds):
         for name in list(contenders)[:: -1 if i % 2 else 1]:
             started = time.monotonic()
-            found[name].append(contenders[name]())
+            results[name].append(contenders[name]())
             sys.stderr.write(f"round {i + 1} of {options.rounds}: {name}, {time.monotonic() - started:.0f} s\n")
     photos = sum(1 for _ in (work / "photos").rglob("*.jpg"))
     return {
@@ -111,25 +112,25 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "photos": photos,
         "epochs": epochs,
         "versions": installed(options.peers, {name: package for name, (_, package) in PEERS.items()}),
-        "contenders": {name: summary(rounds, photos) for name, rounds in found.items()},
+        "contenders": {name: summary(rounds, photos) for name, rounds in results.items()},
     }
 
 
 def summary(rounds: list[Epochs], photos: int) -> dict[str, Any]:
-    """Photos a second over the counted epochs of all rounds, their median; the last epoch's loss; every epoch."""
+    """Return the median photos per second of the counted epochs, the last loss, and all epochs."""
     rates = [photos / epoch["seconds"] for epochs in rounds for epoch in epochs[1:]]
     loss = statistics.median(epochs[-1]["loss"] for epochs in rounds)
     return {"photos_per_second": statistics.median(rates), "loss": loss, "rounds": rounds}
 
 
 def ours(work: Path, epochs: int, workers: int, cpus: int, *settings: str) -> Epochs:
-    """Train by the command line, as a user does."""
+    """Train from the command line, as a user does."""
     run = f"{workers}x{cpus}-{time.time_ns()}"
-    # The rate is constant, as the peers'.
+    # The peers have a constant learning rate as well.
     chosen = (f"epochs={epochs}", "schedule=constant", "warmup_epochs=0", *settings)
-    job("train", "--dataset", DATASET, "--recipe", "article", "--workers", str(workers),
-        "--cpus-per-worker", str(cpus), "--run", run, "--store", str(work / "store"),
-        *(word for setting in chosen for word in ("--set", setting)))  # fmt: skip
+    arguments = ["--dataset", DATASET, "--recipe", "article", "--run", run, "--store", str(work / "store")]
+    arguments += [word for setting in chosen for word in ("--set", setting)]
+    job("train", *arguments, "--workers", str(workers), "--cpus-per-worker", str(cpus))
     history = json.loads((work / "store" / "runs" / run / "history.json").read_text())
     spent = zip(history["seconds"], history["validation_seconds"], strict=True)
     seconds = [whole - validation for whole, validation in spent]
@@ -141,14 +142,14 @@ def job(name: str, *arguments: str) -> None:
 
 
 def theirs(python: str, peer: str, photos: Path, epochs: int) -> Epochs:
-    """Have a peer train, in its own environment."""
+    """Train with a peer, in the peers' environment."""
     output = run([python, str(HERE / "peers_train.py"), peer, str(photos), str(epochs)])
-    found: Epochs = json.loads(output.splitlines()[-1])
-    return found
+    result: Epochs = json.loads(output.splitlines()[-1])
+    return result
 
 
 def run(command: list[str]) -> str:
-    """Run a command; return what it prints, or stop with what it says."""
+    """Run a command and return its output; end the benchmark with its error if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
     if done.returncode:
         sys.exit(f"error: {' '.join(command)} ended with {done.returncode}: {done.stderr[-2_000:]}")

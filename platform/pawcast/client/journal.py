@@ -1,30 +1,46 @@
-"""What a bulk run has done so far, in a file beside its results: a run that was killed goes on from there.
+"""What a bulk run has done so far: an SQLite database beside its results.
 
-The first line says what the journal belongs to, each other one holds the answers for a batch. A line is its
-checksum and JSON, and only ever appended. One that was torn by a kill or a power cut doesn't match and counts
-for nothing, so the worst that is lost is the batches that it stood for. Whoever writes holds a lock on the file.
+A run that was killed continues from it. Each batch is one transaction, so neither a kill nor a
+power cut loses a recorded batch or leaves half of one. The run holds an exclusive lock on the file.
+
+    header   one row, as JSON: the photos and the model version that the journal belongs to
+    batches  the index of a batch's first photo, its rows as JSON, and a checksum of both
+
+Source: https://www.sqlite.org/atomiccommit.html, https://www.sqlite.org/pragma.html#pragma_locking_mode
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from pawcast.errors import ConflictError, StoreError, StoreFullError
+from pawcast.errors import ConflictError, PawcastError, StoreError, StoreFullError
 
-NAME = "bulk.journal"
-_FORMAT = 1
+NAME = "bulk.sqlite"
+_TABLES = (
+    "CREATE TABLE header (value TEXT NOT NULL)",
+    "CREATE TABLE batches (start INTEGER PRIMARY KEY, rows TEXT NOT NULL, sha256 BLOB NOT NULL)",
+)
+# SQLite's codes for a file that is no database, for a damaged one, and for one with other tables.
+_UNREADABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}
+_PRIMARY = 0xFF  # of an extended result code, the part that names the kind of error
+_FIX = "add --fresh to start again, or choose another --out"
 
 
 class PredictionRow(NamedTuple):
-    """One photo's answer: `score`, the probability of class 1, or the reason why there is none."""
+    """The prediction for one photo.
+
+    Attributes:
+        id: The photo's id.
+        member: Its path in the source.
+        score: The probability of class 1, in [0, 1], or None.
+        error: Why there is no score, or None.
+    """
 
     id: str
     member: str
@@ -33,14 +49,14 @@ class PredictionRow(NamedTuple):
 
 
 class JournalHeader(NamedTuple):
-    """What a journal belongs to: these photos, answered by this model.
+    """What a journal belongs to: these photos, predicted by this model version.
 
     Attributes:
-        photos: What people call the photos; says nothing about their identity.
-        total: How many there are.
-        source_digest: Their identity.
+        photos: The source's name, for messages; no part of the photos' identity.
+        total: How many photos there are.
+        source_digest: The photos' identity.
         model: `name@version`.
-        weights: The identity of the model's files, empty if the server doesn't tell.
+        weights: The identity of the model's files; empty if the server doesn't tell.
     """
 
     photos: str
@@ -51,141 +67,165 @@ class JournalHeader(NamedTuple):
 
 
 class Journal:
-    """The journal of a run; use as a context manager, which holds its lock.
+    """The journal of a run. Use it as a context manager, which holds the lock.
 
     Args:
-        folder: Where it is; made if it isn't there.
-        subject: What it belongs to.
-        fresh: Begin a new one, whatever there is.
+        folder: Where the journal is; made if it doesn't exist.
+        header: What the journal belongs to.
+        fresh: Replace whatever journal there is.
 
     Raises:
-        ConflictError: If there is one of other photos or another model, or another run is writing it.
-        StoreError: If it can't be written.
+        ConflictError: If the journal there belongs to other photos or another model, if it is
+            damaged, or if another run is using it.
+        StoreFullError: If the disk is full.
+        StoreError: If the journal can't be written.
 
     Attributes:
-        batches: Rows by the index of their first photo, as they were when the journal was opened and as
-            they were appended since.
+        batches: The rows of each recorded batch, by the index of its first photo.
     """
 
-    def __init__(self, folder: Path, subject: JournalHeader, fresh: bool = False) -> None:
+    def __init__(self, folder: Path, header: JournalHeader, fresh: bool = False) -> None:
         self._path = folder / NAME
         self.batches: dict[int, list[PredictionRow]] = {}
-        try:
+        with _errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = _locked(self._path)
-        except OSError as error:
-            raise _failure(self._path, error) from None
-        try:
-            self._begin(subject, fresh)
-        except BaseException:
-            os.close(self._file)
-            raise
+            if fresh:
+                _discard(self._path)
+            self._database = _connect(self._path)
+            try:
+                self._begin(header)
+            except BaseException:
+                self._database.close()
+                raise
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        os.close(self._file)
+        self._database.close()
 
     def append(self, start: int, rows: Sequence[PredictionRow]) -> None:
-        """Note a batch, whose first photo has this index. Raises `StoreError` if that can't be written."""
-        self._write([start, rows])
+        """Record the batch whose first photo has this index. Raises `StoreError` if that fails."""
+        text = json.dumps(rows)
+        with _errors(self._path):
+            self._database.execute(
+                "INSERT INTO batches VALUES (?, ?, ?)", (start, text, _checksum(start, text.encode()))
+            )
         self.batches[start] = list(rows)
 
     def remove(self) -> None:
-        """Remove the journal, its results being elsewhere by now."""
-        self._path.unlink(missing_ok=True)
+        """Remove the journal, because its results have been written."""
+        _remove(self._path)
 
-    def _begin(self, subject: JournalHeader, fresh: bool) -> None:
-        # What follows the last line break is torn, and must not become a part of the next line.
-        whole, _, _ = b"".join(iter(lambda: os.read(self._file, 2**20), b"")).rpartition(b"\n")
-        lines = whole.split(b"\n") if whole and not fresh else []
-        os.ftruncate(self._file, len(whole) + 1 if lines else 0)
-        if not lines:
-            self._write([_FORMAT, subject])
-            return
-        self._compare(_value(lines[0]), subject)
-        for value in map(_value, lines[1:]):
-            if value:
-                self.batches[value[0]] = [PredictionRow(*row) for row in value[1]]
-
-    def _compare(self, header: list | None, subject: JournalHeader) -> None:  # type: ignore[type-arg]
-        fix = "add --fresh to begin anew, or choose another --out"
-        if not header or header[0] != _FORMAT:
-            raise ConflictError(f"{self._path} can't be read as a journal", fix=fix)
-        found = JournalHeader(*header[1])
-        if (found.total, found.source_digest) != (subject.total, subject.source_digest):
-            raise ConflictError(
-                f"{self._path} belongs to other photos",
-                received=f"{subject.total:,} photos of {subject.photos}",
-                expected=f"the {found.total:,} photos of {found.photos} that an unfinished run is about",
-                fix=fix,
-            )
-        if (found.model, found.weights) != (subject.model, subject.weights):
-            raise ConflictError(
-                f"{self._path} belongs to another model",
-                received=_described(subject, found),
-                expected=f"{_described(found, subject)}, which has answered for some photos already",
-                fix=fix,
-            )
-
-    def _write(self, value: object) -> None:
-        text = json.dumps(value, separators=(",", ":")).encode()
-        line = b"%s %s\n" % (_checksum(text), text)
-        try:
-            while line:
-                line = line[os.write(self._file, line) :]
-        except OSError as error:
-            raise _failure(self._path, error) from None
+    def _begin(self, header: JournalHeader) -> None:
+        """Lock the journal until the connection closes, and read it; fill it if it is new."""
+        execute = self._database.execute
+        execute("BEGIN EXCLUSIVE")
+        if execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+            for statement in _TABLES:
+                execute(statement)
+            execute("INSERT INTO header VALUES (?)", [json.dumps(header)])
+        _compare(self._path, execute("SELECT value FROM header").fetchall(), header)
+        for start, text, checksum in execute("SELECT start, rows, sha256 FROM batches"):
+            if checksum != _checksum(start, text):
+                raise _unreadable(self._path)
+            self.batches[start] = [PredictionRow(*row) for row in json.loads(text)]
+        execute("COMMIT")
 
 
 def exists(folder: Path) -> bool:
-    """Whether a run has left a journal here."""
+    """Return whether a run has left a journal in a folder."""
     return (folder / NAME).is_file()
 
 
-def _locked(path: Path) -> int:
-    """Open a journal for this process alone."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+def _connect(path: Path) -> sqlite3.Connection:
+    # No timeout: a lock is reported at once. No isolation level: BEGIN begins a transaction.
+    database = sqlite3.connect(path, timeout=0, isolation_level=None)
+    # Damaged text need not be UTF-8.
+    database.text_factory = bytes
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
+    return database
+
+
+def _discard(path: Path) -> None:
+    """Remove a journal, readable or not, unless another run is using it."""
+    with closing(_connect(path)) as database:
         try:
-            # A few network file systems know no locks; they do without.
-            with contextlib.suppress(OSError):
-                _lock(path, file)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file), path.stat()):
-                    return file
-        except BaseException:
-            os.close(file)
-            raise
-        # The run that held the lock has ended well and removed the file meanwhile.
-        os.close(file)
+            database.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & _PRIMARY not in _UNREADABLE:
+                raise
+        _remove(path)
 
 
-def _lock(path: Path, file: int) -> None:
+def _remove(path: Path) -> None:
+    # SQLite's rollback journal first: without its database nobody would remove it.
+    path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _checksum(start: int, text: bytes) -> bytes:
+    """Return a batch's checksum. SQLite notices a broken page, but not a flipped bit in a row."""
+    return hashlib.sha256(repr((start, text)).encode()).digest()
+
+
+def _compare(path: Path, rows: list[tuple[bytes]], header: JournalHeader) -> None:
+    """Refuse a journal that belongs to something else."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        ((text,),) = rows
+        recorded = JournalHeader(*json.loads(text))
+    except (ValueError, TypeError):
+        raise _unreadable(path) from None
+    if (recorded.total, recorded.source_digest) != (header.total, header.source_digest):
         raise ConflictError(
+            f"{path} belongs to other photos",
+            received=f"{header.total:,} photos of {header.photos}",
+            expected=f"the {recorded.total} photos of {recorded.photos}, which an unfinished run began to predict",
+            fix=_FIX,
+        )
+    if (recorded.model, recorded.weights) != (header.model, header.weights):
+        raise ConflictError(
+            f"{path} belongs to another model",
+            received=_model_name(header, recorded),
+            expected=f"{_model_name(recorded, header)}, which has predicted some photos already",
+            fix=_FIX,
+        )
+
+
+def _model_name(header: JournalHeader, other: JournalHeader) -> str:
+    if header.model != other.model:
+        return header.model
+    return f"{header.model} with the weights {header.weights[:12] or 'unknown'}"
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn the errors of SQLite and of the file system into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise _not_writable(path, error.strerror) from None
+    except sqlite3.Error as error:
+        raise _failure(path, error) from None
+
+
+def _failure(path: Path, error: sqlite3.Error) -> PawcastError:
+    code = error.sqlite_errorcode & _PRIMARY
+    if code == sqlite3.SQLITE_BUSY:
+        return ConflictError(
             f"Another run is writing to {path.parent}", fix="wait for its end, or choose another --out"
-        ) from None
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFullError(
+            "The disk is full", received=f"a batch for {path}", fix="free some space, and run it again"
+        )
+    return _unreadable(path) if code in _UNREADABLE else _not_writable(path, str(error))
 
 
-def _checksum(text: bytes) -> bytes:
-    return hashlib.sha256(text).hexdigest()[:16].encode()
+def _not_writable(path: Path, reason: str | None) -> StoreError:
+    fix = "check permissions, free space and quota there, or choose another --out"
+    return StoreError(f"{path} can't be written", received=reason, fix=fix)
 
 
-def _value(line: bytes) -> list | None:  # type: ignore[type-arg]
-    """What a line holds; None if it isn't whole."""
-    checksum, _, text = line.partition(b" ")
-    return json.loads(text) if checksum == _checksum(text) else None
-
-
-def _described(one: JournalHeader, other: JournalHeader) -> str:
-    return one.model if one.model != other.model else f"{one.model} with the weights {one.weights[:12] or 'unknown'}"
-
-
-def _failure(path: Path, error: OSError) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFullError("The disk is full", received=f"a line of {path}", fix="free some space, and run it again")
-    return StoreError(f"{path} can't be written", received=error.strerror, fix="choose another --out")
+def _unreadable(path: Path) -> ConflictError:
+    return ConflictError(f"{path} is damaged, or isn't a journal of this version of Pawcast", fix=_FIX)

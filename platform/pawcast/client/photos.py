@@ -1,4 +1,4 @@
-"""What a bulk run reads: photos in a fixed order, from any place in it."""
+"""The photos that a bulk run reads: in a fixed order, from any index on."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from pawcast.errors import DataError, ImageError
 
 
 class PhotoSequence(Protocol):
-    """A sequence of photos.
+    """A sequence of photos, such as a `SourcePhotos` or a dataset's `SplitReader`.
 
     Attributes:
-        name: What people call it.
-        source_digest: Equal for equal photos, wherever they are.
+        name: The source's name, for messages.
+        source_digest: The photos' identity: equal for equal photos, wherever they are stored.
     """
 
     name: str
     source_digest: str
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of photos."""
         ...
 
     def read(self, start: int, stop: int) -> Iterator[tuple[Photo, bytes | ImageError]]:
-        """Yield each of these photos with its bytes, or the reason why they can't be had."""
+        """Yield the photos from `start` to `stop - 1`, each with its bytes or its error."""
         ...
 
     def check(self) -> None:
-        """Raise `DataError` if the photos aren't those that they were at first."""
+        """Raise `DataError` if the photos have changed since the sequence was made."""
         ...
 
 
 class SourcePhotos:
-    """The photos of a zip, a folder, or a CSV, in natural order.
+    """The photos of a zip, a folder or a CSV, in natural order.
 
     Args:
-        path: As for `sources.scan`, which says what is refused.
+        path: As for `pawcast.data.sources.scan`, whose errors are raised.
     """
 
     def __init__(self, path: str) -> None:
@@ -55,14 +55,14 @@ class SourcePhotos:
         yield from zip(photos, sources.read(self.name, photos), strict=True)
 
     def check(self) -> None:
-        """Raise `DataError` if the source holds other photos by now, as far as names and sizes tell."""
+        """Raise `DataError` if the source has changed, as far as names and sizes tell."""
         if self._stamp and sources.stamp(self.name) == self._stamp:
             return
         photos = sources.scan(self.name)
         if sources.source_digest(self.name, photos) != self.source_digest:
             raise DataError(
                 f"{self.name} changed while it was read",
-                received=f"{len(photos):,} photos, some of them others",
+                received=f"{len(photos):,} photos, some of them new or changed",
                 expected=f"the {len(self):,} that were there at first",
-                fix="run it again when nobody writes there",
+                fix="run it again when the source no longer changes",
             )

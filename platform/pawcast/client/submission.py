@@ -1,4 +1,4 @@
-"""Kaggle's submission form: `id,label`, the label being the probability of a dog."""
+"""The files of a bulk run's results, as CSV."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pawcast.client.journal import PredictionRow
 
 
 def predictions_csv(rows: Sequence[PredictionRow]) -> bytes:
-    """Return the predictions as CSV, one line for each row with a score, in the rows' order.
+    """Return the predictions in Kaggle's submission format: `id,label`, in the rows' order.
+
+    The label is the probability of class 1, with six decimals. Rows without a score are left out.
 
     Source: https://www.kaggle.com/c/dogs-vs-cats-redux-kernels-edition/overview/evaluation
     """

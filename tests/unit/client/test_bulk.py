@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pawcast.client import bulk, journal, service, throttle
+from pawcast.client import bulk, journal, retry, service_client
 from pawcast.client.bulk import BulkOptions, BulkResult, bulk_predict
 from pawcast.client.photos import SourcePhotos
-from pawcast.client.service import classify
+from pawcast.client.service_client import classify
 from pawcast.core.settings import api_key
 from pawcast.data.sources import Photo
 from pawcast.errors import ConflictError, DataError, ImageError, PawcastError, ServiceError, UsageError
@@ -39,7 +39,7 @@ class Desk(ThreadingHTTPServer):
         self.model = "sums@1"
         self.about: object = {"model": "sums", "version": 1, "classes": ["cat", "dog"], "files": {"w": "x"}}
         self.rules: list[Callable[[int, list[bytes]], Said | None]] = []
-        self.batch_sizes: list[int] = []
+        self.request_sizes: list[int] = []
         self.photos: list[list[bytes]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
@@ -49,7 +49,7 @@ class Desk(ThreadingHTTPServer):
 
     def answer(self, photos: list[bytes]) -> Said:
         for rule in self.rules:
-            if said := rule(len(self.batch_sizes), photos):
+            if said := rule(len(self.request_sizes), photos):
                 return said
         items = [
             {"id": str(i), "error": "no\nphoto"} if data == b"bad" else {"id": str(i), "scores": scores(data)}
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.times.append(time.monotonic())
-        self.server.sizes.append(len(body))
+        self.server.request_sizes.append(len(body))
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         photos = [body]
         if boundary := re.search("boundary=(.+)", self.headers["content-type"]):
@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttle, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ def folder(tmp_path) -> str:
     return make_folder(tmp_path / "photos", files | {"7.jpg": b"bad"})
 
 
-def predict(source: str, desk: Desk, out: Path, limits: BulkOptions = FAST, **options: object) -> BulkResult:
-    with bulk_predict(SourcePhotos(source), desk.url, out, limits=limits, **options) as found:  # type: ignore[arg-type]
+def predict(source: str, desk: Desk, out: Path, options: BulkOptions = FAST, **arguments: object) -> BulkResult:
+    with bulk_predict(SourcePhotos(source), desk.url, out, options=options, **arguments) as found:  # type: ignore[arg-type]
         return found
 
 
@@ -137,18 +137,18 @@ def test_every_photo_once_in_order(desk, folder, tmp_path):
     assert sorted(data for photos in desk.photos for data in photos) == sorted(
         (Path(folder) / f"{i}.jpg").read_bytes() for i in range(1, 31)
     )
-    assert calls[0] == (0, 30, "")
-    assert calls[-1] == (30, 30, "")
+    assert calls[0] == ("predicting", 0, 30, "")
+    assert calls[-1] == ("predicting", 30, 30, "")
     assert not journal.exists(tmp_path / "out")
 
 
 @pytest.mark.parametrize("status", [404, 429, 500, 503])
 def test_a_passing_refusal_costs_time_only(desk, folder, tmp_path, status):
     expected = predict(folder, desk, tmp_path / "out").rows
-    desk.sizes.clear()
+    desk.request_sizes.clear()
     desk.rules.append(first(2, status))
     notes = []
-    assert predict(folder, desk, tmp_path / "out", progress=lambda *call: notes.append(call[2])).rows == expected
+    assert predict(folder, desk, tmp_path / "out", progress=lambda *call: notes.append(call[3])).rows == expected
     assert any(f"HTTP {status}: later" in note for note in notes)
 
 
@@ -167,18 +167,18 @@ def test_retry_after_is_honoured(desk, folder, tmp_path, late):
      ("Wed, 99 Foo", None), ("Wed, 21 Oct 2015 07:28:00 GMT", None)],
 )  # fmt: skip
 def test_a_retry_after_that_makes_no_sense_is_ignored(value, seconds):
-    assert service._retry_after(httpx.Response(503, headers={"retry-after": value})) == seconds
-    assert service._retry_after(httpx.Response(503)) is None
+    assert service_client._retry_after(httpx.Response(503, headers={"retry-after": value})) == seconds
+    assert service_client._retry_after(httpx.Response(503)) is None
 
 
 def test_requests_stay_below_what_the_service_takes(desk, tmp_path, monkeypatch):
     files = {f"{i}.jpg": bytes([i]) * 100_000 for i in range(20)}
     source = make_zip(tmp_path / "photos.zip", files)
-    monkeypatch.setattr(bulk, "MAX_REQUEST", 250_000)
+    monkeypatch.setattr(bulk, "MAX_REQUEST_BYTES", 250_000)
     assert len(predict(source, desk, tmp_path / "out").rows) == 20
     assert [len(photos) for photos in desk.photos] == [2] * 10
     desk.photos.clear()
-    monkeypatch.setattr(bulk, "MAX_REQUEST", 50_000)
+    monkeypatch.setattr(bulk, "MAX_REQUEST_BYTES", 50_000)
     assert len(predict(source, desk, tmp_path / "out").rows) == 20
     assert [len(photos) for photos in desk.photos] == [1] * 20
 
@@ -251,7 +251,7 @@ def test_the_model_changes_on_the_way(desk, folder, tmp_path):
         desk.model = "sums@2" if number > 3 else "sums@1"
 
     expected = predict(folder, desk, tmp_path / "undisturbed").rows
-    desk.sizes.clear()
+    desk.request_sizes.clear()
     desk.rules.append(change)
     with pytest.raises(ConflictError, match=r"changed during the run.*sums@2.*sums@1.*--fresh"):
         predict(folder, desk, tmp_path / "out")
@@ -310,7 +310,7 @@ def test_a_zip_that_vanishes_during_the_run_is_one_line(desk, tmp_path):
 
 
 def test_the_journal_stays_until_the_results_are_written(desk, folder, tmp_path):
-    with pytest.raises(OSError, match="disk"), bulk_predict(SourcePhotos(folder), desk.url, tmp_path, limits=FAST):
+    with pytest.raises(OSError, match="disk"), bulk_predict(SourcePhotos(folder), desk.url, tmp_path, options=FAST):
         raise OSError("disk")
     desk.photos.clear()
     assert predict(folder, desk, tmp_path).earlier == 30
@@ -331,9 +331,10 @@ def test_one_that_goes_on_waits_for_the_server(desk, folder, tmp_path):
     desk.rules.clear()
     desk.about, about = (503, {}, {"error": "starting"}), desk.about
     threading.Timer(0.3, lambda: setattr(desk, "about", about)).start()
-    notes: list[str] = []
-    assert predict(folder, desk, tmp_path / "out", waiting=notes.append).earlier
-    assert "has no model" in notes[0]
+    calls: list[tuple[object, ...]] = []
+    assert predict(folder, desk, tmp_path / "out", progress=lambda *call: calls.append(call)).earlier
+    assert calls[0][:3] == ("connecting", 0, 1)
+    assert "has no model" in str(calls[0][3])
 
 
 @pytest.mark.parametrize("url", ["http://[", "nonsense", "ftp://127.0.0.1", "http://127.0.0.1:99999", ""])
@@ -373,19 +374,19 @@ def test_one_photo(desk):
     assert desk.headers[0]["authorization"] == "Bearer k"
     with pytest.raises(ImageError, match="truncated"):
         classify(b"bad", desk.url)
-    desk.sizes.clear()
+    desk.request_sizes.clear()
     desk.rules.append(first(1, 429, {"retry-after": "0.1"}))
     assert classify(b"photo", desk.url)["model"] == "sums@1"
 
 
 def test_one_photo_is_not_waited_for_without_end(desk, monkeypatch):
-    monkeypatch.setattr(service, "_ONE_PHOTO_SECONDS", 0.4)
+    monkeypatch.setattr(service_client, "_ONE_PHOTO_SECONDS", 0.4)
     desk.rules.append(first(99, 503))
     with pytest.raises(ServiceError, match="HTTP 503: later"):
         classify(b"photo", desk.url)
 
 
-def test_requests_at_once_settle_at_what_the_server_takes(desk, tmp_path):
+def test_a_server_that_takes_fewer_requests_at_once_answers_all_photos(desk, tmp_path):
     source = make_zip(tmp_path / "photos.zip", {f"{i}.jpg": b"%d" % i for i in range(200)})
     lock = threading.Lock()
     active = refused = most = 0
@@ -404,18 +405,37 @@ def test_requests_at_once_settle_at_what_the_server_takes(desk, tmp_path):
         return None
 
     desk.rules.append(two_at_once)
-    found = predict(source, desk, tmp_path / "out", BulkOptions(batch=2, connections=16))
-    assert len(found.rows) == 200
+    result = predict(source, desk, tmp_path / "out", BulkOptions(batch=2, connections=16))
+    assert len(result.rows) == 200
     assert most == 2
-    # The window goes up and down around two; sixteen at once would be refused most of the time.
-    assert refused < len(desk.sizes) / 2
+    # The backoff keeps refusals few, although eight times as many connections ask as the server takes.
+    assert refused < len(desk.request_sizes) / 2
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_the_number_of_connections_is_fixed(desk, folder, tmp_path, connections):
+    lock = threading.Lock()
+    active = most = 0
+
+    def count(number: int, photos: list[bytes]) -> None:
+        nonlocal active, most
+        with lock:
+            active += 1
+            most = max(most, active)
+        time.sleep(0.05)
+        with lock:
+            active -= 1
+
+    desk.rules.append(count)
+    predict(folder, desk, tmp_path / "out", FAST._replace(connections=connections))
+    assert most == connections
 
 
 def test_a_run_holds_no_more_photos_than_its_limits_say(desk, tmp_path):
     """Photos in memory are those that were read and aren't answered yet."""
 
     class Counted:
-        name, fingerprint = "counted", "0"
+        name, source_digest = "counted", "0"
         read_ = 0
 
         def __len__(self) -> int:
@@ -431,11 +451,11 @@ def test_a_run_holds_no_more_photos_than_its_limits_say(desk, tmp_path):
 
     photos, most, answered = Counted(), 0, 0
 
-    def count(done: int, total: int, note: str) -> None:
+    def count(stage: str, done: int, total: int, note: str) -> None:
         nonlocal most, answered
         most, answered = max(most, photos.read_ - answered), done
 
-    with bulk_predict(photos, desk.url, tmp_path, limits=BulkOptions(10, 3), progress=count) as found:
+    with bulk_predict(photos, desk.url, tmp_path, options=BulkOptions(10, 3), progress=count) as found:
         assert [row.id for row in found.rows] == [str(i) for i in range(400)]
     assert most <= 40
 

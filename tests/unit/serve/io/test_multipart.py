@@ -7,7 +7,7 @@ import random
 import pytest
 from starlette.exceptions import HTTPException
 
-from pawcast.client import service
+from pawcast.client import service_client
 from pawcast.errors import ImageError
 from pawcast_serve.io import multipart as forms
 from pawcast_serve.io.multipart import MultipartReader
@@ -38,7 +38,7 @@ def test_where_a_form_is_cut_into_chunks_makes_no_difference(most):
     chance = random.Random(most)
     # Line breaks and dashes, as the marks between parts have them.
     photos = [bytes(chance.choices(b"\r\n-x", k=chance.randrange(500))) for _ in range(20)]
-    body, content_type = service._form(photos)
+    body, content_type = service_client.encode_form(photos)
     form, at = MultipartReader(content_type, len(photos)), 0
     while at < len(body):
         size = chance.randint(0, most)
