@@ -1,25 +1,27 @@
-"""Run a model over photos whose labels are known, from a dataset's split or from any labelled source."""
+"""Run a model over labelled photos: metrics over all of them, and a few photos to show."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import tee
 from typing import NamedTuple
 
 import numpy as np
 
+from pawcast.core.progress import Progress, silent
 from pawcast.data.reader import LabelledPhoto
 from pawcast.errors import DataError, ImageError
 from pawcast.evaluation.metrics import ClassificationMetrics, compute_metrics
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import predict_scores
 
-SAMPLES = 24
+MAX_SHOWN = 24
+"""Most mistakes, and most correct photos, that an evaluation keeps to be shown."""
 
 
 class ScoredPhoto(NamedTuple):
-    """A photo, its truth, and the probability of class 1 that the model gave it."""
+    """A photo, its true label, 0 or 1, and the probability of class 1 that the model gave it."""
 
     id: str
     label: int
@@ -28,12 +30,19 @@ class ScoredPhoto(NamedTuple):
 
     @property
     def wrong(self) -> bool:
-        """Whether the model is on the wrong side of one half."""
+        """Whether the predicted class is another than the true one."""
         return (self.score > 0.5) != (self.label == 1)
 
 
 class Evaluation(NamedTuple):
-    """Metrics, and photos to show: the worst mistakes, the worst first, and some that are right."""
+    """How a model did on labelled photos.
+
+    Attributes:
+        metrics: Over all photos that could be used.
+        mistakes: The most confident mistakes, the most confident first.
+        right: Some photos that were classified correctly.
+        unusable: Ids of photos that couldn't be decoded, and why.
+    """
 
     metrics: ClassificationMetrics
     mistakes: list[ScoredPhoto]
@@ -42,40 +51,45 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    engine: Engine, photos: Iterable[LabelledPhoto], progress: Callable[[int], None] = lambda done: None
+    engine: Engine, photos: Iterable[LabelledPhoto], progress: Progress = silent, total: int = 0
 ) -> Evaluation:
-    """Predict every photo and compare with its label; a few photos are kept to be shown.
+    """Predict all photos and compare the predictions with their labels.
 
     Args:
         engine: The model.
-        photos: What to judge it on.
-        progress: Called with the photos done.
+        photos: Photos with their true labels.
+        progress: Called for each photo, with the stage `evaluating`.
+        total: How many photos there are, if that is known; for `progress` only.
 
     Raises:
         DataError: If no photo could be used.
     """
-    ours, theirs = tee(photos)
-    found: list[tuple[float, int]] = []
-    mistakes: list[tuple[float, int, ScoredPhoto]] = []
+    labelled, to_predict = tee(photos)
+    scores: list[float] = []
+    labels: list[int] = []
+    worst: list[tuple[float, int, ScoredPhoto]] = []
     right: list[ScoredPhoto] = []
     unusable: list[tuple[str, str]] = []
-    for number, (photo, score) in enumerate(
-        zip(ours, predict_scores(engine, (photo.data for photo in theirs)), strict=True), start=1
-    ):
-        progress(number)
+    progress("evaluating", 0, total)
+    predictions = zip(labelled, predict_scores(engine, (photo.data for photo in to_predict)), strict=True)
+    for number, (photo, score) in enumerate(predictions, start=1):
+        progress("evaluating", number, max(number, total))
         if isinstance(score, ImageError) or isinstance(photo.data, ImageError):
-            reason = score if isinstance(score, ImageError) else photo.data
-            unusable.append((photo.id, str(reason)))
+            unusable.append((photo.id, str(score if isinstance(score, ImageError) else photo.data)))
             continue
-        found.append((score, photo.label))
-        item = ScoredPhoto(photo.id, photo.label, score, photo.data)
-        if item.wrong:
-            entry = (abs(score - photo.label), number, item)
-            heapq.heappush(mistakes, entry) if len(mistakes) < SAMPLES else heapq.heappushpop(mistakes, entry)
-        elif len(right) < SAMPLES:
-            right.append(item)
-    if not found:
-        raise DataError("No photo could be used", received=unusable[0][1] if unusable else "no photo")
-    values, labels = np.array([score for score, _ in found]), np.array([label for _, label in found])
-    worst = [item for _, _, item in sorted(mistakes, reverse=True)]
-    return Evaluation(compute_metrics(values, labels), worst, right, unusable)
+        scores.append(score)
+        labels.append(photo.label)
+        scored = ScoredPhoto(photo.id, photo.label, score, photo.data)
+        if scored.wrong:
+            entry = (abs(score - photo.label), number, scored)
+            heapq.heappush(worst, entry) if len(worst) < MAX_SHOWN else heapq.heappushpop(worst, entry)
+        elif len(right) < MAX_SHOWN:
+            right.append(scored)
+    if not scores:
+        raise DataError(
+            "No photo could be evaluated",
+            received=f"{len(unusable):,} unusable photos, the first: {unusable[0][1]}" if unusable else "no photo",
+            expected="at least one labelled photo that can be decoded",
+        )
+    mistakes = [scored for *_, scored in sorted(worst, reverse=True)]
+    return Evaluation(compute_metrics(np.array(scores), np.array(labels)), mistakes, right, unusable)

@@ -1,4 +1,4 @@
-"""How good a model is on photos whose labels are known: exact counts, with intervals."""
+"""Metrics of a binary classifier on labelled photos: exact counts, with intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Probabilities are kept this far from 0 and 1 in the log loss, so that one sure mistake isn't infinite.
+# The log loss clips probabilities this far from 0 and 1, so that no single mistake is infinite.
 _EPSILON = 1e-7
 _Z95 = 1.959963984540054
 
@@ -17,10 +17,11 @@ class ClassificationMetrics(NamedTuple):
 
     Attributes:
         photos: n.
-        accuracy: Share of photos on the right side of 0.5, in [0, 1].
-        interval: Its 95% Wilson score interval.
+        accuracy: Share of photos whose predicted class is the true one, in [0, 1].
+        interval: The accuracy's 95% Wilson score interval.
         log_loss: Mean binary cross-entropy, in nats.
-        auc: Area under the ROC curve: how often a dog scores above a cat; NaN with one class only.
+        auc: Area under the ROC curve, in [0, 1]: how often a photo of class 1 scores above one of
+            class 0. NaN if all photos are of one class.
         confusion: Counts, [true class][predicted class].
     """
 
@@ -33,7 +34,7 @@ class ClassificationMetrics(NamedTuple):
 
 
 def compute_metrics(scores: np.ndarray, labels: np.ndarray) -> ClassificationMetrics:
-    """Compare probabilities with the truth.
+    """Compare probabilities with the true labels. A score of exactly one half is class 0.
 
     Args:
         scores: float [n] in [0, 1], the probability of class 1.
@@ -60,18 +61,18 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the 95% Wilson score interval of a proportion (E. B. Wilson, 1927, JASA 22:209-212).
 
     Example:
-        >>> tuple(round(edge, 3) for edge in wilson(909, 1000))
+        >>> tuple(round(edge, 3) for edge in wilson_interval(909, 1000))
         (0.89, 0.925)
     """
     share, z2 = successes / trials, _Z95**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    # Rounding must not push the edge past the share itself, at 0 and at 1.
+    # At 0 and at 1, rounding must not push an edge past the share itself.
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The Mann-Whitney statistic, ties counted half."""
+    """Return the Mann-Whitney statistic; ties count half."""
     positives, negatives = scores[labels == 1], np.sort(scores[labels == 0])
     if not len(positives) or not len(negatives):
         return math.nan

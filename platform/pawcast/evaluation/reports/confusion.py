@@ -1,4 +1,4 @@
-"""What is taken for what, as a PNG."""
+"""A confusion matrix as a PNG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
@@ -25,17 +24,18 @@ def draw_confusion(confusion: np.ndarray | Sequence[Sequence[int]], classes: Seq
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     figure = Figure(figsize=(4, 3.5), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         share = shares[row, column]
-        colour = "white" if share > 0.5 else "#1c1c1c"
+        color = "white" if share > 0.5 else "#1c1c1c"
         # A class without photos has no shares.
-        below = f"{share:.1%}" if totals[row, 0] else "–"
-        axes.text(column, row, f"{count:,}\n{below}", ha="center", va="center", color=colour, fontsize=12)
-    axes.set_xticks(range(len(classes)), [textwrap.fill(f"taken for {name}", 16) for name in classes])
-    axes.set_yticks(range(len(classes)), [textwrap.fill(f"{name}s", 12) for name in classes])
+        percent = f"{share:.1%}" if totals[row, 0] else "–"
+        axes.text(column, row, f"{count:,}\n{percent}", ha="center", va="center", color=color, fontsize=12)
+    axes.set_xticks(range(len(classes)), [textwrap.fill(name, 16) for name in classes])
+    axes.set_yticks(range(len(classes)), [textwrap.fill(name, 12) for name in classes])
+    axes.set_xlabel("Predicted class")
+    axes.set_ylabel("True class")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     buffer = io.BytesIO()

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -18,14 +17,14 @@ def draw_curves(history: Mapping[str, Sequence[float | None]], title: str) -> by
     """Draw a run's curves, each with a marker at every epoch that has a value.
 
     Args:
-        history: `acc`, `val_acc`, `loss` and `val_loss`, one value an epoch; None where it wasn't validated. One was.
-        title: What the run is.
+        history: `acc`, `val_acc`, `loss` and `val_loss`, one value an epoch; None for an epoch
+            without validation. At least one epoch was validated.
+        title: Of the picture.
 
     Returns:
         A PNG, 1,400 x 560 pixels.
     """
     figure = Figure(figsize=(10, 4), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     accuracy, loss = figure.subplots(1, 2)
     _plot(accuracy, history["acc"], history["val_acc"], "Accuracy")
@@ -33,9 +32,14 @@ def draw_curves(history: Mapping[str, Sequence[float | None]], title: str) -> by
     best, value = max(_points(history["val_acc"]), key=lambda point: (point[1], -point[0]))
     accuracy.plot(best, value, "o", color=VAL)
     accuracy.annotate(
-        f"best {value:.1%}", (best, value), xytext=(0, 8), textcoords="offset points", color=VAL,
-        ha="right" if best - 1 > len(history["val_acc"]) / 2 else "left", fontsize=9,
-    )  # fmt: skip
+        f"best {value:.1%}",
+        (best, value),
+        xytext=(0, 8),
+        textcoords="offset points",
+        color=VAL,
+        ha="right" if best - 1 > len(history["val_acc"]) / 2 else "left",
+        fontsize=9,
+    )
     _plot(loss, history["loss"], history["val_loss"], "Loss (binary cross-entropy)")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -56,5 +60,5 @@ def _plot(axes: Axes, train: Sequence[float | None], val: Sequence[float | None]
 
 
 def _points(values: Sequence[float | None]) -> list[tuple[int, float]]:
-    """Epochs, from 1, and their values, where there is one."""
+    """Return (epoch, value) for each epoch, counted from 1, that has a value."""
     return [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]

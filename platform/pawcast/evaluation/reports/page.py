@@ -1,4 +1,4 @@
-"""One self-contained HTML page: facts, pictures, tables. Nothing is loaded from anywhere."""
+"""One self-contained HTML page of facts, pictures and tables; it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Section(NamedTuple):
     """A part of the page.
 
     Attributes:
-        heading: Its title, and its table's caption for screen readers.
+        heading: Its title, also the table's caption for screen readers.
         text: A paragraph.
         image: A PNG.
-        alt: What the picture shows, for those who can't see it.
-        table: Rows of cells; the first cell of each names it.
+        alt: The picture's alternative text.
+        table: Rows of cells; the first cell of a row is its name.
     """
 
     heading: str
@@ -42,6 +42,6 @@ def render_page(title: str, facts: Mapping[str, str], sections: Sequence[Section
 
 
 def _size(png: bytes) -> tuple[int, int]:
-    """Return a PNG's width and height in pixels, which its first chunk begins with."""
+    """Read a PNG's width and height in pixels from its first chunk."""
     width, height = struct.unpack(">II", png[16:24])
     return width, height

@@ -1,0 +1,80 @@
+"""Evaluate a registered model version: metrics into the store, a report into a folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pawcast.core import atomic
+from pawcast.core.progress import Progress, silent
+from pawcast.data import manifest as manifests
+from pawcast.data.reader import SplitReader, read_source
+from pawcast.errors import UsageError, suggest
+from pawcast.evaluation.evaluate import evaluate
+from pawcast.evaluation.reports.report import format_summary, write_report
+from pawcast.inference.engine import Engine
+from pawcast.store import Store
+
+
+def evaluate_version(
+    store: Store,
+    model: str,
+    *,
+    split: str = "test",
+    labelled: str | None = None,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[dict[str, Any], str]:
+    """Evaluate a model version on a split of its own dataset, or on any labelled photos.
+
+    The metrics go into the store, to `models/MODEL/evaluations/VERSION-NAME.json`, where NAME is
+    the split's or the source's. The folder gets `report.html`, `confusion.png`, `photos.png` and
+    `evaluation.json`.
+
+    Args:
+        store: Where the model and its dataset are.
+        model: `MODEL@REF` or `MODEL@NUMBER`.
+        split: A labelled split: `test`, `val` or `train`.
+        labelled: A labelled zip, folder or CSV instead of a split.
+        folder: Of the report; `var/reports/MODEL-VERSION-NAME` if None.
+        progress: Called for each photo.
+
+    Returns:
+        The model's name, its metrics and the report's path; and the metrics as text for a terminal.
+
+    Raises:
+        NotFoundError: If there is no such model version.
+        UsageError: If the dataset has no such labelled split.
+        DataError: If the source isn't labelled, or no photo could be used.
+    """
+    engine = Engine.load(store, model)
+    version = engine.version
+    if labelled:
+        name, photos, total = Path(labelled).stem, read_source(labelled, version.classes), 0
+    else:
+        splits = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").splits
+        with_labels = [key for key, value in splits.items() if value.per_class]
+        if split not in with_labels:
+            raise UsageError("Not a labelled split", received=repr(split), expected=suggest(split, with_labels))
+        name, photos, total = split, SplitReader(store, splits[split]), splits[split].photos
+    started = time.monotonic()
+    evaluation = evaluate(engine, photos, progress, total)
+    seconds = time.monotonic() - started
+    result = {
+        "model": version.name,
+        "on": name,
+        "dataset_sha256": None if labelled else version.dataset_sha256,
+        "evaluated": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        **evaluation.metrics._asdict(),
+        "unusable": len(evaluation.unusable),
+        "photos_per_second": round(evaluation.metrics.photos / seconds, 1),
+    }
+    folder = folder or Path("var/reports") / f"{version.model}-{version.version}-{name}"
+    content = json.dumps(result, indent=1).encode()
+    store.put(f"models/{version.model}/evaluations/{version.version}-{name}.json", content)
+    report = write_report(store, folder, version, name, evaluation)
+    atomic.write(folder / "evaluation.json", content)
+    return {**result, "report": str(report)}, format_summary(version, name, evaluation, report)
