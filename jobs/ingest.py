@@ -69,7 +69,7 @@ def main(
     store = pawcast.open_store(store_uri)
     if verify:
         with ProgressBars() as progress:
-            manifest = verify_dataset(store, verify, lambda done, total: progress("verifying", done, total))
+            manifest = verify_dataset(store, verify, progress)
         text = f"{manifest.dataset}@{manifest.digest[:12]} is complete and unchanged"
         return summary(manifest, store.uri, progress.seconds), text
     if not labelled or not dataset:

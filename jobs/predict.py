@@ -24,7 +24,7 @@ def main(
     Example: pawcast predict cat.jpg --model catdog@latest
     """
     import pawcast
-    from pawcast.client import service
+    from pawcast.client import service_client
 
     try:
         data = photo.read_bytes()
@@ -32,7 +32,7 @@ def main(
         raise NotFoundError(f"{photo} can't be read", received=error.strerror, expected="a picture") from None
     try:
         if url:
-            answer = service.classify(data, url, api_key())
+            answer = service_client.classify(data, url, api_key())
         else:
             loaded = pawcast.load_model(model, store=store_uri)
             (prediction,) = loaded.predict(data, errors="return")

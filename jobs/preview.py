@@ -46,22 +46,16 @@ def main(
 def find(store_uri: str | None, dataset: str, wanted: str | None) -> tuple[str, bytes]:
     """Return a photo's name and bytes: a file, or the wanted training photo, or the first one."""
     import pawcast
-    from pawcast.data import manifest as manifests
-    from pawcast.data import shards
+    from pawcast.data.reader import SplitReader
 
-    store = pawcast.open_store(store_uri)
-    manifest = manifests.load(store, dataset)
+    reader = SplitReader.open(pawcast.open_store(store_uri), dataset, "train")
     try:
         if wanted is not None and Path(wanted).is_file():
             return wanted, Path(wanted).read_bytes()
     except OSError as error:
         raise NotFoundError(f"{wanted} can't be read", received=error.strerror, expected="a picture") from None
-    for shard in manifest.splits["train"].shards:
-        table = shards.read(store, shard)
-        ids = table["id"].to_pylist()
-        if wanted is None or wanted in ids:
-            row = 0 if wanted is None else ids.index(wanted)
-            return ids[row], table["image"][row].as_py()["bytes"]
+    if row := next(iter(reader)) if wanted is None else reader.find(wanted):
+        return row.id, row.data
     raise NotFoundError(
         "The training split has no such photo",
         received=repr(wanted),

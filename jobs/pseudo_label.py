@@ -9,7 +9,7 @@ from pawcast.core.command import ModelOption, Result, StoreOption
 from pawcast.core.console import ProgressBars
 
 if TYPE_CHECKING:
-    from pawcast.inference.pseudo_labels import PseudoLabelled
+    from pawcast.inference.pseudo_labels import PseudoLabelResult
 
 
 def main(
@@ -42,8 +42,8 @@ def main(
     result = {
         "dataset": dataset,
         "digest": done.manifest.digest,
-        **done.made.model_dump(exclude={"dataset"}),
-        "from": done.made.dataset,
+        **done.pseudo_labels.model_dump(exclude={"dataset"}),
+        "from": done.pseudo_labels.dataset,
         "joined": done.joined,
         "unsure": done.unsure,
         "copies": done.copies,
@@ -53,13 +53,13 @@ def main(
     return result, summary(done, right)
 
 
-def summary(done: "PseudoLabelled", right: float) -> str:
+def summary(done: "PseudoLabelResult", right: float) -> str:
     """Return what was done, for people."""
-    manifest, made = done.manifest, done.made
+    manifest, labels = done.manifest, done.pseudo_labels
     joined = " and ".join(f"{count:,} {name}s" for name, count in done.joined.items())
     return (
-        f"{made.model} is right about {right:.1%} of the validation photos of which it is at least "
-        f"{made.confidence:.1%} sure\n"
+        f"{labels.model} is right about {right:.1%} of the validation photos of which it is at least "
+        f"{labels.confidence:.1%} sure\n"
         f"  added     {joined}; the training split now has {manifest.splits['train'].photos:,} photos\n"
         f"  left out  {done.unsure:,} photos of which it is less sure, {done.copies:,} copies of other photos\n"
         f"{manifest.dataset}@{manifest.digest[:12]}"

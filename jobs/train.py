@@ -12,7 +12,15 @@ from pawcast.errors import UsageError
 
 if TYPE_CHECKING:
     from pawcast.training.progress import ProgressUpdate
+    from pawcast.training.timing import StepTiming
     from pawcast.training.trainer import Trained
+
+_PARTS = {
+    "forward_backward": "forward and backward pass",
+    "augmentation": "augmentation",
+    "all_reduce": "all-reduce",
+    "data_wait": "waiting for data",
+}
 
 
 def main(
@@ -86,10 +94,9 @@ def main(
         console.print(f"[bold]recipe[/] {config.model_dump_json()}", soft_wrap=True)
     with ProgressBars() as progress:
         callbacks = Callbacks(
-            decoded=lambda done, total: progress("decoding", done, total),
-            progress=lambda update: show(update, config.epochs, progress),
+            progress=progress,
+            update=lambda update: show(update, config.epochs, progress),
             note=lambda note: console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
-            comparing=lambda: console.print("[bold]comparing[/] the served model with Keras in float32"),
         )
         if resume:
             trained = pawcast.resume(
@@ -131,8 +138,8 @@ def show(update: "ProgressUpdate", epochs: int, progress: ProgressBars) -> None:
     if update.resumed:
         console.print(f"continuing after epoch {update.resumed} of {epochs}, from its checkpoint")
         return
-    if update.parts:
-        console.print(f"[bold]timing[/] {update.parts}", soft_wrap=True)
+    if update.timing:
+        console.print(f"[bold]timing[/] {describe(update.timing)}", soft_wrap=True)
         return
     epoch = f"epoch {update.epoch + 1:>2}/{epochs}"
     rate = f"{update.photos_per_second:,.0f} photos/s"
@@ -145,6 +152,13 @@ def show(update: "ProgressUpdate", epochs: int, progress: ProgressBars) -> None:
     done, total = update.epoch * update.steps + update.step, epochs * update.steps
     note = f"{epoch}  loss {update.loss:.4f}  acc {update.acc:.4f}  {rate}"
     progress("training", done, total, note, unit="steps")
+
+
+def describe(timing: "StepTiming") -> str:
+    """Return the parts of an average step as a line, the longest part first."""
+    parts = sorted(timing.parts().items(), key=lambda part: -part[1])
+    shares = ", ".join(f"{_PARTS[name]} {seconds / timing.seconds:.1%}" for name, seconds in parts)
+    return f"a step of {timing.photos} photos takes {timing.seconds:.3f} s: {shares}"
 
 
 def summary(trained: "Trained", store: str) -> tuple[Result, str]:

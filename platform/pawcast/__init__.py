@@ -18,7 +18,7 @@ from pawcast import errors
 
 if TYPE_CHECKING:
     from pawcast.core.progress import Progress
-    from pawcast.data.ingest import Ingested
+    from pawcast.data.ingest import IngestResult
     from pawcast.data.report import CheckLimits
     from pawcast.evaluation.evaluate import Evaluation
     from pawcast.inference.model import Model
@@ -93,7 +93,7 @@ def ingest(  # noqa: PLR0913 - each option is a parameter, as in the command
     limits: CheckLimits | None = None,
     progress: Progress | None = None,
     store: Store | str | None = None,
-) -> Ingested:
+) -> IngestResult:
     """Turn photos into a dataset: checked, hashed, split, and stored as Parquet shards. Uses Ray.
 
     Example:
@@ -206,7 +206,7 @@ def train(
         run=run,
         model=model,
         max_failures=max_failures,
-        watch=callbacks or Callbacks(),
+        callbacks=callbacks or Callbacks(),
     )
 
 
@@ -241,7 +241,7 @@ def resume(
         run,
         Workers(number=workers) if isinstance(workers, int) else workers,
         max_failures=max_failures,
-        watch=callbacks or Callbacks(),
+        callbacks=callbacks or Callbacks(),
     )
 
 
@@ -296,24 +296,11 @@ def evaluate(
         DataError: If no photo can be used.
     """
     from pawcast.core.progress import silent
-    from pawcast.data import manifest as manifests
-    from pawcast.data.reader import read_source, read_split
-    from pawcast.evaluation.evaluate import evaluate
+    from pawcast.evaluation.versions import evaluate_engine
 
     store = open_store(store)
-    model = load_model(model, store=store) if isinstance(model, str) else model
-    version, report = model.version, progress or silent
-    if labelled:
-        photos, total = read_source(labelled, version.classes), 0
-    else:
-        splits = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").splits
-        usable = [name for name, candidate in splits.items() if candidate.per_class]
-        if split not in usable:
-            raise errors.UsageError(
-                "Not a split with labels", received=repr(split), expected=errors.suggest(split, usable)
-            )
-        photos, total = read_split(store, splits[split]), splits[split].photos
-    return evaluate(model.engine, photos, lambda done: report("evaluating", done, max(done, total)))
+    engine = load_model(model, store=store).engine if isinstance(model, str) else model.engine
+    return evaluate_engine(store, engine, split=split, labelled=labelled, progress=progress or silent)
 
 
 def _assignments(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
