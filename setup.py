@@ -1,12 +1,10 @@
-"""Finds the packages: each folder below is one, installed under the name beside it."""
+"""The packages of each source folder. pyproject.toml has everything else."""
 
 from setuptools import find_packages, setup
 
-ROOTS = {"pawcast": "platform/pawcast", "pawcast_jobs": "jobs", "pawcast_serve": "serve", "pawcast_infra": "infra"}
+FOLDERS = {"pawcast": "platform/pawcast", "pawcast_jobs": "jobs", "pawcast_serve": "serve", "pawcast_infra": "infra"}
 
 setup(
-    package_dir=ROOTS,
-    packages=[
-        name for root, folder in ROOTS.items() for name in (root, *(f"{root}.{sub}" for sub in find_packages(folder)))
-    ],
+    package_dir=FOLDERS,
+    packages=[*FOLDERS, *(f"{package}.{sub}" for package, folder in FOLDERS.items() for sub in find_packages(folder))],
 )

@@ -1,1 +1,1 @@
-"""Infrastructure that Python starts: for demos, tests and trials on one machine."""
+"""Infrastructure that Python starts, for demos, tests and trials on one machine."""

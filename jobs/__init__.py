@@ -1,1 +1,1 @@
-"""The verbs: each module is one command."""
+"""The commands: each module is one, and `cli` is all of them as `pawcast`."""

@@ -1,31 +1,44 @@
-"""Let a model label the unlabelled photos that it is sure of, as a dataset for another model to learn from."""
+"""Label the unlabelled photos that a model is sure of."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pawcast.core import console
-from pawcast.core.console import Result, StoreOption
-from pawcast.core.settings import store_uri
-from pawcast.inference.engine import Engine
-from pawcast.inference.pseudo_labels import PseudoLabelResult
-from pawcast.inference.pseudo_labels import pseudo_label as label_photos
-from pawcast.store import open_store
+from pawcast.core import command
+from pawcast.core.command import ModelOption, Result, StoreOption
+from pawcast.core.console import ProgressBars
+
+if TYPE_CHECKING:
+    from pawcast.inference.pseudo_labels import PseudoLabelResult
 
 
 def main(
-    dataset: Annotated[str, typer.Option(help="The new dataset's name.")],
-    model: Annotated[str, typer.Option(help="MODEL@REF or MODEL@NUMBER; its own dataset is the one to grow.")],
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="The name of the new dataset.")],
+    model: ModelOption,
     right: Annotated[
-        float, typer.Option(min=0.5, max=1.0, help="Sure enough: right about this share of the validation photos.")
+        float,
+        typer.Option(
+            metavar="N",
+            min=0.5,
+            max=1.0,
+            help="Keep labels as sure as those of which this share is right on the validation split.",
+        ),
     ] = 0.995,
-    store: StoreOption = None,
+    store_uri: StoreOption = None,
 ) -> tuple[Result, str]:
-    """Let a model label the unlabelled photos that it is sure of, as a dataset for another model to learn from."""
-    place = open_store(store_uri(store))
-    engine = Engine.load(place, model)
-    with console.ProgressBars() as stages:
-        done = label_photos(place, engine, dataset, right, progress=stages)
+    """Label the unlabelled photos that a model is sure of.
+
+    They join the training split of the model's own dataset, which becomes a new dataset.
+
+    Example: pawcast pseudo-label --model catdog@latest --dataset more-pets
+    """
+    import pawcast
+    from pawcast.inference.pseudo_labels import pseudo_label
+
+    store = pawcast.open_store(store_uri)
+    engine = pawcast.load_model(model, store=store).engine
+    with ProgressBars() as progress:
+        done = pseudo_label(store, engine, dataset, right, progress=progress)
     result = {
         "dataset": dataset,
         "digest": done.manifest.digest,
@@ -35,22 +48,23 @@ def main(
         "unsure": done.unsure,
         "copies": done.copies,
         "photos": {name: split.photos for name, split in done.manifest.splits.items()},
-        "store": place.uri,
+        "store": store.uri,
     }
-    return result, text_of(done, right)
+    return result, summary(done, right)
 
 
-def text_of(done: PseudoLabelResult, right: float) -> str:
+def summary(done: "PseudoLabelResult", right: float) -> str:
     """Return what was done, for people."""
-    manifest, made = done.manifest, done.pseudo_labels
+    manifest, labels = done.manifest, done.pseudo_labels
     joined = " and ".join(f"{count:,} {name}s" for name, count in done.joined.items())
     return (
-        f"{made.model} is right about {right:.1%} of the validation photos of which it is {made.confidence:.1%} sure\n"
-        f"  joined    {joined}; {manifest.splits['train'].photos:,} photos to train on\n"
-        f"  left out  {done.unsure:,} of which it is less sure, {done.copies:,} copies of other photos\n"
+        f"{labels.model} is right about {right:.1%} of the validation photos of which it is at least "
+        f"{labels.confidence:.1%} sure\n"
+        f"  added     {joined}; the training split now has {manifest.splits['train'].photos:,} photos\n"
+        f"  left out  {done.unsure:,} photos of which it is less sure, {done.copies:,} copies of other photos\n"
         f"{manifest.dataset}@{manifest.digest[:12]}"
     )
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

@@ -1,22 +1,19 @@
-"""Train a recipe on a dataset with data-parallel workers, and register the best epoch as a model version."""
+"""Train a recipe on a dataset; register the best epoch."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pawcast import recipes
-from pawcast.core import console, plugins
-from pawcast.core.console import Result, StoreOption
-from pawcast.core.settings import store_uri
+from pawcast.core import command, plugins
+from pawcast.core.command import Result, SetOption, StoreOption
+from pawcast.core.console import ProgressBars, console
 from pawcast.errors import UsageError
-from pawcast.store import open_store
-from pawcast.training import runs
-from pawcast.training.progress import ProgressUpdate
-from pawcast.training.runs import Workers
-from pawcast.training.timing import StepTiming
-from pawcast.training.trainer import Callbacks, Trained
-from pawcast.training.trainer import resume as resume_run
-from pawcast.training.trainer import train as train_run
+
+if TYPE_CHECKING:
+    from pawcast.training.progress import ProgressUpdate
+    from pawcast.training.timing import StepTiming
+    from pawcast.training.trainer import Trained
 
 _PARTS = {
     "forward_backward": "forward and backward pass",
@@ -27,128 +24,162 @@ _PARTS = {
 
 
 def main(
-    dataset: Annotated[str | None, typer.Option(help="NAME, or NAME@DIGEST.")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="The dataset: NAME or NAME@DIGEST.")] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help=f"One of {', '.join(recipes.RECIPES)}, or package.module:function. [default: article]"),
+        typer.Option(
+            metavar="NAME",
+            help=f"One of {', '.join(recipes.RECIPES)}; or your own, package.module:function. [default: article]",
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Data-parallel workers. [default: 1]")] = None,
-    run: Annotated[str | None, typer.Option(help="The run's name. [default: recipe and time]")] = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with this run, which was stopped.")] = None,
+    settings: SetOption = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="The model to register a version of, or a network of your own as package.module:function. "
-            "[default: catdog]"
+            metavar="NAME",
+            help="The model that gets a new version; or a Keras model of your own, package.module:function. "
+            "[default: catdog]",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value, such as epochs=3 or augment.rotation=10; repeatable."),
+    run: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name of the run. [default: the recipe and the time]")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Continue this run, which was stopped, instead of a new one.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Data-parallel workers. [default: 1; one for each GPU with --gpus-per-worker]"
+        ),
     ] = None,
     cpus_per_worker: Annotated[
         float | None,
-        typer.Option(min=0.1, help="CPUs of each worker. [default: all of the node, divided among its workers]"),
+        typer.Option(metavar="N", min=0.1, help="CPUs of each worker. [default: all CPUs, divided among the workers]"),
     ] = None,
-    gpus_per_worker: Annotated[float, typer.Option(min=0.0, help="GPUs that each worker takes from Ray.")] = 0.0,
-    max_failures: Annotated[int, typer.Option(min=0, help="Lost workers to survive.")] = 3,
-    store: StoreOption = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(metavar="N", min=0.0, help="GPUs of each worker. [default: 0]")
+    ] = None,
+    max_failures: Annotated[
+        int, typer.Option(metavar="N", min=0, help="How many lost workers to replace before the run fails.")
+    ] = 3,
+    store_uri: StoreOption = None,
 ) -> tuple[Result, str]:
-    """Train a recipe on a dataset with data-parallel workers, and register the best epoch as a model version."""
-    place = open_store(store_uri(store))
+    """Train a recipe on a dataset; register the best epoch.
+
+    The best epoch by validation becomes a new version of the model. A run that was stopped
+    continues from its last checkpoint with --resume.
+
+    Example: pawcast train --dataset dogs-vs-cats --recipe article --set epochs=3
+    """
+    import pawcast
+    from pawcast.training import runs
+    from pawcast.training.trainer import Callbacks
+
+    store = pawcast.open_store(store_uri)
+    resources = {"number": workers, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
+    given = {name: value for name, value in resources.items() if value is not None}
+    own_network = model if model and plugins.is_reference(model) else None
     if resume:
-        given = {"--dataset": dataset, "--recipe": recipe, "--run": run, "--model": model, "--set": settings}
-        if clash := [name for name, value in given.items() if value]:
-            raise UsageError(
-                "--resume goes on with what the run began with", received=" and ".join(clash), expected="--resume alone"
-            )
-        record = runs.load(place, resume)
-        config, chosen = record.recipe, record.workers
-        if workers:
-            chosen = Workers(number=workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
-        console.console.print(
-            f"[bold]resuming[/] {resume}, begun {record.started}: {config.name} on "
-            f"{record.dataset}@{record.dataset_sha256[:12]}",
-            soft_wrap=True,
-        )
+        refuse_with_resume({"dataset": dataset, "recipe": recipe, "run": run, "model": model, "set": settings})
+        record = runs.load(store, resume)
+        config = record.recipe
+        about = f"{config.name} on {record.dataset}@{record.dataset_sha256[:12]}"
+        console.print(f"[bold]resuming[/] {resume}, started {record.started}: {about}", soft_wrap=True)
     else:
         if dataset is None:
             raise UsageError("No dataset", expected="--dataset NAME, or --resume RUN")
-        own = model if model and plugins.is_reference(model) else None
-        config = recipes.resolve(recipe or "article", [*([f"model={own}"] if own else []), *(settings or [])])
-        console.console.print(f"[bold]recipe[/] {config.model_dump_json()}", soft_wrap=True)
-        chosen = Workers(number=workers or 1, cpus=cpus_per_worker, gpus=gpus_per_worker)
-    with console.ProgressBars() as stages:
+        overrides = [f"model={own_network}"] if own_network else []
+        config = recipes.resolve(recipe or "article", [*overrides, *(settings or [])])
+        console.print(f"[bold]recipe[/] {config.model_dump_json()}", soft_wrap=True)
+    with ProgressBars() as progress:
         callbacks = Callbacks(
-            progress=stages,
-            update=lambda update: show(update, config.epochs, stages),
-            note=lambda note: console.console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
+            progress=progress,
+            update=lambda update: show(update, config.epochs, progress),
+            note=lambda note: console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
         )
         if resume:
-            trained = resume_run(place, resume, chosen, max_failures=max_failures, callbacks=callbacks)
-        else:
-            trained = train_run(
-                place,
-                str(dataset),
-                config,
-                chosen,
-                run=run,
-                model=model if model and not own else "catdog",
+            trained = pawcast.resume(
+                resume,
+                workers=runs.Workers.model_validate(given) if given else None,
                 max_failures=max_failures,
                 callbacks=callbacks,
+                store=store,
             )
-    return summarise(trained, place.uri)
+        else:
+            trained = pawcast.train(
+                str(dataset),
+                config,
+                workers=runs.Workers.model_validate(given),
+                model=model if model and not own_network else "catdog",
+                run=run,
+                max_failures=max_failures,
+                callbacks=callbacks,
+                store=store,
+            )
+    return summary(trained, store.uri)
 
 
-def show(progress: ProgressUpdate, epochs: int, stages: console.ProgressBars) -> None:
+def refuse_with_resume(options: dict[str, object]) -> None:
+    """Refuse options that contradict --resume. Raises `UsageError`."""
+    if given := [f"--{name}" for name, value in options.items() if value]:
+        raise UsageError(
+            "--resume takes recipe, dataset and names from the run",
+            received=" and ".join(given),
+            expected="--resume without them",
+        )
+
+
+def show(update: "ProgressUpdate", epochs: int, progress: ProgressBars) -> None:
     """Print the network once, move the epoch's bar, and end each epoch with a line."""
-    if progress.summary:
-        console.console.print(progress.summary, markup=False)
+    if update.summary:
+        console.print(update.summary, markup=False)
         return
-    if progress.resumed:
-        console.console.print(f"going on after epoch {progress.resumed} of {epochs}, from its checkpoint")
+    if update.resumed:
+        console.print(f"continuing after epoch {update.resumed} of {epochs}, from its checkpoint")
         return
-    if progress.timing:
-        console.console.print(f"[bold]timing[/] {describe(progress.timing)}", soft_wrap=True)
+    if update.timing:
+        console.print(f"[bold]timing[/] {describe(update.timing)}", soft_wrap=True)
         return
-    epoch = f"epoch {progress.epoch + 1:>2}/{epochs}"
-    if row := progress.finished:
+    epoch = f"epoch {update.epoch + 1:>2}/{epochs}"
+    rate = f"{update.photos_per_second:,.0f} photos/s"
+    if row := update.finished:
         validated = "val_acc" in row
         validation = f"val_loss {row['val_loss']:.4f}  val_acc [bold]{row['val_acc']:.4f}[/]  " if validated else ""
-        console.console.print(
-            f"{epoch}  loss {row['loss']:.4f}  acc {row['acc']:.4f}  {validation}{row['seconds']:,.0f} s  "
-            f"{progress.photos_per_second:,.0f} photos/s"
+        console.print(
+            f"{epoch}  loss {row['loss']:.4f}  acc {row['acc']:.4f}  {validation}{row['seconds']:,.0f} s  {rate}"
         )
-    done, total = progress.epoch * progress.steps + progress.step, epochs * progress.steps
-    note = f"{epoch}  loss {progress.loss:.4f}  acc {progress.acc:.4f}  {progress.photos_per_second:,.0f} photos/s"
-    stages("training", done, total, note, unit="steps")
+    done, total = update.epoch * update.steps + update.step, epochs * update.steps
+    note = f"{epoch}  loss {update.loss:.4f}  acc {update.acc:.4f}  {rate}"
+    progress("training", done, total, note, unit="steps")
 
 
-def describe(timing: StepTiming) -> str:
+def describe(timing: "StepTiming") -> str:
     """Return the parts of an average step as a line, the longest part first."""
     parts = sorted(timing.parts().items(), key=lambda part: -part[1])
     shares = ", ".join(f"{_PARTS[name]} {seconds / timing.seconds:.1%}" for name, seconds in parts)
     return f"a step of {timing.photos} photos takes {timing.seconds:.3f} s: {shares}"
 
 
-def summarise(trained: Trained, store: str) -> tuple[Result, str]:
+def summary(trained: "Trained", store: str) -> tuple[Result, str]:
     """Return the result for machines and for people."""
     version, metrics, epochs = trained.version, trained.version.metrics, len(trained.history["acc"])
+    minutes = round(metrics["train_seconds"] / 60, 2)
     result = {
         "model": version.name,
         "run": version.run,
         "metrics": metrics,
         "epochs": epochs,
-        "minutes": round(metrics["train_seconds"] / 60, 2),
+        "minutes": minutes,
         "photos_per_second": round(trained.photos_per_second, 1),
         "store": store,
     }
     text = (
         f"{version.name}: val_acc {metrics['val_acc']:.4f} in epoch {trained.best_epoch} of {epochs}, "
-        f"{result['minutes']:.1f} minutes; history, weights and curves in {store}/runs/{version.run}/"
+        f"{minutes:.1f} minutes; history, weights and curves in {store}/runs/{version.run}/"
     )
     return result, text
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

@@ -1,1 +1,1 @@
-"""A private Ray, an S3 server and drawn photos, on this machine."""
+"""What runs on one machine: a private Ray, a private S3 server, and drawn photos."""

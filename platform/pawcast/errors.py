@@ -1,21 +1,21 @@
-"""The error tree. Every failure that a user can cause or mend is one of these, and prints as one line.
+"""The errors of Pawcast: every failure that a user can cause or fix. Each prints as one line.
 
     PawcastError                exit  1   HTTP 500
     ├── UsageError              exit  2   HTTP 400   a wrong option, recipe or key
-    ├── NotFoundError           exit  3   HTTP 404   a path, dataset, run, model or ref that isn't there
-    ├── DataError               exit  4   HTTP 422   a source or dataset that can't be used as it is
-    │   └── ImageError          exit  4   HTTP 422   one photo that can't be read, with the reason
-    │       └── ImageSizeError  exit  4   HTTP 422   one photo of too many or too few pixels or bytes
-    ├── IntegrityError          exit  5   HTTP 500   bytes that don't match their recorded sha256
-    ├── StoreError              exit  6   HTTP 503   the store can't be reached, or refuses
+    ├── NotFoundError           exit  3   HTTP 404   a path, dataset, run, model or ref is missing
+    ├── DataError               exit  4   HTTP 422   a source or dataset that can't be used
+    │   └── ImageError          exit  4   HTTP 422   one photo that can't be read
+    │       └── ImageSizeError  exit  4   HTTP 422   one photo of a wrong size
+    ├── IntegrityError          exit  5   HTTP 500   data that doesn't match its sha256
+    ├── StoreError              exit  6   HTTP 503   the store can't be reached or used
     │   └── StoreFullError      exit  6   HTTP 507   no space left
-    ├── ConflictError           exit  7   HTTP 409   a name that is taken, a ref that moved meanwhile
-    ├── ClusterError            exit  8   HTTP 503   Ray can't be reached or lacks the resources
-    ├── ServiceError            exit  9   HTTP 502   no server, a server without a model, or a wrong answer
-    │   └── BusyError           exit  9   HTTP 429   a server that has enough to do; try again
-    └── TrainingError           exit 10   HTTP 500   a loss that isn't finite, ranks that disagree, …
+    ├── ConflictError           exit  7   HTTP 409   a name that is taken, a ref that moved
+    ├── ClusterError            exit  8   HTTP 503   Ray can't be reached or lacks resources
+    ├── ServiceError            exit  9   HTTP 502   no server, no model, an invalid response
+    │   └── BusyError           exit  9   HTTP 429   a server that is overloaded
+    └── TrainingError           exit 10   HTTP 500   a loss that isn't finite, ranks that differ
 
-An interrupted job exits with 130, as shells do.
+An interrupted command exits with 130, as is usual in shells.
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ from collections.abc import Iterable
 
 
 class PawcastError(Exception):
-    """A failure told in one line: what happened, what was received, what was expected, how to fix it.
+    """A failure in one line: what happened, what was received, what was expected, how to fix it.
 
     Args:
-        what: A sentence without its final full stop.
-        received: The offending value, if there is one.
-        expected: What would have been right.
-        fix: What to do now.
+        what: What happened: a sentence without its full stop.
+        received: The value at fault, if there is one.
+        expected: What a correct value looks like.
+        fix: What the user can do.
+
+    Attributes:
+        what: What happened, without the rest of the line.
+        exit_code: The exit code of a command that fails with the error.
+        http_status: The status code of a response that reports the error.
     """
 
     exit_code = 1
@@ -56,7 +61,7 @@ class PawcastError(Exception):
         self.what = what
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The default would call __init__ again with the finished line and lose `what` on its way through Ray.
+        # By default unpickling, as in Ray, would call __init__ with the whole line as `what`.
         return (_rebuild, (type(self), self.args[0], self.what))
 
 
@@ -75,7 +80,7 @@ class UsageError(PawcastError):
 
 
 class NotFoundError(PawcastError):
-    """A path, dataset, run, model or ref that isn't there."""
+    """A path, dataset, run, model or ref that doesn't exist."""
 
     exit_code = 3
     http_status = 404
@@ -89,7 +94,7 @@ class DataError(PawcastError):
 
 
 class ImageError(DataError):
-    """One photo that can't be read; `what` is the reason, short enough for a table."""
+    """One photo that can't be read. `what` is the reason, short enough for a table."""
 
 
 class ImageSizeError(ImageError):
@@ -97,54 +102,54 @@ class ImageSizeError(ImageError):
 
 
 class IntegrityError(PawcastError):
-    """Bytes that don't match their recorded sha256."""
+    """Data that doesn't match its recorded sha256."""
 
     exit_code = 5
     http_status = 500
 
 
 class StoreError(PawcastError):
-    """The store can't be reached, or refuses."""
+    """The store can't be reached, or refuses access."""
 
     exit_code = 6
     http_status = 503
 
 
 class StoreFullError(StoreError):
-    """No space left where the store lives."""
+    """The disk or the bucket of the store is full."""
 
     http_status = 507
 
 
 class ConflictError(PawcastError):
-    """A name that is taken, or a ref that somebody else moved meanwhile."""
+    """A name that is taken, or a ref that another process moved in the meantime."""
 
     exit_code = 7
     http_status = 409
 
 
 class ClusterError(PawcastError):
-    """Ray can't be reached, or lacks the resources asked for."""
+    """Ray can't be reached, or lacks the CPUs, GPUs or memory."""
 
     exit_code = 8
     http_status = 503
 
 
 class ServiceError(PawcastError):
-    """No server at the address, a server without a model, or an answer that makes no sense."""
+    """No server at the address, a server without a model, or an invalid response."""
 
     exit_code = 9
     http_status = 502
 
 
 class BusyError(ServiceError):
-    """A server that has enough to do for now."""
+    """A server that is overloaded; the request can be sent again later."""
 
     http_status = 429
 
 
 class TrainingError(PawcastError):
-    """A loss that isn't finite, ranks that no longer hold the same weights, a network that is served differently."""
+    """A loss that isn't finite, ranks with different weights, or a model that fails parity."""
 
     exit_code = 10
     http_status = 500
@@ -154,7 +159,7 @@ EXIT_INTERRUPTED = 130
 
 
 def suggest(word: str, choices: Iterable[str]) -> str:
-    """Return the choices as a readable list, with the nearest match to `word` first in line if there is one."""
+    """Return the choices as a readable list, with a suggestion if one of them resembles `word`."""
     names = sorted(choices)
     if not names:
         return "none exist yet"

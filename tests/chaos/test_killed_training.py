@@ -125,7 +125,7 @@ def test_a_killed_worker_changes_no_weight(store: Store, undisturbed: bytes, tra
     code, errors = run.end()
     assert code == 0, errors
     assert "Going on from the last checkpoint" in errors
-    assert re.search(r"going on after epoch [23] of 4", errors)
+    assert re.search(r"continuing after epoch [23] of 4", errors)
     assert store.get(f"runs/one-killed/{WEIGHTS}") == undisturbed
 
 
@@ -143,8 +143,8 @@ def test_a_killed_run_is_resumed_to_the_same_weights(store: Store, undisturbed: 
     workers = ("--workers", "2", "--cpus-per-worker", "0.5")
     code, output, errors = job("train.py", "--resume", "killed", *workers, "--json", "--store", store.uri)
     assert code == 0, errors
-    assert "resuming killed, begun" in errors
-    assert re.search(r"going on after epoch [23] of 4", errors)
+    assert "resuming killed, started" in errors
+    assert re.search(r"continuing after epoch [23] of 4", errors)
     assert result_of(output)["epochs"] == EPOCHS
     assert store.get(f"runs/killed/{WEIGHTS}") == undisturbed
     # A run that is over can't be resumed.

@@ -1,4 +1,4 @@
-"""A command with an S3 server beside it: found, outlived by it, and stopped with it."""
+"""A command with an S3 server beside it: the server outlives the command, and then stops."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import socket
 import subprocess
 import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from tests.support.services import ROOT, wait_for
+from tests.support.services import wait_for
 
-WRAPPER = str(ROOT / "infra" / "seaweedfs.py")
+WRAPPER = (sys.executable, "-m", "pawcast_infra.local.seaweedfs")
 PUT = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -26,9 +25,9 @@ def end(*_):
     sys.exit(5)
 signal.signal(signal.SIGINT, end)
 signal.signal(signal.SIGTERM, end)
-told = Path(sys.argv[1])
-told.with_suffix(".new").write_text(json.dumps([os.environ["AWS_ENDPOINT_URL"], list(store.list(""))]))
-told.with_suffix(".new").rename(told)
+report = Path(sys.argv[1])
+report.with_suffix(".new").write_text(json.dumps([os.environ["AWS_ENDPOINT_URL"], list(store.list(""))]))
+report.with_suffix(".new").rename(report)
 store.put("before", b"x")
 if sys.argv[2:] == ["wait"]:
     time.sleep(60)
@@ -42,24 +41,24 @@ def stopped(endpoint: str) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_outlives_its_command_and_nothing_else(tmp_path, number):
-    folder, told = tmp_path / "s3", tmp_path / "told"
-    # The user's own settings must not lead the command elsewhere.
+def test_the_server_outlives_its_command_and_then_stops(tmp_path, number):
+    folder, report = tmp_path / "s3", tmp_path / "report"
+    # The user's own settings must not lead the command to another server.
     environment = {**os.environ, "AWS_SESSION_TOKEN": "x", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
-    command = [sys.executable, WRAPPER, "--dir", str(folder), "--", sys.executable, "-c", PUT, str(told)]
+    command = [*WRAPPER, "--dir", str(folder), "--", sys.executable, "-c", PUT, str(report)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 3, done.stderr
-    endpoint, listed = json.loads(told.read_text())
+    endpoint, listed = json.loads(report.read_text())
     assert (listed, stopped(endpoint)) == ([], True)
     assert (folder / "credentials.json").stat().st_mode & 0o077 == 0
-    told.unlink()
+    report.unlink()
 
     with subprocess.Popen([*command, "wait"], env=environment, start_new_session=True) as wrapper:
         try:
-            wait_for(told.exists, 60)
-            endpoint, listed = json.loads(told.read_text())
+            wait_for(report.exists, 60)
+            endpoint, listed = json.loads(report.read_text())
             assert listed == ["before"]
-            # Ctrl-C goes to everything that the terminal runs; kill goes to one process.
+            # Ctrl-C goes to all processes of the terminal; kill goes to one.
             if number == signal.SIGINT:
                 os.killpg(wrapper.pid, number)
             else:
@@ -68,13 +67,13 @@ def test_the_server_outlives_its_command_and_nothing_else(tmp_path, number):
         finally:
             wrapper.kill()
     assert stopped(endpoint)
-    told.unlink()
+    report.unlink()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert sorted(json.loads(Path(told).read_text())[1]) == ["after", "before"], done.stderr
+    assert sorted(json.loads(report.read_text())[1]) == ["after", "before"], done.stderr
 
 
-def test_a_command_that_is_not_there(tmp_path):
-    command = [sys.executable, WRAPPER, "--dir", str(tmp_path), "--", "no-such-command"]
+def test_a_missing_command_is_an_error_in_one_line(tmp_path):
+    command = [*WRAPPER, "--dir", str(tmp_path), "--", "no-such-command"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 3
     assert done.stderr.strip().splitlines()[-1].startswith("error: no-such-command can't be run")

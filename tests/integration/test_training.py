@@ -272,12 +272,12 @@ def test_a_users_own_recipe_and_network_go_all_the_way(store, photos, tmp_path):
     assert registry.resolve(store, model).recipe.model == "own_code:network"
     photo = next(photos.labelled_folder.iterdir())
     code, output, errors = job(
-        "predict_one.py", str(photo), "--model", model, "--json", "--store", store.uri, environment=environment
+        "predict.py", str(photo), "--model", model, "--json", "--store", store.uri, environment=environment
     )
     assert code == 0, errors
     assert 0.5 <= result_of(output)["probability"] <= 1
     # Without the user's module the error names it.
-    code, _, errors = job("predict_one.py", str(photo), "--model", model, "--store", store.uri)
+    code, _, errors = job("predict.py", str(photo), "--model", model, "--store", store.uri)
     assert code == 3
     assert "No module 'own_code'" in errors
 

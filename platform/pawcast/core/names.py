@@ -1,4 +1,4 @@
-"""Names of datasets, runs, models and refs: short words that are safe as a part of a key."""
+"""Names of datasets, runs, models and refs: short words that are safe in a store's keys."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def check(kind: str, name: str) -> str:
-    """Return a name that is fit for a key. Raises `UsageError` for any other."""
+    """Return the name if it is valid.
+
+    Args:
+        kind: What it names, for the error: `dataset`, `model`, …
+        name: The name.
+
+    Raises:
+        UsageError: If the name is not valid.
+    """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"Not a name for a {kind}",
+            f"Invalid name for a {kind}",
             received=repr(name),
             expected="up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
         )

@@ -1,4 +1,4 @@
-"""A user's own code, named as `package.module:function`, such as a network or a recipe of theirs."""
+"""A user's own code, such as a model or a recipe, named as `package.module:function`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from pawcast.errors import NotFoundError, UsageError
 
 
 def is_reference(name: str) -> bool:
-    """Whether a name means a user's function rather than something of Pawcast's own."""
+    """Return whether a name refers to a user's function, and not to a part of Pawcast."""
     return ":" in name
 
 
 def load(reference: str) -> Callable[..., Any]:
-    """Import `package.module:function`.
+    """Import a user's function.
+
+    Args:
+        reference: `package.module:function`.
 
     Raises:
-        UsageError: If it isn't of that form, or names no function.
-        NotFoundError: If there is no such module, or its import fails.
+        UsageError: If the reference is malformed, the module's import fails, or it has no such
+            function.
+        NotFoundError: If a module is missing.
     """
     module_name, _, function_name = reference.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), function_name]):
@@ -33,11 +37,11 @@ def load(reference: str) -> Callable[..., Any]:
         ) from None
     except Exception as error:
         raise UsageError(f"Importing {module_name!r} failed", received=f"{type(error).__name__}: {error}") from error
-    function = getattr(module, function_name, None)
+    function: Callable[..., Any] | None = getattr(module, function_name, None)
     if not callable(function):
-        have = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise UsageError(
-            f"{module_name!r} has no function {function_name!r}", expected=f"one of {', '.join(have) or 'none'}"
+            f"{module_name!r} has no function {function_name!r}",
+            expected=f"one of {', '.join(functions) or 'none'}",
         )
-    found: Callable[..., Any] = function
-    return found
+    return function

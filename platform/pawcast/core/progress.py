@@ -1,4 +1,4 @@
-"""The one way in which long work tells how far it is."""
+"""How long work reports its progress."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called whenever something is done. `core.console.ProgressBars` is one; `silent` is the default.
+    """Called whenever part of the work is done.
+
+    `pawcast.core.console.ProgressBars` shows it; `silent` is the default.
 
     Args:
-        stage: What is being done: one word, such as `decoding`.
+        stage: The work: one word, such as `decoding`.
         done: How much of it is done, at least 0.
         total: How much there is in all.
         note: A remark for people, such as the current loss.
@@ -17,7 +19,7 @@ class Progress(Protocol):
     """
 
     def __call__(self, stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
-        """Take note of it."""
+        """Report progress."""
         ...
 
 
@@ -26,11 +28,11 @@ def silent(stage: str, done: int, total: int, note: str = "", unit: str = "photo
 
 
 class Counter:
-    """Adds up photos of one stage and reports the sum.
+    """Adds up the photos that are done in one stage, and reports the sum each time.
 
     Args:
-        progress: Whom to tell.
-        stage: The stage's name.
+        progress: Receives the reports.
+        stage: The name of the stage.
         total: Photos in all.
     """
 
@@ -40,6 +42,6 @@ class Counter:
         progress(stage, 0, total)
 
     def __call__(self, photos: int) -> None:
-        """Count photos that have just been done."""
+        """Add photos that have just been done."""
         self._done += photos
         self._progress(self._stage, self._done, self._total)

@@ -1,4 +1,4 @@
-"""The base of everything that is written down once and read by others."""
+"""The base class of everything that is written to the store as JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """Strict and immutable: unknown fields are refused, fields never change, numbers are finite."""
+    """Strict and immutable: no unknown fields, no changes, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

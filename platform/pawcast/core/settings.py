@@ -1,12 +1,14 @@
-"""Where things are, from the environment. S3's credentials stay with the AWS chain.
+"""Settings from the environment.
 
-| variable             | meaning                                                   | default      |
-| -------------------- | --------------------------------------------------------- | ------------ |
-| `PAWCAST_STORE`      | the store: a folder, or `s3://bucket/prefix`              | `var/store`  |
-| `PAWCAST_MODEL`      | the model that the service loads, `name@ref`              | `catdog@production` |
-| `PAWCAST_API_KEY`    | the key that the service asks its callers for             | none asked   |
-| `AWS_ENDPOINT_URL`   | S3 endpoint; read alike by boto3, Arrow and Ray           | AWS          |
-| `RAY_ADDRESS`        | the Ray cluster to use; a private local one if unset      | unset        |
+| variable           | meaning                                        | default             |
+| ------------------ | ---------------------------------------------- | ------------------- |
+| `PAWCAST_STORE`    | the store: a folder or `s3://bucket/prefix`    | `var/store`         |
+| `PAWCAST_MODEL`    | the model that the service loads, `NAME@REF`   | `catdog@production` |
+| `PAWCAST_API_KEY`  | the key that the service asks its clients for  | none asked          |
+| `AWS_ENDPOINT_URL` | the S3 endpoint; boto3, Arrow and Ray read it  | AWS                 |
+| `RAY_ADDRESS`      | the Ray cluster to use                         | a private local Ray |
+
+boto3 takes S3's credentials and region from the usual AWS settings.
 """
 
 from __future__ import annotations
@@ -14,27 +16,40 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
 from pawcast.errors import UsageError
 
 DEFAULT_STORE = "var/store"
 DEFAULT_MODEL = "catdog@production"
-_SHORTEST_KEY = 16
+_MIN_KEY_LENGTH = 16
+
+
+class Settings(BaseSettings):
+    """What the variables `PAWCAST_…` say. An empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(env_prefix="PAWCAST_", env_ignore_empty=True, str_strip_whitespace=True)
+
+    store: str = ""
+    model: str = DEFAULT_MODEL
+    api_key: SecretStr = SecretStr("")
 
 
 def store_uri(option: str | None = None) -> str:
-    """Return the store's URI: the option if given, else `PAWCAST_STORE`, else a folder in the project.
+    """Return the URI of the store: the option if given, else `PAWCAST_STORE`, else `var/store`.
 
-    A folder comes back absolute, since Ray's workers run elsewhere than the command that names it.
+    A folder comes back as an absolute path, since Ray's workers have other working directories.
 
     Raises:
-        UsageError: In a submitted job without an explicit store. Its working directory is a throw-away
-            copy, and a default store in there would vanish with it.
+        UsageError: In a submitted Ray job without a store. The job's working directory is
+            temporary, and a default store in it would vanish with it.
     """
-    uri = option or os.environ.get("PAWCAST_STORE")
+    uri = option or Settings().store
     if not uri:
         if "runtime_resources/working_dir_files" in os.getcwd():
             raise UsageError(
-                "A submitted job needs to be told its store",
+                "A submitted job has no default store",
                 expected="a store that outlives the job's working directory",
                 fix="set PAWCAST_STORE in the job's runtime environment, or pass --store",
             )
@@ -43,20 +58,22 @@ def store_uri(option: str | None = None) -> str:
 
 
 def served_model() -> str:
-    """Return `name@ref` of the model that the service loads."""
-    return os.environ.get("PAWCAST_MODEL") or DEFAULT_MODEL
+    """Return `NAME@REF` of the model that the service loads."""
+    return Settings().model
 
 
 def api_key() -> str | None:
     """Return the key that the service asks for, or None if it asks for none. Don't keep or log it.
 
     Raises:
-        UsageError: If it is so short that it could be guessed.
+        UsageError: If the key is short enough to be guessed.
     """
-    key = os.environ.get("PAWCAST_API_KEY", "").strip()
-    if key and len(key) < _SHORTEST_KEY:
+    key = Settings().api_key.get_secret_value().strip()
+    if key and len(key) < _MIN_KEY_LENGTH:
         raise UsageError(
-            "PAWCAST_API_KEY is too short", received=f"{len(key)} characters",
-            expected=f"at least {_SHORTEST_KEY}", fix="export PAWCAST_API_KEY=$(openssl rand -hex 24)",
-        )  # fmt: skip
+            "PAWCAST_API_KEY is too short",
+            received=f"{len(key)} characters",
+            expected=f"at least {_MIN_KEY_LENGTH}",
+            fix="export PAWCAST_API_KEY=$(openssl rand -hex 24)",
+        )
     return key or None

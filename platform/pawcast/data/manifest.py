@@ -153,7 +153,9 @@ def load(store: Store, dataset: str) -> Manifest:
         ) from None
     digest = key.rpartition("/")[2].removesuffix(".json")
     if hashlib.sha256(data).hexdigest() != digest:
-        raise IntegrityError(f"The manifest {key} in {store.uri} was changed", fix="run `pawcast ingest` again")
+        raise IntegrityError(
+            f"The manifest {key} in {store.uri} was changed", fix="delete it and run `pawcast ingest` again"
+        )
     return records.parse(
         Manifest,
         data,

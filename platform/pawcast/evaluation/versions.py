@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,29 @@ from typing import Any
 from pawcast.core import atomic
 from pawcast.core.progress import Progress, silent
 from pawcast.data import manifest as manifests
-from pawcast.data.reader import LabelledPhoto, SplitReader, read_source
-from pawcast.data.shards import PhotoRow
+from pawcast.data.reader import SplitReader, read_source
 from pawcast.errors import UsageError, suggest
-from pawcast.evaluation.evaluate import evaluate
+from pawcast.evaluation.evaluate import Evaluation, evaluate
 from pawcast.evaluation.reports.report import format_summary, write_report
 from pawcast.inference.engine import Engine
 from pawcast.store import Store
+
+
+def evaluate_engine(
+    store: Store, engine: Engine, *, split: str = "test", labelled: str | None = None, progress: Progress = silent
+) -> Evaluation:
+    """Evaluate a loaded model; write nothing.
+
+    Args and errors are those of `evaluate_version`.
+    """
+    version = engine.version
+    if labelled:
+        return evaluate(engine, read_source(labelled, version.classes), progress)
+    splits = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").splits
+    with_labels = [key for key, value in splits.items() if value.per_class]
+    if split not in with_labels:
+        raise UsageError("Not a labelled split", received=repr(split), expected=suggest(split, with_labels))
+    return evaluate(engine, SplitReader(store, splits[split]), progress, splits[split].photos)
 
 
 def evaluate_version(
@@ -53,18 +68,9 @@ def evaluate_version(
         DataError: If the source isn't labelled, or no photo could be used.
     """
     engine = Engine.load(store, model)
-    version = engine.version
-    photos: Iterable[LabelledPhoto | PhotoRow]
-    if labelled:
-        name, photos, total = Path(labelled).stem, read_source(labelled, version.classes), 0
-    else:
-        splits = manifests.load(store, f"{version.dataset}@{version.dataset_sha256}").splits
-        with_labels = [key for key, value in splits.items() if value.per_class]
-        if split not in with_labels:
-            raise UsageError("Not a labelled split", received=repr(split), expected=suggest(split, with_labels))
-        name, photos, total = split, SplitReader(store, splits[split]), splits[split].photos
+    version, name = engine.version, Path(labelled).stem if labelled else split
     started = time.monotonic()
-    evaluation = evaluate(engine, photos, progress, total)
+    evaluation = evaluate_engine(store, engine, split=split, labelled=labelled, progress=progress)
     seconds = time.monotonic() - started
     result = {
         "model": version.name,

@@ -47,18 +47,19 @@ def to_prediction(score: float, classes: list[str]) -> Prediction:
     return Prediction(classes[index], score if index else 1 - score, {classes[0]: 1 - score, classes[1]: score})
 
 
-def predict_scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iterator[float | ImageError]:
+def predict_scores(engine: Engine, photos: Iterable[bytes | np.ndarray | ImageError]) -> Iterator[float | ImageError]:
     """Yield the probability of class 1 for each photo, in order, with a few batches in memory.
 
     Args:
         engine: The model.
-        photos: The contents of image files. An `ImageError` is yielded in its place.
+        photos: The contents of image files, or pixels, uint8 [h, w, 3]. An `ImageError` is yielded
+            in its place.
 
     Yields:
         A probability in [0, 1], or the `ImageError` that says why there is none.
     """
 
-    def load(data: bytes | ImageError) -> np.ndarray | ImageError:
+    def load(data: bytes | np.ndarray | ImageError) -> np.ndarray | ImageError:
         if isinstance(data, ImageError):
             return data
         try:
@@ -66,7 +67,7 @@ def predict_scores(engine: Engine, photos: Iterable[bytes | ImageError]) -> Iter
         except ImageError as error:
             return error
 
-    def predict(batch: list[bytes | ImageError]) -> list[float | ImageError]:
+    def predict(batch: list[bytes | np.ndarray | ImageError]) -> list[float | ImageError]:
         loaded = [load(data) for data in batch]
         pixels = [item for item in loaded if not isinstance(item, ImageError)]
         scores = iter(engine.predict(np.stack(pixels)).tolist() if pixels else ())

@@ -119,6 +119,19 @@ def decode(data: bytes) -> np.ndarray:
         return _decode_with_pillow(data)[1]
 
 
+def decode_image(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a Pillow image as `decode` returns those of its file.
+
+    Returns:
+        uint8 [height, width, 3], RGB.
+
+    Raises:
+        ImageError: If the image is too large, has 32 bits a sample, or its file can't be decoded.
+    """
+    with _image_errors(b"image"):
+        return _load_pixels(image)[1]
+
+
 def probe(data: bytes) -> ProbeResult:
     """Check that a photo decodes to its last byte, for less than `decode` costs.
 
@@ -195,16 +208,20 @@ def _decode_with_turbojpeg(data: bytes, **options: str | int) -> np.ndarray | No
 
 def _decode_with_pillow(data: bytes) -> tuple[ImageHeader, np.ndarray]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        header = ImageHeader(image.format or "", image.mode, *image.size)
-        _check_size(header)
+        _check_size(ImageHeader(image.format or "", image.mode, *image.size))
         _check_cost(image, data)
-        if image.mode in ("I", "F"):
-            raise ImageError("32-bit samples, whose range isn't known")
-        image.load()
-        # Reading the pixels may have changed the size that the header gave.
-        _check_size(ImageHeader(header.format, image.mode, *image.size))
-        transpose = _UPRIGHT_BY_ORIENTATION.get(_read_orientation(image))
-        return header, _to_pixels(image if transpose is None else image.transpose(transpose))
+        return _load_pixels(image)
+
+
+def _load_pixels(image: Image.Image) -> tuple[ImageHeader, np.ndarray]:
+    header = ImageHeader(image.format or "", image.mode, *image.size)
+    if image.mode in ("I", "F"):
+        raise ImageError("32-bit samples, whose range isn't known")
+    image.load()
+    # Reading the pixels may have changed the size that the header gave.
+    _check_size(ImageHeader(header.format, image.mode, *image.size))
+    transpose = _UPRIGHT_BY_ORIENTATION.get(_read_orientation(image))
+    return header, _to_pixels(image if transpose is None else image.transpose(transpose))
 
 
 def _check_size(header: ImageHeader) -> None:

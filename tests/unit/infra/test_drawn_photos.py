@@ -1,3 +1,5 @@
+"""Drawn photos: reproducible, and only their shapes tell the classes apart."""
+
 from __future__ import annotations
 
 import zipfile
@@ -26,7 +28,7 @@ def test_equal_seeds_give_equal_zips_in_kaggles_layout(tmp_path):
         assert archive.namelist() == [f"test1/{i}.jpg" for i in range(1, 6)]
 
 
-def test_colour_alone_tells_nothing():
+def test_color_alone_does_not_tell_the_classes_apart():
     means = np.array([np.asarray(draw(i % 2, 3, i), float).mean((0, 1)) for i in range(400)])
     labels = np.arange(400) % 2
     design = np.c_[means, means**2, np.ones(400)]
@@ -41,7 +43,7 @@ def test_a_picture_depends_on_its_label_seed_and_index_alone():
     assert len({first, draw(1, 5, 7).tobytes(), draw(0, 6, 7).tobytes(), draw(0, 5, 8).tobytes()}) == 4
 
 
-def test_pictures_are_colour_photos_of_120_to_220_pixels_a_side():
+def test_pictures_are_rgb_of_120_to_220_pixels_a_side():
     pictures = [draw(i % 2, 2, i) for i in range(60)]
     sides = np.array([picture.size for picture in pictures])
     assert {picture.mode for picture in pictures} == {"RGB"}
@@ -50,7 +52,7 @@ def test_pictures_are_colour_photos_of_120_to_220_pixels_a_side():
     assert np.ptp(sides[:, 0] / sides[:, 1]) > 0.5
 
 
-def test_members_tell_nothing_but_their_names_and_may_be_read_once_unzipped(tmp_path):
+def test_zip_members_have_fixed_metadata_and_readable_permissions(tmp_path):
     for path in write_zips(tmp_path, labelled=4, unlabelled=3, seed=0):
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
@@ -61,11 +63,11 @@ def test_members_tell_nothing_but_their_names_and_may_be_read_once_unzipped(tmp_
 
 def test_progress_counts_to_the_end(tmp_path):
     seen = []
-    write_zips(tmp_path, labelled=4, unlabelled=3, seed=0, progress=lambda *done: seen.append(done))
-    assert seen == [(done, 7) for done in range(8)]
+    write_zips(tmp_path, labelled=4, unlabelled=3, seed=0, progress=lambda *report: seen.append(report))
+    assert seen == [("drawing", done, 7) for done in range(8)]
 
 
-def test_zips_are_replaced_whole_and_a_place_that_cannot_be_written_is_a_line(tmp_path):
+def test_zips_are_replaced_atomically_and_an_unwritable_folder_is_a_store_error(tmp_path):
     before = [path.read_bytes() for path in write_zips(tmp_path / "new", labelled=4, unlabelled=1, seed=0)]
     after = [path.read_bytes() for path in write_zips(tmp_path / "new", labelled=4, unlabelled=1, seed=0)]
     assert before == after
