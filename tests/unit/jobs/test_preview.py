@@ -35,5 +35,5 @@ def test_the_preview_job_reads_training_photos_and_files(tmp_path, picture):
             job.find(store.uri, "d", missing)
     own.write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"own\.png can't be used"):
-        job.main("d", photo=str(own), out=tmp_path / "out.png", store=store.uri)
+        job.main("d", photo=str(own), out=tmp_path / "out.png", store_uri=store.uri)
     assert not (tmp_path / "out.png").exists()

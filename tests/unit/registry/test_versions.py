@@ -197,9 +197,9 @@ def test_unknown_names_are_reported_with_the_known_ones(store):
         registry.resolve(store, "catdog@production")
     with pytest.raises(NotFoundError):
         registry.resolve(store, "catdog@9")
-    with pytest.raises(UsageError, match="Not a name"):
+    with pytest.raises(UsageError, match="Invalid name"):
         registry.resolve(store, "../x@latest")
-    with pytest.raises(UsageError, match="Not a name"):
+    with pytest.raises(UsageError, match="Invalid name"):
         registry.resolve(store, "catdog@²")
 
 
