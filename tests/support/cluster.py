@@ -19,22 +19,22 @@ from tests.support.services import BIN, ROOT, free_port, wait_for
 
 
 class Cluster:
-    """A Ray head of its own, started as README says, with two CPUs and two GPUs that exist for Ray only.
+    """A Ray head, started as README says. Ray is told of two CPUs, and of two GPUs that don't exist.
 
-    HAProxy stands before its replicas, or Serve's own proxy with `RAY_SERVE_ENABLE_HA_PROXY="0"`.
+    HAProxy is in front of its replicas, or Serve's own proxy with `RAY_SERVE_ENABLE_HA_PROXY="0"`.
     """
 
     def __init__(self, folder: Path, store: Path, object_store: int = 400_000_000, **environment: str) -> None:
         self.store = store
-        # Serve listens at one port as long as a head lives, whatever is deployed later.
+        # Serve keeps its first port as long as the head lives.
         self.port, self.dashboard, self.http = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http}"
-        # Short, as sockets are in there.
+        # A short path: a socket's path may have 107 characters.
         self._sockets = tempfile.TemporaryDirectory(prefix="pawcast-", dir="/tmp")
         self.environment = {
             **os.environ,
             **proxy_settings(Path(self._sockets.name)),
-            # As after `source .venv/bin/activate`: a submitted job runs `python` as the head finds it.
+            # As after `source .venv/bin/activate`: submitted jobs run the first `python` on PATH.
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_ADDRESS": f"127.0.0.1:{self.port}",
@@ -47,7 +47,7 @@ class Cluster:
         done = subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True)
         self._token = done.stdout.split()[-1]
         environment = {key: value for key, value in self.environment.items() if key != "RAY_ADDRESS"}
-        # `--block` keeps the head's processes with this one, so that stopping it stops them and no others.
+        # With `--block`, stopping this process stops the head's processes, and no others.
         self.log = folder / "head.log"
         self._output = self.log.open("w")
         self._head = subprocess.Popen(
@@ -75,7 +75,7 @@ class Cluster:
     def deploy(
         self, folder: Path, arguments: dict[str, Any], runtime: dict[str, Any] | None = None, replicas: int = 1
     ) -> None:
-        """Deploy `serve/config.yaml` with arguments of a test's own; it is on its way then, not there."""
+        """Start to deploy `serve/config.yaml` with a test's own arguments; return before it is ready."""
         config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
         config["http_options"]["port"] = self.http
         application = config["applications"][0]

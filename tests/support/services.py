@@ -42,7 +42,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
 
 @pytest.fixture(scope="session")
 def local_ray(s3: str) -> Iterator[None]:
-    """A private Ray of two CPUs in this process; started after S3, whose credentials its processes inherit."""
+    """A private Ray of two CPUs. It starts after S3, because it inherits S3's credentials."""
     from pawcast.runtime import ray_session
 
     with ray_session.connect(cpus=2):
@@ -51,7 +51,7 @@ def local_ray(s3: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server (SeaweedFS); yields a bucket's URI, the environment being set to reach it."""
+    """A real S3 server (SeaweedFS). Sets the environment to reach it, and yields a bucket's URI."""
     with seaweedfs.serve(tmp_path_factory.mktemp("s3")) as settings, pytest.MonkeyPatch.context() as environment:
         for key, value in settings.items():
             environment.setenv(key, value)

@@ -26,7 +26,8 @@ LAYERS = {
     "inference": {"core", "data", "errors", "models", "recipes", "registry", "runtime", "store", "vision"},
     "evaluation": {"core", "data", "errors", "inference", "recipes", "registry", "runtime", "store", "vision"},
     "training": {
-        "core", "data", "errors", "evaluation", "inference", "models", "recipes", "registry", "runtime", "store", "vision",
+        "core", "data", "errors", "evaluation", "inference", "models", "recipes", "registry", "runtime",
+        "store", "vision",
     },
     "client": {"core", "data", "errors", "vision"},
     "doctor": {"core", "errors", "runtime", "store"},
