@@ -29,10 +29,11 @@ for prediction in model.predict(["cat.jpg", "dog.jpg"]):
 """
 
 
-def readme_example() -> str | None:
+def readme_example() -> str:
     """The first Python block below the heading `In Python` of README.md."""
     block = re.search(r"^#+ In Python\n.*?^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    return block.group(1) if block else None
+    assert block, "README.md has no example in Python"
+    return block.group(1)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +64,7 @@ def model(folder):
 
 
 def test_the_readme_example_runs(folder):
-    example = readme_example()
-    if example is None:
-        pytest.skip("README.md has no example in Python")
-    run(example, folder)
+    run(readme_example(), folder)
 
 
 def test_a_loaded_model_predicts_what_the_predict_command_predicts(model, folder):

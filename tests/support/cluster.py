@@ -19,7 +19,7 @@ from tests.support.services import BIN, ROOT, free_port, wait_for
 
 
 class Cluster:
-    """A Ray head, started as README says. Ray is told of two CPUs, and of two GPUs that don't exist.
+    """A Ray head, started as README says, with two CPUs and two fake GPUs.
 
     HAProxy is in front of its replicas, or Serve's own proxy with `RAY_SERVE_ENABLE_HA_PROXY="0"`.
     """
@@ -75,7 +75,7 @@ class Cluster:
     def deploy(
         self, folder: Path, arguments: dict[str, Any], runtime: dict[str, Any] | None = None, replicas: int = 1
     ) -> None:
-        """Start to deploy `serve/config.yaml` with a test's own arguments; return before it is ready."""
+        """Start to deploy `serve/config.yaml` with other arguments. Don't wait until it is ready."""
         config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
         config["http_options"]["port"] = self.http
         application = config["applications"][0]
