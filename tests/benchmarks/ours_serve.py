@@ -27,12 +27,11 @@ MODEL = "catdog"
 
 
 def network(store_uri: str, file: str, origin: str = "", name: str = "") -> None:
-    import keras
-
     from pawcast import registry
     from pawcast.inference.engine import Engine
     from pawcast.models.layers.batch_norm import SyncBatchNorm
     from pawcast.models.layers.dropout import Dropout
+    from pawcast.runtime.tensorflow import keras
     from pawcast.store import open_store
     from tests.support import served
 

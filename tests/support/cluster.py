@@ -75,7 +75,7 @@ class Cluster:
     def deploy(
         self, folder: Path, arguments: dict[str, Any], runtime: dict[str, Any] | None = None, replicas: int = 1
     ) -> None:
-        """Start to deploy `serve/config.yaml` with other arguments. Don't wait until it is ready."""
+        """Start to deploy `serve/config.yaml` with other arguments; don't wait for it."""
         config = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
         config["http_options"]["port"] = self.http
         application = config["applications"][0]
