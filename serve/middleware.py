@@ -1,4 +1,4 @@
-"""ASGI middleware around every request: API key, safe headers, last-resort 500, request metrics."""
+"""ASGI middleware around every request: API key, security headers, last-resort 500, metrics."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _log = logging.getLogger("ray.serve")
 
 
 class RequestMiddleware:
-    """Checks the API key, adds safe headers, answers unexpected exceptions, counts each request.
+    """Checks API keys, adds security headers, answers unexpected exceptions, counts requests.
 
     Args:
         app: The ASGI application.
@@ -138,7 +138,7 @@ def _digest(key: str) -> bytes:
 
 
 def _with_safe_headers(headers: Iterable[_Header], path: str) -> list[_Header]:
-    """Return a response's headers, with the safe headers that it doesn't set itself."""
+    """Return a response's headers, with the security headers that it doesn't set itself."""
     own = list(headers)
     own_names = {name for name, _ in own}
     safe: tuple[_Header, ...] = _DOCS_HEADERS if path.startswith(_DOCS_PAGES) else _PAGE_HEADERS

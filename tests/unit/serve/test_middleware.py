@@ -1,4 +1,4 @@
-"""The middleware: API key, safe headers, last-resort 500, request metrics."""
+"""The middleware: API key, security headers, last-resort 500, request metrics."""
 
 from __future__ import annotations
 
