@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 def main(
     dataset: Annotated[str, typer.Option(metavar="NAME", help="The name of the new dataset.")],
     model: ModelOption,
-    right: Annotated[
+    min_accuracy: Annotated[
         float,
         typer.Option(
             metavar="N",
             min=0.5,
             max=1.0,
-            help="Keep labels as sure as those of which this share is right on the validation split.",
+            help="Accept labels above the confidence at which this share of validation labels is correct.",
         ),
     ] = 0.995,
     store_uri: StoreOption = None,
@@ -38,7 +38,7 @@ def main(
     store = pawcast.open_store(store_uri)
     engine = pawcast.load_model(model, store=store).engine
     with ProgressBars() as progress:
-        done = pseudo_label(store, engine, dataset, right, progress=progress)
+        done = pseudo_label(store, engine, dataset, min_accuracy, progress=progress)
     result = {
         "dataset": dataset,
         "digest": done.manifest.digest,
@@ -50,15 +50,15 @@ def main(
         "photos": {name: split.photos for name, split in done.manifest.splits.items()},
         "store": store.uri,
     }
-    return result, summary(done, right)
+    return result, summary(done, min_accuracy)
 
 
-def summary(done: "PseudoLabelResult", right: float) -> str:
+def summary(done: "PseudoLabelResult", min_accuracy: float) -> str:
     """Return what was done, for people."""
     manifest, labels = done.manifest, done.pseudo_labels
     joined = " and ".join(f"{count:,} {name}s" for name, count in done.joined.items())
     return (
-        f"{labels.model} is right about {right:.1%} of the validation photos of which it is at least "
+        f"{labels.model} is right about {min_accuracy:.1%} of the validation photos of which it is at least "
         f"{labels.confidence:.1%} sure\n"
         f"  added     {joined}; the training split now has {manifest.splits['train'].photos:,} photos\n"
         f"  left out  {done.unsure:,} photos of which it is less sure, {done.copies:,} copies of other photos\n"

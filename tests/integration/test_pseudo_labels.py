@@ -123,7 +123,7 @@ def test_a_second_generation_begins_with_the_same_photos(store, teacher):
 
 def test_the_job_reports_what_joined_and_what_did_not(store):
     options = ("--model", "catdog@1", "--store", store.uri)
-    code, output, errors = job("pseudo_label.py", "--dataset", "by-job", *options, "--json", "--right", "0.9")
+    code, output, errors = job("pseudo_label.py", "--dataset", "by-job", *options, "--json", "--min-accuracy", "0.9")
     assert code == 0, errors
     result = result_of(output)
     made = manifests.load(store, "by-job")

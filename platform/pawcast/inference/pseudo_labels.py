@@ -157,7 +157,7 @@ def _confidence_threshold(
             f"{engine.version.name} is not accurate enough at any confidence",
             received=f"right about {((probabilities > 0.5) == labels).mean():.2%} of the validation photos",
             expected=f"right about {min_accuracy:.2%} of those with the highest confidence",
-            fix="use a better model, or lower --right",
+            fix="use a better model, or lower --min-accuracy",
         )
     return threshold
 
