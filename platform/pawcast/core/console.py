@@ -72,5 +72,6 @@ class ProgressBars:
         tenth = done * 10 // max(total, 1)
         if tenth > self._printed_tenths.get(stage, -1):
             self._printed_tenths[stage] = tenth
-            line = f"{stage:<10} {done:>7,} of {total:,} {unit}  {note}".rstrip()
+            count = f"{stage:<10} {done:>7,} of {total:,} {unit} " if unit else stage
+            line = f"{count} {note}".rstrip()
             console.print(line, markup=False)

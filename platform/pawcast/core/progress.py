@@ -15,7 +15,7 @@ class Progress(Protocol):
         done: How much of it is done, at least 0.
         total: How much there is in all.
         note: A remark for people, such as the current loss.
-        unit: What is counted.
+        unit: What is counted; empty for a stage that is one step, whose count says nothing.
     """
 
     def __call__(self, stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:

@@ -19,7 +19,7 @@ def split_photos(
 ) -> dict[str, list[ImageRecord]]:
     """Assign photos to splits. Photos without a label go to `unlabelled`.
 
-    Labelled splits are in seeded random order, so that any run of rows is a fair sample.
+    Labelled splits are in seeded random order, so that any consecutive rows are a random sample.
     `unlabelled` keeps the order of `records`.
 
     Args:
@@ -101,13 +101,13 @@ def assign(
             )
         free = {"test": test_sizes[label], "val": val_sizes[label], "train": sizes[label]}
         for identity in group:
-            name = next(name for name, places in free.items() if copies[identity] <= places)
+            name = next(name for name, photos in free.items() if copies[identity] <= photos)
             free[name] -= copies[identity]
             split[identity] = name
         if unfilled := free["test"] + free["val"]:
             raise DataError(
                 "Copies of a photo stay in one split, and those of a class don't fit the split sizes",
-                received=f"{unfilled:,} places for {label} photos that no group of copies fits",
+                received=f"{unfilled:,} more {label} photos needed, and no group of copies fits",
                 fix="remove copies, or change --test-size or --val-fraction",
             )
     return {identity: split[identity] for identity in ranked}

@@ -27,7 +27,7 @@ _SETTINGS = "correct --store and its settings; if they are right, look at the se
 _WRONG_DATA = "don't use this store: jobs would read wrong data; look at the server's log"
 _CONDITIONS = (
     "run one job at a time on this store: two could overwrite each other's manifests and refs. "
-    "Or choose a store that honours If-None-Match and If-Match, as AWS, SeaweedFS and MinIO do"
+    "Or choose a store that honors If-None-Match and If-Match, as AWS, SeaweedFS and MinIO do"
 )
 _ARROW = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment, where Arrow reads them"
 
@@ -139,7 +139,7 @@ def try_operations(store: Store, prefix: str) -> list[Finding]:
             output.write(_DATA)
         with filesystem.open_input_stream(f"{path}/value") as value:
             same = value.read() == _DATA == store.get(f"{prefix}/arrow")
-        _require(same, "Arrow, which writes checkpoints, reads or writes other bytes")
+        _require(same, "Arrow, which Ray Train uses, reads or writes other bytes")
     with attempt("delete", "allow the credentials to delete there"):
         store.delete(key)
         _require(not store.exists(key), "A deleted key is still there")

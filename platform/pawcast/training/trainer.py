@@ -136,11 +136,13 @@ def resume(
     max_failures: int = 3,
     callbacks: Callbacks = _SILENT,
 ) -> Trained:
-    """Go on with a stopped run from its newest whole checkpoint, to the same result.
+    """Go on with a stopped run from its newest whole checkpoint.
+
+    With `deterministic=true` in the recipe it ends with the same weights.
 
     Args:
         store: Where the run is.
-        run: Its name. Recipe, data and everything else are what it began with.
+        run: The run's name. Recipe and dataset come from its record.
         workers: Other workers than it began with; the photos and their order stay the same.
         max_failures, callbacks: As for `train`, which also names the other errors.
 
@@ -252,10 +254,10 @@ def _register(store: Store, record: RunRecord, manifest: Manifest, progress: Pro
     preprocessing = Preprocessing(
         image_size=recipe.image_size, eval_downscale=recipe.eval_downscale, mirror=recipe.mirror
     )
-    progress("comparing", 0, 1, unit="models")
+    progress("comparing", 0, 1, "with Keras", unit="")
     with ray_session.unwrap_errors():
         parity = ray.get(_measure_parity.remote(store.uri, manifest.splits["val"], recipe, weights, preprocessing))
-    progress("comparing", 1, 1, unit="models")
+    progress("comparing", 1, 1, "with Keras: done", unit="")
     version = registry.register(
         store,
         record.model,

@@ -126,7 +126,7 @@ def test_groups_of_copies_are_refused_exactly_when_they_do_not_fit(different, te
 
 def test_groups_larger_than_the_validation_share_of_their_class_are_refused():
     labels = two_classes(5, 5)
-    with pytest.raises(DataError, match="1 places for 0 photos that no group of copies fits"):
+    with pytest.raises(DataError, match="1 more 0 photos needed, and no group of copies fits"):
         split_of(labels, dict.fromkeys(labels, 2), test_size=0, val_fraction=0.1)
     split = split_of(labels, dict.fromkeys(labels, 2), test_size=0, val_fraction=0.2)
     assert [labels[i] for i, name in split.items() if name == "val"] in ([0, 1], [1, 0])
