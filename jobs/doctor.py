@@ -20,7 +20,7 @@ _LEVELS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[b
 def main(store: StoreOption = None) -> tuple[Result, str]:
     """Check the store, Ray, packages, CPU and GPU; suggest fixes.
 
-    The exit code is that of the worst problem: 8 for Ray, 6 for the store, 1 for anything else.
+    The exit code is the highest among the problems: mostly 8 (Ray), 6 (store) or 1.
 
     Example: pawcast doctor --store s3://bucket/pawcast
     """

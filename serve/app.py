@@ -45,7 +45,8 @@ def app(arguments: Arguments) -> Application:
 
         async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
             self.classifier = Classifier(open_store(uri), model, arguments.limits, arguments.check_seconds)
-            # Not when the ASGI application starts: Ray shows why a constructor failed.
+            # Started here and not in the ASGI lifespan, because Ray reports errors of a
+            # constructor.
             await self.classifier.start(_is_only_replica)
 
         def __serve_build_asgi_app__(self) -> FastAPI:

@@ -194,7 +194,7 @@ class ModelManager:
             # Requests that began with the old version are still answered.
             old.batcher.close()
         self.pending_error = self._failed_load = None
-        # At the next check, when requests no longer use the old version.
+        # Freeze again at the next check, when requests no longer use the old version.
         self._garbage_frozen = False
         _log.info(f"{engine.version.name} now answers for {self.ref}.")
 

@@ -94,7 +94,8 @@ def write_zips(
                 encoded = io.BytesIO()
                 draw(label, seed, index).save(encoded, "JPEG", quality=88)
                 info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-                # By default the system that writes is recorded, and unzip makes unreadable files.
+                # Without these fields the zip depends on the operating system, and unzip creates
+                # files without read permission.
                 info.create_system, info.external_attr = 3, 0o100644 << 16
                 archive.writestr(info, encoded.getvalue())
                 drawn(1)

@@ -1,7 +1,7 @@
 """The errors of Pawcast: every failure that a user can cause or fix. Each prints as one line.
 
     PawcastError                exit  1   HTTP 500
-    ├── UsageError              exit  2   HTTP 400   a wrong option, recipe or key
+    ├── UsageError              exit  2   HTTP 400   a wrong option or recipe, a malformed key
     ├── NotFoundError           exit  3   HTTP 404   a path, dataset, run, model or ref is missing
     ├── DataError               exit  4   HTTP 422   a source or dataset that can't be used
     │   └── ImageError          exit  4   HTTP 422   one photo that can't be read
@@ -11,9 +11,9 @@
     │   └── StoreFullError      exit  6   HTTP 507   no space left
     ├── ConflictError           exit  7   HTTP 409   a name that is taken, a ref that moved
     ├── ClusterError            exit  8   HTTP 503   Ray can't be reached or lacks resources
-    ├── ServiceError            exit  9   HTTP 502   no server, no model, an invalid response
+    ├── ServiceError            exit  9   HTTP 502   no server, no model, a refused API key
     │   └── BusyError           exit  9   HTTP 429   a server that is overloaded
-    └── TrainingError           exit 10   HTTP 500   a loss that isn't finite, ranks that differ
+    └── TrainingError           exit 10   HTTP 500   bad loss, lost workers, scores unlike Keras's
 
 An interrupted command exits with 130, as is usual in shells.
 """
@@ -73,7 +73,7 @@ def _rebuild(kind: type[PawcastError], line: str, what: str) -> PawcastError:
 
 
 class UsageError(PawcastError):
-    """A wrong option, recipe or key."""
+    """A wrong option or recipe, or a malformed API key."""
 
     exit_code = 2
     http_status = 400
@@ -136,7 +136,7 @@ class ClusterError(PawcastError):
 
 
 class ServiceError(PawcastError):
-    """No server at the address, a server without a model, or an invalid response."""
+    """No server, a server without a model or with an invalid response, or a refused API key."""
 
     exit_code = 9
     http_status = 502
@@ -149,7 +149,10 @@ class BusyError(ServiceError):
 
 
 class TrainingError(PawcastError):
-    """A loss that isn't finite, ranks with different weights, or a model that fails parity."""
+    """Training failed.
+
+    The loss is not finite, workers were lost too often, or the served model disagrees with Keras.
+    """
 
     exit_code = 10
     http_status = 500

@@ -1,9 +1,9 @@
-"""Bulk prediction over HTTP: every photo once, one row for each, in the photos' order.
+"""Bulk prediction over HTTP: exactly one row for each photo, in the photos' order.
 
 A batch is sent again until the server answers it, and it counts as done once its predictions are in
-the journal. Which photos a batch holds depends on the photos, never on the network, so a run that
-was killed and goes on sends the same batches as a run that nothing disturbed. All predictions come
-from one model version: when another one answers, the run stops.
+the journal. Which photos a batch holds depends on the photos, never on timing or connections, so a
+run that was killed and goes on sends the same batches as a run that nothing disturbed. All
+predictions come from one model version: when another one answers, the run stops.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class _Run:
             return await asyncio.to_thread(self._read_batch)
 
     def _read_batch(self) -> _Batch | None:
-        """Read the next batch without predictions: the same photos on any network."""
+        """Read the next batch without predictions, whatever timing and connections are."""
         while self._next in self._journal.batches:
             self._next += len(self._journal.batches[self._next])
         following = bisect_right(self._starts, self._next)

@@ -100,7 +100,7 @@ class ServiceClient:
         """Return the model that the service serves.
 
         Raises:
-            TransientError: If nothing answers, or the service has no model; perhaps not yet.
+            TransientError: If nothing answers, or no model is loaded. Both may pass.
             ServiceError: If it is no Pawcast service.
         """
         try:

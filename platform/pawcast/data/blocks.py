@@ -51,8 +51,8 @@ def decode_split(
         StoreError: If the store stays out of reach.
         StoreFullError: If neither Ray's object store nor the disk of a node can hold the photos.
     """
-    # All at once: every block has to stay in the object store anyway. They are results of tasks,
-    # not objects that tasks put there, which would be lost with the task's process.
+    # All at once: every block has to stay in the object store anyway. Blocks are task results: an
+    # object that a task puts itself is lost with the task's process.
     results = [_decode_task.remote(store.uri, shard, size) for shard in split.shards]
     waiting = [labels for _, labels in results]
     try:

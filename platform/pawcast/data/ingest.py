@@ -106,7 +106,8 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
     since = manifests.read_latest(store, dataset)
     with ray_session.connect():
         records, quarantine = inspect_photos(listings, min_side, progress)
-        # Before the split: unreadable photos explain best why photos are missing there.
+        # Checked before the split, whose error "too few photos" would hide that photos are
+        # unreadable.
         checks = report.quality_checks(records, quarantine)
         report.enforce_limits(checks, limits)
         splits = split_photos(records, classes, test_size=test_size, val_fraction=val_fraction, seed=seed)

@@ -105,7 +105,7 @@ def _inspect_task(
 
 
 class _Inspected(NamedTuple):
-    """What one look at a usable photo gives. `cells` are the input of its perceptual hash."""
+    """The result of inspecting a usable photo. `cells` are the input of its perceptual hash."""
 
     sha256: str
     size: int

@@ -1,6 +1,6 @@
 """Find photos that look alike: a perceptual hash, and a search for near pairs among many hashes.
 
-The hash is dHash in both directions: for any two neighbouring cells of a 9x9 gray picture, one bit
+The hash is dHash in both directions: for any two neighboring cells of a 9x9 gray picture, one bit
 says which is brighter. It survives scaling, recompression and small changes of light, and differs
 between most photos that show different things.
 Source: N. Krawetz, "Kind of Like That", https://www.hackerfactor.com/blog/?/archives/529-Kind-of-Like-That.html
@@ -17,7 +17,7 @@ MAX_DISTANCE = 7
 """Two photos are near if their hashes differ in at most so many of the 128 bits."""
 
 MAX_PAIRS = 100_000
-"""The search stops at about so many: thousands of copies of one placeholder make millions."""
+"""Approximate limit of pairs: thousands of copies of one placeholder would make millions."""
 
 # A half of a hash with fewer set or unset bits comes from a flat picture, whose hash says nothing
 # about what it shows.

@@ -45,7 +45,7 @@ class Check(Record):
 
     Attributes:
         name: The check, as `CheckLimits` names it.
-        meaning: What is true of them, for people. Reads after a count: `2 of 300 photos …`.
+        meaning: The finding as words that follow a count: `2 of 300 photos …`.
         photos: Number of photos concerned.
         of: Number of photos checked.
         examples: Up to three of the photos concerned.
@@ -192,7 +192,7 @@ def enforce_limits(checks: Iterable[Check], limits: CheckLimits) -> None:
 
 
 def _near_duplicates_across_splits(splits: Mapping[str, list[ImageRecord]]) -> list[NearPair]:
-    # One photo for each hash: byte-for-byte copies are the business of another check.
+    # One photo for each hash: byte-for-byte copies are counted by `duplicates`.
     distinct: dict[str, tuple[str, ImageRecord]] = {}
     for split, records in splits.items():
         for record in records:

@@ -19,7 +19,7 @@ from pawcast.errors import ImageError
 from pawcast.runtime.devices import usable_cpus
 
 MAX_BATCH = 64
-"""Photos that go to the engine together: more gains nothing on a CPU and costs memory."""
+"""Photos that `predictor` and `parity` read and predict together."""
 MAX_CONCURRENT_BATCHES = min(2, usable_cpus())
 """Batches computed at once, each on its share of the CPUs: one fills the gaps of the other."""
 # How long a decoded photo waits for others to fill its batch. Some photos take a thousand times as

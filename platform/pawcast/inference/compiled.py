@@ -142,7 +142,8 @@ class ColumnDense(keras.layers.Dense):
         columns = tf.matmul(self.transposed, padded, transpose_b=True)
         outputs = tf.transpose(columns)[: tf.shape(rows)[0]]
         outputs = outputs if self.bias is None else outputs + self.bias
-        # Values beyond the last whole vector go through another sigmoid function of the CPU.
+        # Padded: the CPU computes leftover values with another sigmoid routine, which rounds
+        # differently.
         activated = self.activation(_append_zeros(outputs, _BFLOAT16_VECTOR))[:-_BFLOAT16_VECTOR]
         return tf.reshape(activated, tf.concat([tf.shape(inputs)[:-1], [self.units]], 0))
 
@@ -151,7 +152,7 @@ class PerPhotoAveragePooling2D(keras.layers.GlobalAveragePooling2D):
     """An average over the cells of each photo, whose order of sums doesn't depend on the batch."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        # Alone, a photo would lose its batch axis, and be added up in another order.
+        # With a batch of one, TensorFlow drops the batch axis and sums in another order.
         return super().call(_append_zeros(inputs, 1))[:-1]
 
 
@@ -214,7 +215,7 @@ def _split(network: keras.Model) -> tuple[keras.Model, keras.Model]:
 
     Returns:
         The body, pixels to cells, and the head, cells to the last layer's inputs and outputs. The
-        body does nothing where something else of the network passes the cells by.
+        body is empty if the network has a connection around the cells.
     """
     ends = [network.layers[-1].input, network.outputs[0]]
     cells = next(layer.output for layer in reversed(network.layers) if layer.output.ndim == 4)

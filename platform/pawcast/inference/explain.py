@@ -115,7 +115,7 @@ def heatmap_png(heat: np.ndarray) -> bytes:
         heat: float32 [height, width] in [0, 1].
 
     Returns:
-        RGBA, 8 bits a channel. The colours (inferno) keep their order for colour-blind people.
+        RGBA, 8 bits a channel. The colors (inferno) keep their order for color-blind people.
     """
     levels = np.rint(heat * 255).astype(np.uint8)
     colored = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)

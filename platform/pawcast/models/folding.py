@@ -43,7 +43,7 @@ def foldable_norms(model: keras.Model, frozen_only: bool = False) -> dict[str, k
 
 
 def fusable_relus(model: keras.Model) -> dict[str, keras.layers.ReLU]:
-    """Return the ReLUs after max pooling that could as well be part of the convolution before it.
+    """Return the ReLUs after max pooling that can move into the convolution before the pooling.
 
     The values are the same; without gradients a ReLU costs nothing within the convolution. Keys are
     the convolutions' names. Only a functional network has any.
@@ -55,7 +55,7 @@ def fusable_relus(model: keras.Model) -> dict[str, keras.layers.ReLU]:
     convolution_of_norm = {norm.name: name for name, norm in norms.items()}
 
     def sole_input(name: str) -> str:
-        """Name the one layer that this layer takes from, if nothing else takes from that."""
+        """Return the layer's only input, if that input feeds no other layer."""
         source = inputs[name][0] if len(inputs[name]) == 1 else ""
         return source if uses[source] == 1 else ""
 
@@ -70,7 +70,7 @@ def fusable_relus(model: keras.Model) -> dict[str, keras.layers.ReLU]:
 
 
 def first_convolution(model: keras.Model) -> keras.layers.Conv2D | None:
-    """Return the convolution that alone takes a network's pixels, if it takes nothing else.
+    """Return the convolution that is the only user of the pixels and has no other input.
 
     Such a convolution can do the scaling of the pixels.
     """

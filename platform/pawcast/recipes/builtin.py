@@ -1,8 +1,8 @@
 """The built-in recipes. Each is a function; a user's own recipe is a function like these.
 
-The docstrings are lab notes: command, hardware, minutes and score, then what was tried. "Held-out
-photos" are those of the split `test`, which is read only when a recipe is finished. All figures are
-those of the run that the note describes.
+The docstrings are lab notes: command, hardware, minutes and score, then what was tried. "Test
+photos" are those of the split `test`, which is read only when a recipe is finished. The lines at
+the top are those of one run; earlier runs are named as such.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pawcast.recipes.schema import Augmentation, Recipe
 
 
 def article() -> Recipe:
-    """The network and augmentation of the well-known article, trained data-parallel.
+    """The article's network and augmentation, trained data-parallel.
 
     Command: pawcast train --dataset dogs-vs-cats --recipe article --workers 1 --cpus-per-worker 2
     Hardware: 2 cores of an AMD EPYC with AVX2, no GPU; shared with other work and halted for some
         minutes
     Minutes: 150, with 200 CPU minutes; interrupted after 17 epochs and resumed
-    Score: 0.9298 on 5,500 validation photos; 0.932 on the 1,000 held-out photos (0.915 to 0.946 at
+    Score: 0.9298 on 5,500 validation photos; 0.932 on the 1,000 test photos (0.915 to 0.946 at
         95%), read once
     Repeated: 0.9269 on validation in 18 minutes (29 CPU minutes), by two workers in bfloat16 on 2
         cores with AVX512-BF16
 
     An earlier form with 19 epochs, half the learning rate and a shear that slanted columns ended at
-    0.9038 on validation and 0.903 on the held-out photos. Training accuracy, on warped photos with
+    0.9038 on validation and 0.903 on the test photos. Training accuracy, on warped photos with
     dropout, ended at 0.919: this network underfits. Without momentum, at a rate of 5e-4, validation
     accuracy was 0.669 after two epochs; with momentum, at 1e-4, it was 0.747.
 
@@ -58,7 +58,7 @@ def fast() -> Recipe:
     Hardware: 2 cores of an AMD EPYC of the fifth generation with AVX512-BF16, no GPU; shared with
         other work
     Minutes: 29.4, with 39 CPU minutes: 67% of both cores
-    Score: 0.9767 on 5,500 validation photos; 0.964 on the 1,000 held-out photos (0.951 to 0.974 at
+    Score: 0.9767 on 5,500 validation photos; 0.964 on the 1,000 test photos (0.951 to 0.974 at
         95%)
     Repeated: 0.9751 on validation with seed 1 and 0.9751 with seed 2, in 48.1 and 63.1 minutes (70
         and 72 CPU minutes) beside tests, the last run halted for about five minutes of them.
@@ -74,12 +74,12 @@ def fast() -> Recipe:
         reduced to 144 px:   0.9745 at 160 px, 0.9762 at 176 px
 
     The mean of two such views reaches 0.9771 at twice the cost. The first evaluation, without
-    `eval_downscale`, had 0.961 on the held-out photos. In bfloat16 probabilities differ by up to
+    `eval_downscale`, had 0.961 on the test photos. In bfloat16 probabilities differ by up to
     0.0103, above the limit of 0.01, so it was served in float32; the float32 fallback did not exist
     yet.
 
     The run before, on slower cores in 46.8 minutes (77 CPU minutes), was evaluated at 160 px
-    without `eval_downscale`: 0.9736 on validation and 0.965 on the held-out photos. At 128 px
+    without `eval_downscale`: 0.9736 on validation and 0.965 on the test photos. At 128 px
     without mirror images that run ended at 0.9691, this one at 0.9665.
 
     More epochs helped. 38 epochs, fewer of them at 128 px, ended at 0.9669; 25 without cutout at
@@ -127,7 +127,7 @@ def best() -> Recipe:
         tests for a third of the time
     Minutes: 95.4, with 141 CPU minutes: 74% of both cores; after 29.4 for `fast` and 1 for the
         pseudo-labels
-    Score: 0.9840 on 5,500 validation photos; 0.980 on the 1,000 held-out photos (0.969 to 0.987 at
+    Score: 0.9840 on 5,500 validation photos; 0.980 on the 1,000 test photos (0.969 to 0.987 at
         95%), read once; one seed
 
     `fast` was right about 99.5% of the validation photos that it gave a probability of at least
@@ -191,11 +191,11 @@ def transfer() -> Recipe:
     Hardware: 2 cores of an AMD EPYC of the third generation with AVX2, no GPU; shared with tests
         for six minutes
     Minutes: 46.7, with 73 CPU minutes: 78% of both cores
-    Score: 0.9913 on 5,500 validation photos; 0.990 on the 1,000 held-out photos (0.982 to 0.995 at
+    Score: 0.9913 on 5,500 validation photos; 0.990 on the 1,000 test photos (0.982 to 0.995 at
         95%), read once; one seed
 
     Validation accuracy at 192 px without mirror images was 0.9765 with the head alone, then 0.9784,
-    0.9882, 0.9889 and 0.9896; at 224 px with mirror images it is 0.9913. Of the ten held-out photos
+    0.9882, 0.9889 and 0.9896; at 224 px with mirror images it is 0.9913. Of the ten test photos
     that it gets wrong, two show a word and a logo. In bfloat16 its probabilities differ by up to
     0.037, even those near 0 and 1: nearly three quarters of the photos would need the float32
     fallback, so it is served in float32. An earlier run, on slower cores of the same kind in 62.7

@@ -12,9 +12,8 @@ from pawcast.core.records import Record
 class Augmentation(Record):
     """Ranges of the random changes of a training photo: one warp, then colors, then a cutout.
 
-    The first six are those of Keras's `ImageDataGenerator`. Shear is in degrees. Recipes from the
-    time of the article write 0.1 and mean radians, which is 5.7 degrees; today's Keras reads it as
-    a tenth of a degree, which changes nothing visible.
+    The first six are those of Keras's `ImageDataGenerator`. Shear is in degrees. Old recipes give
+    shear in radians: their 0.1 is 5.7 degrees here.
     """
 
     rotation: float = Field(default=0.0, ge=0, le=180, description="degrees, to either side")
@@ -26,9 +25,9 @@ class Augmentation(Record):
     crop_area: float = Field(default=1.0, gt=0, le=1, description="smallest fraction of the area that a crop keeps")
     crop_aspect: float = Field(default=1.0, ge=1, le=4, description="largest ratio of a crop's longer to shorter side")
     brightness: float = Field(default=0.0, ge=0, lt=1, description="added to all channels, ±")
-    contrast: float = Field(default=0.0, ge=0, lt=1, description="scales distances from middle grey by 1 ± contrast")
-    saturation: float = Field(default=0.0, ge=0, le=1, description="scales distances from grey by 1 ± saturation")
-    cutout: float = Field(default=0.0, ge=0, lt=1, description="side of a grey square, as a fraction of the photo's")
+    contrast: float = Field(default=0.0, ge=0, lt=1, description="scales distances from middle gray by 1 ± contrast")
+    saturation: float = Field(default=0.0, ge=0, le=1, description="scales distances from gray by 1 ± saturation")
+    cutout: float = Field(default=0.0, ge=0, lt=1, description="side of a gray square, as a fraction of the photo's")
 
 
 class Recipe(Record):
@@ -51,7 +50,7 @@ class Recipe(Record):
     mirror: bool = Field(default=False, description="average the predictions for a photo and its mirror image")
     dropout: float = Field(default=0.5, ge=0, lt=1, description="share of features that are dropped in training")
     width: float = Field(default=1.0, gt=0, le=8, description="multiplies the channels of the residual network")
-    depth: int = Field(default=1, ge=1, le=16, description="residual pairs in each stage of the residual network")
+    depth: int = Field(default=1, ge=1, le=16, description="residual blocks in each stage of the residual network")
     pretrained: str | None = Field(
         default=None, description="weights to begin with: a file, a URI, or package:NAME/path"
     )

@@ -84,7 +84,7 @@ def keep_sigterm_handler() -> Iterator[None]:
 
 @contextmanager
 def _without_dashboard() -> Iterator[None]:
-    """Tell the Ray that the block starts that it has no dashboard.
+    """Set an address without a dashboard while the block starts Ray.
 
     Ray Train's clean-up asks a dashboard once a second whether the run's controller is alive.
     Without this setting it finds the dashboard of the cluster that was started last on this
@@ -132,7 +132,7 @@ def require_resources(cpus: float, gpus: float = 0, memory: float = 0) -> None:
         memory: Bytes.
 
     Raises:
-        ClusterError: If it has less, with what it has and what is needed.
+        ClusterError: If the cluster has less. The message names both amounts.
     """
     total = ray.cluster_resources()
     have_cpus, have_gpus, have_memory = (total.get(name, 0.0) for name in ("CPU", "GPU", "memory"))

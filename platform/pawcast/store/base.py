@@ -67,7 +67,7 @@ class Store(Protocol):
         ...
 
     def filesystem(self, prefix: str) -> tuple[fs.FileSystem, str]:
-        """Return an Arrow file system and the path of `prefix` in it, for checkpoints."""
+        """Return an Arrow file system and the path of `prefix` in it, for Ray Train's own files."""
         ...
 
 

@@ -1,1 +1,4 @@
-"""Data-parallel training on Ray Train: one worker and many give the same batches and weights."""
+"""Data-parallel training on Ray Train: N workers train as one.
+
+They compute the same batches, augmentation and dropout, and equal weights up to rounding.
+"""

@@ -7,8 +7,8 @@
         state.json          epochs done, history, and the sha256 of each file; written last
 
 A folder without `state.json`, or with a file of another sha256, is not a checkpoint; the one before
-it is used. The order of photos, their augmentation and the seeds of dropout are functions of
-(seed, epoch), so a checkpoint needs no random state.
+it is used. The order of photos depends on (seed, epoch), augmentation on (seed, epoch, photo) and
+dropout on (seed, step, photo), so a checkpoint needs no random state.
 """
 
 from __future__ import annotations

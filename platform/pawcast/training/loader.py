@@ -29,7 +29,7 @@ class Batch(NamedTuple):
         labels: float32 [m], 0 or 1.
         weights: float32 [m]: 1, or 0 for a photo that only fills an otherwise empty slice.
         photos: float32 []: photos in the global batch, over all ranks.
-        first: int32 []: place of the slice's first photo in the global batch.
+        first: int32 []: index of the slice's first photo in the global batch.
     """
 
     pixels: np.ndarray

@@ -31,7 +31,7 @@ def run_worker(options: dict[str, Any]) -> None:
     Args:
         options: `{"config": LoopConfig}`.
     """
-    # First: it sets what TensorFlow reads when it is imported.
+    # Import this first: it sets the environment that TensorFlow reads.
     import pawcast.runtime.tensorflow  # noqa: F401
     from pawcast.training.loop import train_loop
 

@@ -43,8 +43,8 @@ class Preprocessing(Record):
 
     Attributes:
         image_size: Height and width of the input, in pixels.
-        eval_downscale: Photos are first resized to this many pixels a side, if it is set: no
-            sharper than the crops that training enlarges, however large they are.
+        eval_downscale: If set, photos are first reduced to this many pixels a side, so that they
+            are no sharper than training's enlarged crops.
         resize: The method of `vision.preprocess.resize`.
         scale: Factor from uint8 to the network's range.
         mirror: Predict the photo and its mirror image, and average the two probabilities.

@@ -142,7 +142,7 @@ def escape_name(name: str) -> str:
 
 
 def error_reason(error: Exception) -> object:
-    """Return what a message tells of an error: of an operating system's, only its text."""
+    """Return an error's text for a message, without errno and path."""
     return error.strerror if isinstance(error, OSError) else error
 
 

@@ -73,7 +73,7 @@ def members(path: str) -> list[str]:
 
 
 def check_photos(path: str, photos: Sequence[tuple[str, str]]) -> None:
-    """Refuse a zip whose photos have ambiguous names, can all not be read, or inflate too much.
+    """Refuse a zip of ambiguous names, none of whose photos can be read, or that inflates too much.
 
     Args:
         path: The zip.
@@ -260,7 +260,8 @@ def _close(raw: io.RawIOBase | None) -> None:
 def _refuse_outside(path: str, name: str) -> None:
     """Refuse a member whose path leads out of the zip.
 
-    Nothing is unpacked, but names become ids and get into reports, and no honest tool writes them.
+    Nothing is unpacked, but names become ids and get into reports, and no zip tool writes such
+    paths by itself.
     """
     member = name.replace("\\", "/")
     if member.startswith("/") or (member[1:2] == ":" and member[0] in ascii_letters) or "/../" in f"/{member}/":

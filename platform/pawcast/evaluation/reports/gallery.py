@@ -26,7 +26,7 @@ class Tile(NamedTuple):
         pixels: uint8 [height, width, 3], RGB.
         caption: The main text below it.
         note: Small print below that, such as its id.
-        tone: Whether the caption is good or bad news; shown by colour and by a mark.
+        tone: Whether the caption is good or bad news; shown by color and by a mark.
     """
 
     pixels: np.ndarray
@@ -94,7 +94,7 @@ def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return a text on one line, without as much of its middle as it takes to fit."""
+    """Return the text on one line, its middle cut out until it fits."""
     # File names may hold line breaks and worse, which Pillow refuses to measure or draws as boxes.
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     if font.getlength(text) <= width:

@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from pawcast.inference.compiled import CompiledModel
 
-# Log-odds of other photos move further than the furthest of a few hundred.
+# Photos that were not measured may shift further than the largest measured shift.
 _SAFETY_FACTOR = 1.25
 # Only scores within this of one half tell how far log-odds move: others are saturated.
 _UNSATURATED = 0.4
@@ -60,8 +60,8 @@ def needs_fallback(scores: np.ndarray, margin: float) -> np.ndarray:
 def fallback_margin(bfloat16_scores: np.ndarray, float32_scores: np.ndarray, tolerance: float) -> float:
     """Return the distance from one half within which a score must be computed again, in [0, 0.51].
 
-    It is the smallest, in hundredths, that leaves no photo with another label or beyond the
-    tolerance: neither these photos nor others whose log-odds move by a quarter more.
+    The smallest margin, in hundredths, outside of which labels match and scores stay within the
+    tolerance, with a quarter to spare.
 
     Args:
         bfloat16_scores: float32 [n].

@@ -1,9 +1,9 @@
 """Weights in bfloat16, rounded so that the sum of each convolution kernel is kept.
 
-bfloat16 has 8 significant bits, so rounding moves a weight by up to 1/256 of itself. Neighbouring
+bfloat16 has 8 significant bits, so rounding moves a weight by up to 1/256 of itself. Neighboring
 pixels are alike, so a kernel's response changes by the sum of its errors. If each weight were
 rounded to the nearest, these errors would add up. Here each weight takes over the error of the
-weight before it, as error diffusion does with grey levels (R. W. Floyd and L. Steinberg, "An
+weight before it, as error diffusion does with gray levels (R. W. Floyd and L. Steinberg, "An
 adaptive algorithm for spatial greyscale", 1976). The largest weight goes first, because the error
 of the last one is lost, and the smallest weight has the finest steps.
 """

@@ -1,4 +1,7 @@
-"""Find and read a file of pretrained weights, without TensorFlow: the training driver does it."""
+"""Find and read a file of pretrained weights.
+
+Runs in the training driver, so it needs no TensorFlow.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class AugmentationParams(NamedTuple):
             maps an output pixel (x, y) to the input pixel (a0 x + a1 y + a2, b0 x + b1 y + b2), as
             TensorFlow's `ImageProjectiveTransformV3` takes it.
         color_factors: float32 [n, 3]: brightness to add, and factors of contrast and of saturation.
-        cutouts: float32 [n, 4]: left, top, right and bottom of the grey square, as fractions of the
+        cutouts: float32 [n, 4]: left, top, right and bottom of the gray square, as fractions of the
             sides.
     """
 
