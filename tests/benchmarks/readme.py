@@ -23,7 +23,7 @@ FILES = (ROOT / "README.md", Path(__file__).parent / "README.md")
 IN_PROCESS = "decoding and the network in one process, no HTTP"
 TRAIN_ALONE, TRAIN_TOGETHER = "Pawcast, 1 worker with all CPUs", "Pawcast, a worker for each CPU"
 NOTES = {
-    "article": "the article's network, augmentation and batch size; the article is named below",
+    "article": "the convolutional network of Deep Learning with Python, section 5.2",
     "fast": "trained from scratch, a small residual network",
     "best": "trained from scratch, also on pseudo-labels made by `fast`; add the minutes of `fast`",
     "transfer": "pretrained EfficientNet-Lite2, weights from ImageNet",
