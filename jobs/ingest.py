@@ -118,7 +118,7 @@ def parse_limits(words: list[str]) -> "CheckLimits":
 
 def show(manifest: "Manifest", report: "DataReport", limits: "CheckLimits") -> None:
     """Print the photos in each split and class, and what the checks found."""
-    splits = Table("split", *(f"{name}s" for name in manifest.classes), "photos", "shards", "MB")
+    splits = Table("split", *manifest.classes, "photos", "shards", "MB")
     for column in splits.columns[1:]:
         column.justify = "right"
     for name, split in manifest.splits.items():

@@ -56,7 +56,7 @@ def main(
 def summary(done: "PseudoLabelResult", min_accuracy: float) -> str:
     """Return what was done, for people."""
     manifest, labels = done.manifest, done.pseudo_labels
-    joined = " and ".join(f"{count:,} {name}s" for name, count in done.joined.items())
+    joined = " and ".join(f"{count:,} {name}" for name, count in done.joined.items())
     return (
         f"{labels.model} is right about {min_accuracy:.1%} of the validation photos of which it is at least "
         f"{labels.confidence:.1%} sure\n"
