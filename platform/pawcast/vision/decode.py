@@ -48,6 +48,9 @@ _UPRIGHT_BY_ORIENTATION = {
 }
 _BACKGROUND = (255, 255, 255, 255)
 _ROWS_PER_CONVERSION = 256
+# SOF0 to SOF15 but DHT, JPG and DAC, which share their range; and those that libjpeg-turbo scales.
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_TURBOJPEG_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
 _JPEG_START, _EXIF_MARKER, _START_OF_SCAN = b"\xff\xd8\xff", b"Exif\0", b"\xff\xda"
 # Pillow's modes for the colour spaces of a plain JPEG, as libjpeg-turbo names them.
 _MODE_BY_COLOR_SPACE = {"YCbCr": "RGB", "Gray": "L"}
@@ -64,7 +67,10 @@ _BMP_RUN_LENGTH, _MAX_RUN_LENGTH_BYTES, _MAX_RUN_LENGTH_PIXELS = {1, 2}, 2 * 2**
 # libjpeg-turbo's complaints that cost no pixel: bytes between segments or behind the picture, a
 # colour profile, a version, odd sampling. Bytes before a restart marker (0xd0 to 0xd7) do cost
 # pixels.
-_HARMLESS = re.compile(r"unknown JFIF revision|bad ICC marker|subsampling|extraneous bytes before marker 0x(?!d[0-7])")
+_HARMLESS = re.compile(
+    r"unknown JFIF revision|bad ICC marker|subsampling|Invalid SOS parameters|"
+    r"extraneous bytes before marker 0x(?!d[0-7])"
+)
 _TRUNCATED = re.compile(r"truncated|premature end|not enough image data", re.IGNORECASE)
 
 # Several threads decode photos at once, so OpenCV's own threads would only compete with them. The
@@ -182,7 +188,7 @@ def _first_line(error: Exception) -> str:
 
 def _read_plain_jpeg_header(data: bytes) -> ImageHeader | None:
     """Return the header of a JPEG that libjpeg-turbo decodes as Pillow does, otherwise None."""
-    if not data.startswith(_JPEG_START) or _EXIF_MARKER in data:
+    if not data.startswith(_JPEG_START) or _EXIF_MARKER in data or not _is_huffman_8bit_dct(data):
         return None
     try:
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
@@ -194,6 +200,22 @@ def _read_plain_jpeg_header(data: bytes) -> ImageHeader | None:
     _check_size(header)
     _check_scans(data.count(_START_OF_SCAN), width * height)
     return header
+
+
+def _is_huffman_8bit_dct(data: bytes) -> bool:
+    """Whether a JPEG's process is baseline, extended or progressive, with 8 bits and Huffman codes.
+
+    libjpeg-turbo can't scale the others. A lossless JPEG (SOF3) writes past the buffer of a scaled
+    decode. Markers: ITU-T T.81, table B.1, https://www.w3.org/Graphics/JPEG/itu-t81.pdf.
+    """
+    position = len(_JPEG_START) - 1
+    while data[position : position + 1] == b"\xff" and position + 4 < len(data):
+        marker = data[position + 1]
+        if marker in _FRAME_MARKERS:
+            return marker in _TURBOJPEG_FRAMES and data[position + 4] == 8
+        # 0xff may be repeated before a marker. Other segments give their length.
+        position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
 
 
 def _decode_with_turbojpeg(data: bytes, **options: str | int) -> np.ndarray | None:

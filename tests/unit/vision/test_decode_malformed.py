@@ -232,3 +232,49 @@ def test_decoding_in_threads_keeps_the_warning_filters():
 
 def test_a_png_of_an_invalid_depth_is_no_image():
     assert "not an image" in reason(png(24, 18, 3, 1, zeros(100)))
+
+
+def test_every_jpeg_process_decodes_or_has_a_reason_without_a_crash():
+    """A lossless JPEG (SOF3) once overran the buffer of a scaled decode and ended the process."""
+    run(
+        """
+        import io
+        import numpy as np
+        from PIL import Image
+
+        def outcome(function, data):
+            try:
+                function(data)
+            except ImageError:
+                return "refused"
+            return "decoded"
+
+        for mode in ("L", "RGB", "CMYK"):
+            for progressive in (False, True):
+                file = io.BytesIO()
+                pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+                Image.fromarray(pixels).convert(mode).save(file, "JPEG", progressive=progressive)
+                data = file.getvalue()
+                place = data.index(b"\\xff\\xc2" if progressive else b"\\xff\\xc0") + 1
+                for marker in range(0xC0, 0xD0):
+                    for bits in (8, 12):
+                        changed = bytearray(data)
+                        changed[place], changed[place + 3] = marker, bits
+                        outcomes = {outcome(f, bytes(changed)) for f in (decoder.decode, decoder.probe)}
+                        assert len(outcomes) == 1, (mode, progressive, hex(marker), bits, outcomes)
+        """
+    )
+
+
+@pytest.mark.parametrize("name", ["lossless_grey_64_j8", "lossless_rgb_64_j8", "invalid_sos_se0"])
+def test_odd_jpegs_that_pillow_reads_are_read(name):
+    path = ROOT.parent / "shared" / "cases" / f"{name}.jpg"
+    if not path.exists():
+        pytest.skip("the case files are not here")
+    code = f"""
+        from pathlib import Path
+        data = Path({str(path)!r}).read_bytes()
+        assert decoder.decode(data).shape[2] == 3
+        assert decoder.probe(data).header.format == "JPEG"
+        """
+    run(code)
