@@ -35,6 +35,9 @@ _DATATYPES = ("BYTES", *_PIXEL_DTYPES)
 _ELEMENT_LENGTH = struct.Struct("<I")
 _UNSUPPORTED_EXTENSIONS = ("shared_memory_region", "classification")
 
+# More than this model has; parsing more would only cost time.
+_MAX_TENSORS = 16
+
 Parameters = dict[str, Any]
 
 
@@ -54,8 +57,8 @@ class _RequestedOutput(BaseModel):
 class _RequestJson(BaseModel):
     id: str | None = None
     parameters: Parameters = {}
-    inputs: list[_Input]
-    outputs: list[_RequestedOutput] = []
+    inputs: Annotated[list[_Input], Field(max_length=_MAX_TENSORS)]
+    outputs: Annotated[list[_RequestedOutput], Field(max_length=_MAX_TENSORS)] = []
 
 
 class InferenceRequest(NamedTuple):
@@ -183,10 +186,9 @@ def _parse_photos(tensor: _Input, binary_data: bytes, max_photos: int) -> list[b
         raise UsageError("binary_data_size isn't what follows the JSON", received=size, expected=len(binary_data))
     if tensor.datatype != "BYTES":
         return list(_parse_pixels(tensor, binary_data))
-    photos = _split_elements(binary_data) if tensor.data is None else _decode_base64(tensor.data)
-    if len(photos) != tensor.shape[0]:
-        raise UsageError("The data doesn't fill the shape", received=len(photos), expected=tensor.shape[0])
-    return photos
+    if tensor.data is None:
+        return _split_elements(binary_data, tensor.shape[0])
+    return _decode_base64(tensor.data, tensor.shape[0])
 
 
 def _check_shape(datatype: str, shape: list[int], max_photos: int) -> None:
@@ -236,19 +238,22 @@ def _pixels_from_json(datatype: str, shape: list[int], data: list[Any]) -> np.nd
     return values
 
 
-def _decode_base64(data: list[Any]) -> list[bytes]:
+def _decode_base64(data: list[Any], count: int) -> list[bytes]:
     # The protocol allows [[a], [b]] and [a, b] alike.
     flat = [element for item in data for element in (item if isinstance(item, list) else [item])]
+    if len(flat) != count:
+        raise UsageError("The data doesn't fill the shape", received=len(flat), expected=count)
     try:
         return [base64.b64decode(element, validate=True) for element in flat]
     except (binascii.Error, TypeError, ValueError):
         raise UsageError("The data isn't base64", expected="each photo's file as base64, or binary data") from None
 
 
-def _split_elements(binary_data: bytes) -> list[bytes]:
-    """Split the binary data of a BYTES tensor into its elements."""
-    elements, offset = [], 0
-    while offset < len(binary_data):
+def _split_elements(binary_data: bytes, count: int) -> list[bytes]:
+    """Split the binary data of a BYTES tensor into its elements, and stop after `count`."""
+    elements: list[bytes] = []
+    offset = 0
+    while offset < len(binary_data) and len(elements) < count:
         if offset + _ELEMENT_LENGTH.size > len(binary_data):
             raise UsageError("The binary data ends within a length")
         (length,) = _ELEMENT_LENGTH.unpack_from(binary_data, offset)
@@ -258,6 +263,9 @@ def _split_elements(binary_data: bytes) -> list[bytes]:
             raise UsageError("The binary data ends within a photo", received=received, expected=length)
         elements.append(binary_data[offset : offset + length])
         offset += length
+    if len(elements) < count or offset < len(binary_data):
+        total = f"more than {count}" if offset < len(binary_data) else str(len(elements))
+        raise UsageError("The data doesn't fill the shape", received=total, expected=count)
     return elements
 
 
