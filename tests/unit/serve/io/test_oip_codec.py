@@ -129,7 +129,10 @@ def cpu_seconds(body: bytes, header: str | None) -> float:
 
 
 def test_parsing_stops_at_the_declared_number_of_elements():
-    """60 MB of empty elements once took 8.5 s of CPU, 550,000 outputs 3.6 s. The bounds here are generous."""
+    """60 MB of empty elements once took 8.5 s of CPU, 550,000 outputs 3.6 s.
+
+    The bounds here are generous.
+    """
     empty = bytes(60 * 2**20)
     tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(empty)}}
     head = json.dumps({"inputs": [tensor]}).encode()
