@@ -60,7 +60,7 @@ def run(code: str, folder: Path) -> str:
 
 @pytest.fixture
 def model(folder):
-    return pawcast.load_model("catdog@latest", store=str(folder / "var" / "store"))
+    return pawcast.load_model("catdog@1", store=str(folder / "var" / "store"))
 
 
 def test_the_readme_example_runs(folder):
