@@ -61,7 +61,7 @@ def main(
         float | None, typer.Option(metavar="N", min=0.0, help="GPUs of each worker. [default: 0]")
     ] = None,
     max_failures: Annotated[
-        int, typer.Option(metavar="N", min=0, help="How many lost workers to replace before the run fails.")
+        int, typer.Option(metavar="N", min=0, help="How often to restart the workers before the run fails.")
     ] = 3,
     store_uri: StoreOption = None,
 ) -> tuple[Result, str]:

@@ -89,7 +89,7 @@ def fit(
             cause, is_transient = _cause(error)
             if not is_transient or not failures_left:
                 raise cause from None
-            on_note(f"{cause} Going on from the last checkpoint; {failures_left} more failures are allowed.")
+            on_note(f"{cause} Going on from the last checkpoint; {failures_left - 1} more failures are allowed.")
         finally:
             queue.shutdown(force=True)
     if reported:
