@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 
 from pawcast import registry
@@ -11,9 +10,7 @@ from pawcast.recipes import resolve
 from pawcast.registry import ModelVersion
 from pawcast.store import Store, open_store
 from pawcast.store.folder import FolderStore
-from pawcast.vision import preprocess
 from pawcast.vision.preprocess import Preprocessing
-from tests.support.files import encode
 
 # As Pawcast wrote it when `parity` was called `agreement` and `resize` was a sentence.
 RECORD_OF_SCHEMA_1 = """{
@@ -157,21 +154,6 @@ def test_a_ref_points_at_a_version_that_exists(store):
     register(store)
     with pytest.raises(NotFoundError):
         registry.move_ref(store, "catdog", "production", 77)
-
-
-def test_a_photo_is_no_sharper_than_eval_downscale_however_large_it_is(picture):
-    large = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
-    small = preprocess.resize(large, 100)
-
-    def mean_difference(preprocessing: Preprocessing) -> float:
-        assert preprocessing.apply(large).shape == (64, 64, 3)
-        return float(np.abs(preprocessing.apply(large).astype(int) - preprocessing.apply(small)).mean())
-
-    soft, sharp = Preprocessing(image_size=64, eval_downscale=25), Preprocessing(image_size=64)
-    assert mean_difference(soft) < 0.5 < mean_difference(sharp)
-    np.testing.assert_array_equal(soft.apply(large), preprocess.resize(preprocess.resize(large, 25), 64))
-    np.testing.assert_array_equal(sharp.apply(large), preprocess.resize(large, 64))
-    np.testing.assert_array_equal(soft.apply(encode(picture)), soft.apply(picture))
 
 
 def test_changed_weights_are_refused(store, tmp_path):

@@ -38,6 +38,8 @@ def test_apply_takes_bytes_or_pixels(picture):
     data = encode(picture, "PNG")
     preprocessing = Preprocessing(image_size=32)
     np.testing.assert_array_equal(preprocessing.apply(data), preprocessing.apply(decode.decode(data)))
+    soft = Preprocessing(image_size=64, eval_downscale=25)
+    np.testing.assert_array_equal(soft.apply(data), soft.apply(picture))
     np.testing.assert_array_equal(preprocessing.apply(picture), preprocess.resize(picture, 32))
     with pytest.raises(ImageError):
         preprocessing.apply(b"no photo")
