@@ -22,7 +22,7 @@ from pawcast.registry import WEIGHTS
 from pawcast.runtime.devices import usable_cpus
 from pawcast.runtime.tensorflow import configure_tensorflow, keras, resolve_precision
 from pawcast.store import open_store
-from pawcast.training import checkpoint, lease, optimizers, timing
+from pawcast.training import checkpoint, collective, lease, optimizers, timing
 from pawcast.training.checkpoint import BEST_WEIGHTS, OPTIMIZER, TrainState
 from pawcast.training.collective import Collective
 from pawcast.training.config import LoopConfig
@@ -54,14 +54,13 @@ def train_loop(config: LoopConfig) -> None:
 
     Raises:
         TrainingError: If the ranks hold different weights. Another attempt may succeed.
+        ClusterError: If the workers of one node can't share memory.
     """
     recipe = config.recipe
-    context = ray.train.get_context()
-    threads = max(1, usable_cpus() // context.get_local_world_size())
+    threads = max(1, usable_cpus() // ray.train.get_context().get_local_world_size())
     gpus = configure_tensorflow(threads, recipe.deterministic)
     cv2.setNumThreads(threads)
-    ranks = Collective(context.get_world_rank(), context.get_world_size())
-    trainer = RankTrainer(config, ranks, BATCHES_AHEAD_OF_GPU if gpus else 1)
+    trainer = RankTrainer(config, collective.join(on_gpus=gpus > 0), BATCHES_AHEAD_OF_GPU if gpus else 1)
     for epoch in range(trainer.state.epochs_done, recipe.epochs):
         # Checked before the epoch: a resumed run may be out of patience already.
         if out_of_patience(recipe, trainer.state):
