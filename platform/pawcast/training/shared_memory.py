@@ -110,7 +110,7 @@ class SharedMemory:
 
 
 def _allocate(file: IO[bytes], size: int) -> None:
-    """Fill the file: a mapped file without room for its pages would kill the process that writes."""
+    """Fill the file: a mapped file without room for its pages kills the process that writes."""
     try:
         file.write(bytes(size))
         file.flush()
