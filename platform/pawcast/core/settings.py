@@ -48,11 +48,8 @@ def store_uri(option: str | None = None) -> str:
     uri = option or Settings().store
     if not uri:
         if "runtime_resources/working_dir_files" in os.getcwd():
-            raise UsageError(
-                "A submitted job has no default store",
-                expected="a store that outlives the job's working directory",
-                fix="set PAWCAST_STORE in the job's runtime environment, or pass --store",
-            )
+            fix = "set PAWCAST_STORE in the job's runtime environment, or pass --store"
+            raise UsageError("A submitted job has no default store", fix=fix)
         uri = DEFAULT_STORE
     return uri if "://" in uri else str(Path(uri).expanduser().resolve())
 

@@ -52,7 +52,7 @@ def reach(store: S3Store) -> list[Finding]:
     The request is sent once: a store's own retries take too long for this. It comes before any
     write, since some servers make a missing bucket at the first write.
     """
-    policy = RetryPolicy(connect_timeout=5, read_timeout=10, max_attempts=1)
+    policy = RetryPolicy(connect_timeout=5, read_timeout=10)
     started = time.time()
     try:
         with s3_errors.translate_errors(store.uri, store.bucket, store.prefix):

@@ -91,15 +91,13 @@ def _without_dashboard() -> Iterator[None]:
     machine. That one doesn't know the run, and the clean-up removes the workers.
     """
     name = "RAY_API_SERVER_ADDRESS"
-    before = os.environ.get(name)
+    before = {name: os.environ[name]} if name in os.environ else {}
     os.environ[name] = _NO_DASHBOARD
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        del os.environ[name]
+        os.environ.update(before)
 
 
 def _accepts_connections(address: str) -> bool:
@@ -124,31 +122,19 @@ def _accepts_connections(address: str) -> bool:
 
 
 def require_resources(cpus: float, gpus: float = 0, memory: float = 0) -> None:
-    """Check that the cluster has some resources in all. Ray would wait for them forever.
+    """Raise `ClusterError` if the cluster has less in all: Ray would wait for ever.
 
-    Args:
-        cpus: Number of CPUs.
-        gpus: Number of GPUs.
-        memory: Bytes.
-
-    Raises:
-        ClusterError: If the cluster has less. The message names both amounts.
+    `memory` is in bytes.
     """
     total = ray.cluster_resources()
-    have_cpus, have_gpus, have_memory = (total.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
-    if cpus > have_cpus or gpus > have_gpus:
+    found = [total.get(name, 0.0) for name in ("CPU", "GPU", "memory")]
+    if any(need > have for need, have in zip((cpus, gpus, memory), found, strict=True)):
+        resources = "{:g} CPUs, {:g} GPUs and {:.1f} GiB beside the object store"
         raise ClusterError(
             "The cluster is too small for this",
-            received=f"{have_cpus:g} CPUs and {have_gpus:g} GPUs",
-            expected=f"{cpus:g} CPUs and {gpus:g} GPUs",
-            fix="ask for fewer --workers, lower --cpus-per-worker, or add nodes",
-        )
-    if memory > have_memory:
-        raise ClusterError(
-            "The cluster has too little memory for this",
-            received=f"{have_memory / 2**30:.1f} GiB beside the object store",
-            expected=f"{memory / 2**30:.1f} GiB",
-            fix="ask for fewer --workers, start Ray with a smaller --object-store-memory, or add nodes",
+            received=resources.format(*found[:2], found[2] / 2**30),
+            expected=resources.format(cpus, gpus, memory / 2**30),
+            fix="ask for fewer --workers, lower --cpus-per-worker or Ray's --object-store-memory, or add nodes",
         )
 
 
@@ -167,10 +153,6 @@ def run_tasks(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tuple
     A limited number of tasks is submitted at a time, so that neither the driver nor the object
     store fills up. The arguments are taken from the iterable only when they are needed. Tasks that
     are still pending are cancelled when the iterator is closed.
-
-    Args:
-        task: A remote function.
-        arguments: The arguments of each call.
 
     Yields:
         (index of the arguments, result) in the order in which the tasks finish.
@@ -204,7 +186,6 @@ def unwrap_errors() -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, PawcastError):
-            raise cause from None
+        if isinstance(error.cause, PawcastError):
+            raise error.cause from None
         raise

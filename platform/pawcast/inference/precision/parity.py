@@ -21,7 +21,7 @@ from pawcast.inference.compiled import CompiledModel
 from pawcast.inference.engine import build_network
 from pawcast.inference.precision.fallback import fallback_margin, needs_fallback
 from pawcast.recipes.schema import Recipe
-from pawcast.registry import MAX_DIFFERENCE, Parity
+from pawcast.registry.versions import MAX_DIFFERENCE, Parity
 from pawcast.runtime.devices import Precision, usable_cpus
 from pawcast.runtime.tensorflow import configure_tensorflow, keras, tf
 from pawcast.store import Store
