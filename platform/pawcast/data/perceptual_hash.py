@@ -24,34 +24,11 @@ MAX_PAIRS = 100_000
 _MIN_EDGES = 8
 
 
-def to_cells(gray: np.ndarray) -> np.ndarray:
-    """Reduce a photo to the 81 cells that its perceptual hash is made of.
-
-    Args:
-        gray: uint8 [h, w], any size.
-
-    Returns:
-        uint8 [9, 9].
-    """
-    return cv2.resize(gray, (9, 9), interpolation=cv2.INTER_AREA)
-
-
-def perceptual_hashes(photos: Sequence[np.ndarray]) -> list[bytes]:
-    """Return the perceptual hashes of many photos at once.
-
-    Args:
-        photos: uint8 [9, 9] each, from `to_cells`.
-
-    Returns:
-        16 bytes each: 8 for the horizontal differences, 8 for the vertical ones.
-    """
-    if not photos:
-        return []
-    all_cells = np.stack(photos)
-    across = all_cells[:, :8, 1:] > all_cells[:, :8, :-1]
-    down = all_cells[:, 1:, :8] > all_cells[:, :-1, :8]
-    bits = np.packbits(np.concatenate([across, down], axis=1).reshape(len(photos), -1), axis=1)
-    return [row.tobytes() for row in bits]
+def perceptual_hash(gray: np.ndarray) -> bytes:
+    """Return 16 bytes for uint8 [h, w]: 64 horizontal differences, then 64 vertical ones."""
+    cells = cv2.resize(gray, (9, 9), interpolation=cv2.INTER_AREA)
+    across, down = cells[:8, 1:] > cells[:8, :-1], cells[1:, :8] > cells[:-1, :8]
+    return np.packbits(np.concatenate([across, down])).tobytes()
 
 
 def near_pairs(hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
@@ -62,8 +39,6 @@ def near_pairs(hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
     compared: time grows with the number of such pairs, not with the square of the photos.
     Source: multi-index hashing, Norouzi et al. 2012, https://arxiv.org/abs/1307.2982
     """
-    if not hashes:
-        return
     # 64 bits for horizontal differences, 64 for vertical ones.
     halves = np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2)
     edges = np.bitwise_count(halves)

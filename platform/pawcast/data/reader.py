@@ -9,9 +9,8 @@ Needs Arrow, but not Ray.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -67,9 +66,7 @@ class SplitReader:
             raise DataError(
                 f"{manifest.dataset}@{manifest.digest[:12]} has no photos in its split {split}",
                 received=", ".join(f"{part.photos:,} {name}" for name, part in manifest.splits.items()),
-                fix="ingest the photos with --unlabelled, or name them with --images"
-                if split == "unlabelled"
-                else "choose a split that has photos",
+                fix="choose a split that has photos, or ingest photos with --unlabelled",
             )
         return cls(store, manifest.splits[split], f"{manifest.dataset}@{manifest.digest[:12]}, split {split}")
 
@@ -81,12 +78,10 @@ class SplitReader:
 
     def rows(self, start: int, stop: int) -> Iterator[PhotoRow]:
         """Yield the photos `start` to `stop - 1`."""
-        while start < stop:
-            index = bisect_right(self._starts, start) - 1
-            first, following = self._starts[index : index + 2]
-            end = min(stop, following)
-            yield from shards.rows(self._table(index).slice(start - first, end - start))
-            start = end
+        for index, (first, following) in enumerate(pairwise(self._starts)):
+            begin, end = max(start, first), min(stop, following)
+            if begin < end:
+                yield from shards.rows(self._table(index).slice(begin - first, end - begin))
 
     def find(self, id_: str) -> PhotoRow | None:
         """Return the photo with this id, or None. Reads the shards until the photo turns up."""

@@ -1,12 +1,11 @@
 """The data report: the checks of ingest, their findings, and the limits above which ingest stops.
 
-The report is stored with the dataset. It depends on the photos alone: equal photos give an equal
-report.
+The report depends on the photos alone: equal photos give an equal report.
 """
 
 from __future__ import annotations
 
-import hashlib
+import statistics
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,6 +61,11 @@ class Check(Record):
         """Photos concerned of those checked, in [0, 1]."""
         return self.photos / self.of if self.of else 0.0
 
+    @property
+    def listing(self) -> str:
+        """The examples, for people; an ellipsis stands for the others."""
+        return ", ".join(self.examples) + (", …" if self.photos > len(self.examples) else "")
+
 
 class NearPair(Record):
     """Two photos that look alike in different splits. `distance` counts differing bits, of 128."""
@@ -110,31 +114,21 @@ class DataReport(Record):
         """Canonical bytes: equal reports have equal bytes."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
-    @property
-    def digest(self) -> str:
-        """The sha256 of `to_json()`, hexadecimal."""
-        return hashlib.sha256(self.to_json()).hexdigest()
-
 
 def quality_checks(records: Sequence[ImageRecord], quarantine: Sequence[QuarantinedPhoto]) -> list[Check]:
     """Return the checks that need no split: unreadable photos, sizes, and wrong extensions."""
     total = len(records) + len(quarantine)
-
-    def quarantined(kind: str, meaning: str) -> Check:
-        return _check(
-            kind, meaning, [f"{photo.name} ({photo.reason})" for photo in quarantine if photo.kind == kind], total
-        )
-
+    kinds = {"unreadable": "can't be decoded and are left out", "size": "are too large or too small and are left out"}
+    checks = [
+        _check(kind, meaning, [f"{photo.name} ({photo.reason})" for photo in quarantine if photo.kind == kind], total)
+        for kind, meaning in kinds.items()
+    ]
     misnamed = [
         f"{record.photo.name} ({record.header.format})"
         for record in records
         if FORMATS.get(extension(record.photo.member), record.header.format) != record.header.format
     ]
-    return [
-        quarantined("unreadable", "can't be decoded and are left out"),
-        quarantined("size", "are too large or too small and are left out"),
-        _check("extension", "have another format than their extension says", misnamed, total),
-    ]
+    return [*checks, _check("extension", "have another format than their extension says", misnamed, total)]
 
 
 def build_report(
@@ -144,7 +138,6 @@ def build_report(
     classes: Sequence[str],
 ) -> DataReport:
     """Return the whole report. `checks` are those of `quality_checks`."""
-    total = checks[0].of
     by_hash: dict[str, list[str]] = defaultdict(list)
     for record in records:
         by_hash[record.sha256].append(record.photo.name)
@@ -156,16 +149,16 @@ def build_report(
     largest = max(labels, key=lambda name: labels[name], default="")
     headers = [record.header for record in records]
     return DataReport(
-        photos=total,
+        photos=checks[0].of,
         checks=[
             *checks,
-            _check("duplicates", "are copies of another photo; copies stay in one split", copies, total),
-            _check("near_duplicates", "look like a photo of another split", near_examples, total),
+            _check("duplicates", "are copies of another photo; copies stay in one split", copies, checks[0].of),
+            _check("near_duplicates", "look like a photo of another split", near_examples, checks[0].of),
             _check("majority", f"are in the largest class, {largest}", [largest] * labels[largest], labels.total()),
         ],
         classes={name: labels[name] for name in classes},
-        formats=_counts(header.format for header in headers),
-        modes=_counts(header.mode for header in headers),
+        formats=dict(sorted(Counter(header.format for header in headers).items())),
+        modes=dict(sorted(Counter(header.mode for header in headers).items())),
         width=_spread([header.width for header in headers]),
         height=_spread([header.height for header in headers]),
         longest_side=_histogram(max(header.width, header.height) for header in headers),
@@ -185,7 +178,7 @@ def enforce_limits(checks: Iterable[Check], limits: CheckLimits) -> None:
         if check.share > limit:
             raise DataError(
                 f"{check.photos:,} of {check.of:,} photos {check.meaning}",
-                received=", ".join(check.examples) + (", …" if check.photos > len(check.examples) else ""),
+                received=check.listing,
                 expected=f"at most {limit:.1%}",
                 fix=f"repair the source, or pass --limit {check.name}={min(1, check.share + 0.001):.3f}",
             )
@@ -200,13 +193,10 @@ def _near_duplicates_across_splits(splits: Mapping[str, list[ImageRecord]]) -> l
     photos = list(distinct.values())
     pairs = []
     for i, j, distance in near_pairs([record.perceptual_hash for _, record in photos]):
-        (split, first), (other_split, second) = photos[i], photos[j]
+        (split, one), (other_split, other) = photos[i], photos[j]
         if split != other_split:
-            pairs.append(
-                NearPair(
-                    first=first.photo.name, second=second.photo.name, splits=(split, other_split), distance=distance
-                )
-            )
+            names = {"first": one.photo.name, "second": other.photo.name}
+            pairs.append(NearPair(**names, splits=(split, other_split), distance=distance))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
@@ -214,13 +204,8 @@ def _check(name: str, meaning: str, concerned: Sequence[str], of: int) -> Check:
     return Check(name=name, meaning=meaning, photos=len(concerned), of=of, examples=list(dict.fromkeys(concerned))[:3])
 
 
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))
-
-
 def _spread(values: Sequence[int]) -> Spread:
-    ordered = sorted(values)
-    return Spread(least=ordered[0], median=ordered[len(ordered) // 2], most=ordered[-1])
+    return Spread(least=min(values), median=statistics.median_high(values), most=max(values))
 
 
 def _histogram(sides: Iterable[int]) -> dict[str, int]:

@@ -35,21 +35,19 @@ def split_photos(
     Raises:
         DataError: If there are too few photos, none of some class, or one photo has two labels.
     """
-    copies = _group_copies(records)
-    labels = {identity: classes[group[0].photo.label] for identity, group in copies.items()}
+    copies: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in records:
+        if record.photo.label >= 0:
+            copies[record.sha256].append(record)
+    labels = {}
+    for identity, group in copies.items():
+        group.sort(key=lambda record: record.photo.name)
+        labels[identity] = classes[group[0].photo.label]
+        if len({record.photo.label for record in group}) > 1:
+            received = f"the same bytes in {' and '.join(record.photo.name for record in group)}"
+            raise DataError("One photo has two labels", received=received, fix="remove the one with the wrong label")
     if missing := [name for name in classes if name not in labels.values()]:
-        raise DataError(
-            f"There is no usable photo of class {missing[0]}",
-            expected=f"photos of {' and '.join(classes)}",
-            fix="add photos, or correct --classes",
-        )
-    if len(labels) <= test_size:
-        raise DataError(
-            "There are too few photos",
-            received=f"{len(labels):,} different ones",
-            expected=f"more than --test-size {test_size:,}",
-            fix="add photos, or lower --test-size",
-        )
+        raise DataError(f"There is no usable photo of class {missing[0]}", fix="add photos, or correct --classes")
     counts = {identity: len(group) for identity, group in copies.items()}
     assigned = assign(labels, counts, test_size=test_size, val_fraction=val_fraction, seed=seed)
     splits: dict[str, list[ImageRecord]] = {name: [] for name in SPLITS}
@@ -64,9 +62,8 @@ def assign(
 ) -> dict[str, str]:
     """Split identities into `test`, `val` and `train`, stratified by class and exact in size.
 
-    Within their class, identities are ranked by a hash of (seed, identity). So the split depends
-    neither on names, the order of files, the machine nor the number of workers. All copies of a
-    photo go to one split.
+    Within their class, identities are ranked by a hash of (seed, identity). All copies of a photo
+    go to one split.
 
     Args:
         labels: Class by identity (the sha256 of a photo's bytes).
@@ -95,8 +92,7 @@ def assign(
         if sizes[label] - test_sizes[label] - val_sizes[label] < 1 or (val_fraction and val_sizes[label] < 1):
             raise DataError(
                 "A class has too few photos for this split",
-                received=f"{sizes[label]:,} {label} photos, {test_size:,} test photos in all, "
-                f"{val_fraction:g} of the rest for validation",
+                received=f"{sizes[label]:,} {label} photos, --test-size {test_size:,} --val-fraction {val_fraction:g}",
                 fix="add photos, or lower --test-size or --val-fraction",
             )
         free = {"test": test_sizes[label], "val": val_sizes[label], "train": sizes[label]}
@@ -127,22 +123,3 @@ def _proportional_shares(total: int, sizes: Mapping[str, int]) -> dict[str, int]
     for label in by_remainder[: total - sum(shares.values())]:
         shares[label] += 1
     return shares
-
-
-def _group_copies(records: Sequence[ImageRecord]) -> dict[str, list[ImageRecord]]:
-    """Group the labelled photos by identity, each group sorted by name."""
-    copies: dict[str, list[ImageRecord]] = defaultdict(list)
-    for record in records:
-        if record.photo.label < 0:
-            continue
-        group = copies[record.sha256]
-        group.append(record)
-        if group[0].photo.label != record.photo.label:
-            raise DataError(
-                "One photo has two labels",
-                received=f"the same bytes in {group[0].photo.name} and {record.photo.name}",
-                fix="remove the one with the wrong label",
-            )
-    for group in copies.values():
-        group.sort(key=lambda record: record.photo.name)
-    return copies

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from pawcast_infra.local.drawn_photos import draw
 
-from pawcast.data import perceptual_hash
-from pawcast.data.perceptual_hash import MAX_DISTANCE, near_pairs, perceptual_hashes, to_cells
+from pawcast.data import perceptual_hash as hashing
+from pawcast.data.perceptual_hash import MAX_DISTANCE, near_pairs, perceptual_hash
 from pawcast.vision import decode
 from tests.support.files import encode
 
 
 def of(data: bytes) -> bytes:
-    return perceptual_hashes([to_cells(decode.probe(data)[1])])[0]
+    return perceptual_hash(decode.probe(data)[1])
 
 
 def bits(one: bytes, other: bytes) -> int:
@@ -56,12 +56,12 @@ def test_the_search_finds_just_the_pairs_that_comparing_all_finds():
 
 
 def test_flat_pictures_are_like_nothing_and_none_are_no_pairs():
-    (flat,) = perceptual_hashes([to_cells(np.full((50, 60), 200, np.uint8))])
+    flat = perceptual_hash(np.full((50, 60), 200, np.uint8))
     assert list(near_pairs([flat, flat, flat])) == []
-    assert list(near_pairs(perceptual_hashes([]))) == []
+    assert list(near_pairs([])) == []
 
 
 def test_thousands_of_copies_do_not_make_millions_of_pairs(monkeypatch):
-    monkeypatch.setattr(perceptual_hash, "MAX_PAIRS", 1_000)
+    monkeypatch.setattr(hashing, "MAX_PAIRS", 1_000)
     pairs = list(near_pairs([np.random.default_rng(1).bytes(16)] * 3_000))
     assert 1_000 <= len(pairs) < 20_000
