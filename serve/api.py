@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -19,8 +19,9 @@ from pawcast.errors import BusyError, PawcastError, ServiceError, StoreError
 from .classifier import Classifier
 from .io.body import BodyReader
 from .middleware import RequestMiddleware
-from .routes import explain, health, oip, page, v1
+from .routes import explain, health, oip, v1
 
+_WEB = Path(__file__).with_name("web")
 _BUSY_RETRY_SECONDS, _NO_MODEL_RETRY_SECONDS = "1", "5"
 _DESCRIPTION = """Classifies photos. `POST /v1/classify` takes one photo as the body, or many as a multipart form.
 
@@ -68,33 +69,33 @@ def _register_routes(api: FastAPI, classifier: Classifier) -> None:
     api.include_router(explain.router(manager, body_reader), dependencies=key_docs)  # /v1/explain
     api.include_router(oip.router(classifier, body_reader), dependencies=key_docs)  # /v2/…
     api.include_router(health.router(manager))  # /healthz, /readyz
-    api.include_router(page.router())  # /
-    api.mount("/static", StaticFiles(directory=page.WEB), name="static")  # the page's files
+    api.add_route("/", _page)
+    api.mount("/static", StaticFiles(directory=_WEB), name="static")  # the page's files
     api.router.routes.extend(docs)  # /docs, /redoc, /openapi.json
 
 
 def _register_error_handlers(api: FastAPI) -> None:
     @api.exception_handler(PawcastError)
     async def known_error(request: Request, error: PawcastError) -> JSONResponse:
-        if isinstance(error, BusyError):
-            return _error_response(429, str(error), {"retry-after": _BUSY_RETRY_SECONDS})
+        status, headers = error.http_status, {}
         if isinstance(error, ServiceError | StoreError):
             # For this service's clients, a missing model or store means: not ready.
-            return _error_response(503, str(error), {"retry-after": _NO_MODEL_RETRY_SECONDS})
-        return _error_response(error.http_status, str(error))
+            status = 429 if isinstance(error, BusyError) else 503
+            headers = {"retry-after": _BUSY_RETRY_SECONDS if status == 429 else _NO_MODEL_RETRY_SECONDS}
+        return _error_response(status, str(error), headers)
 
     @api.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         line = error.detail
-        if error.status_code == 404 and line == "Not Found":
+        if line == "Not Found":
             line = f"There is nothing at {request.url.path}; GET /docs lists the API."
-        elif error.status_code == 405:
+        elif line == "Method Not Allowed":
             line = f"{request.method} isn't allowed for {request.url.path}."
         return _error_response(error.status_code, line, error.headers)
 
-    @api.exception_handler(RequestValidationError)
-    async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _error_response(400, "; ".join(item["msg"] for item in error.errors()))
+
+async def _page(request: Request) -> FileResponse:
+    return FileResponse(_WEB / "index.html")
 
 
 def _error_response(status: int, line: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
+from pawcast.errors import BusyError
+
 
 class ServiceLimits(BaseModel):
     """Limits of one replica. `args: {limits: {…}}` in `config.yaml` changes them.
@@ -30,3 +32,8 @@ class ServiceLimits(BaseModel):
     requests: PositiveInt = 256
     held_bytes: PositiveInt = 512 * 2**20
     receive_seconds: PositiveFloat = 60
+
+
+def busy(received: str, expected: str) -> BusyError:
+    """Return the error for a request that exceeds a limit now, and may not in a second."""
+    return BusyError("The server is busy", received=received, expected=expected, fix="try again in a second")

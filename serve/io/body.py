@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from fastapi import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
 
-from pawcast.errors import BusyError, ImageError
+from pawcast.errors import ImageError
 from pawcast.vision.decode import MAX_BYTES
 
-from ..limits import ServiceLimits
+from ..limits import ServiceLimits, busy
 
 # `wbits` of `zlib.decompressobj` for each Content-Encoding.
-_WBITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_WBITS = {"identity": 0, "gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class BodyReader:
@@ -45,7 +45,7 @@ class BodyReader:
             HTTPException: 413 or 415 if the headers announce a body that is refused.
         """
         if self._requests >= self.limits.requests:
-            raise _busy(f"{self._requests:,} requests at once", f"at most {self.limits.requests:,}")
+            raise busy(f"{self._requests:,} requests at once", f"at most {self.limits.requests:,}")
         body = RequestBody(self, request)
         self._requests += 1
         try:
@@ -62,10 +62,8 @@ class BodyReader:
     def require(self, size: int) -> None:
         """Raise `BusyError` if so many bytes more would exceed the memory for bodies."""
         if self._held_bytes + size > self.limits.held_bytes:
-            raise _busy(
-                f"{self._held_bytes >> 20:,} MiB of photos in memory",
-                f"at most {self.limits.held_bytes >> 20:,} MiB with this request",
-            )
+            expected = f"at most {self.limits.held_bytes >> 20:,} MiB with this request"
+            raise busy(f"{self._held_bytes >> 20:,} MiB of photos in memory", expected)
 
 
 class FormFile(NamedTuple):
@@ -91,9 +89,9 @@ class RequestBody:
         self._reader, self._request, self._limits = reader, request, reader.limits
         self.size = 0
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding != "identity" and encoding not in _WBITS:
+        if encoding not in _WBITS:
             raise HTTPException(415, f"Unsupported Content-Encoding {encoding}; send gzip, deflate or none.")
-        self._wbits = _WBITS.get(encoding)
+        self._wbits = _WBITS[encoding]
         content_length = request.headers.get("content-length", "")
         if content_length.isdecimal():
             if int(content_length) > self._limits.body_bytes:
@@ -107,8 +105,9 @@ class RequestBody:
             BusyError: If the bodies of all requests take too much memory.
             HTTPException: 400, 408 or 413.
         """
-        async with self._time_limit():
-            return b"".join([chunk async for chunk in self._chunks()])
+        chunks: list[bytes] = []
+        await self._receive(chunks.append)
+        return b"".join(chunks)
 
     async def files(self) -> list[FormFile]:
         """Return the files of a multipart form, whatever the names of their fields.
@@ -119,44 +118,39 @@ class RequestBody:
         """
         try:
             form = MultipartForm(self._request.headers["content-type"], self._limits.photos)
-            async with self._time_limit():
-                async for chunk in self._chunks():
-                    form.feed(chunk)
+            await self._receive(form.feed)
             return form.close()
         except MultipartError as error:
             raise HTTPException(400, f"The form can't be read: {error}.") from None
 
-    @asynccontextmanager
-    async def _time_limit(self) -> AsyncIterator[None]:
+    async def _receive(self, feed: Callable[[bytes], None]) -> None:
+        """Pass the body to a function, chunk by chunk."""
+        decompressor = zlib.decompressobj(self._wbits) if self._wbits else None
         try:
             async with asyncio.timeout(self._limits.receive_seconds):
-                yield
+                async for received in self._request.stream():
+                    chunk = self._decompress(decompressor, received) if decompressor else received
+                    if self.size + len(chunk) > self._limits.body_bytes:
+                        raise self._too_large()
+                    self._reader.hold(len(chunk))
+                    self.size += len(chunk)
+                    feed(chunk)
         except TimeoutError:
-            raise HTTPException(
-                408,
-                f"The body didn't arrive within {self._limits.receive_seconds:g} s; send less at once.",
-                # Otherwise the client could go on sending.
-                headers={"connection": "close"},
-            ) from None
-
-    async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        decompressor = zlib.decompressobj(self._wbits) if self._wbits else None
-        async for chunk in self._request.stream():
-            if decompressor:
-                # Decompress at most one byte more than allowed.
-                try:
-                    chunk = decompressor.decompress(chunk, self._limits.body_bytes - self.size + 1)
-                except zlib.error as error:
-                    raise HTTPException(400, f"The body can't be decompressed: {error}.") from None
-                if decompressor.unused_data:
-                    raise HTTPException(400, "The body has bytes after the end of the compressed data.")
-            if self.size + len(chunk) > self._limits.body_bytes:
-                raise self._too_large()
-            self._reader.hold(len(chunk))
-            self.size += len(chunk)
-            yield chunk
+            line = f"The body didn't arrive within {self._limits.receive_seconds:g} s; send less at once."
+            # Otherwise the client could go on sending.
+            raise HTTPException(408, line, headers={"connection": "close"}) from None
         if decompressor and not decompressor.eof:
             raise HTTPException(400, "The compressed body is truncated.")
+
+    def _decompress(self, decompressor: zlib._Decompress, chunk: bytes) -> bytes:
+        """Return at most one byte more than allowed."""
+        try:
+            data = decompressor.decompress(chunk, self._limits.body_bytes - self.size + 1)
+        except zlib.error as error:
+            raise HTTPException(400, f"The body can't be decompressed: {error}.") from None
+        if decompressor.unused_data:
+            raise HTTPException(400, "The body has bytes after the end of the compressed data.")
+        return data
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"The body is larger than {self._limits.body_bytes >> 20} MiB; send fewer photos.")
@@ -178,18 +172,15 @@ class MultipartForm:
         # The part that is arriving. Its headers come before its bytes.
         self._part: MultipartSegment
         self._part_chunks: list[bytes] = []
-        _, options = parse_options_header(content_type)
+        boundary = parse_options_header(content_type)[1].get("boundary", "")
         # Text fields are allowed, but not endlessly many. Latin-1 decodes every byte: a file name
         # that isn't UTF-8 must not fail the form.
-        self._parser = PushMultipartParser(
-            options.get("boundary", ""), max_segment_count=2 * max_files, header_charset="latin-1"
-        )
+        self._parser = PushMultipartParser(boundary, max_segment_count=2 * max_files, header_charset="latin-1")
 
     def feed(self, chunk: bytes) -> None:
         """Parse the next bytes."""
-        if not chunk:  # The parser takes an empty chunk as the end.
-            return
-        for event in self._parser.parse(chunk):
+        # The parser takes an empty chunk as the end.
+        for event in self._parser.parse(chunk) if chunk else ():
             if isinstance(event, MultipartSegment):
                 self._part, self._part_chunks = event, []
             elif event:
@@ -214,12 +205,6 @@ class MultipartForm:
         content: bytes | ImageError = b"".join(self._part_chunks)
         if self._part.size > MAX_BYTES:
             content = ImageError(f"larger than {MAX_BYTES >> 20} MiB")
-        self._files.append(FormFile(_utf8(name) if name else "photo", content))
-
-
-def _utf8(name: str) -> str:
-    return name if name.isascii() else name.encode("latin-1").decode(errors="replace")
-
-
-def _busy(received: str, expected: str) -> BusyError:
-    return BusyError("The server is busy", received=received, expected=expected, fix="try again in a second")
+        if name and not name.isascii():
+            name = name.encode("latin-1").decode(errors="replace")
+        self._files.append(FormFile(name or "photo", content))

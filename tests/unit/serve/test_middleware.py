@@ -9,7 +9,7 @@ import pytest
 
 from pawcast_serve.api import create_api
 from pawcast_serve.classifier import Classifier
-from tests.support.served import IMAGE_HEADERS, MODEL, ask, http_client, post, running, send_chunks
+from tests.support.served import IMAGE_HEADERS, MODEL, ask, post, running, send_chunks
 
 KEY = "a key of sixteen and more"
 
@@ -118,28 +118,13 @@ def test_metrics_have_a_routes_template_and_no_text_of_the_client(model_store, p
     ]
 
 
-def test_errors_are_counted_by_kind(model_store, monkeypatch):
-    kinds: list[str] = []
-    monkeypatch.setattr("pawcast_serve.metrics.Metrics.error", lambda self, kind: kinds.append(kind))
+def test_a_client_that_disconnects_is_counted_as_499(model_store, monkeypatch):
+    requests: list[tuple[object, ...]] = []
+    monkeypatch.setattr("pawcast_serve.metrics.Metrics.request", lambda self, *values: requests.append(values[:3]))
 
     async def scenario() -> None:
-        classifier = Classifier(model_store, MODEL)
-        async with running(create_api(classifier, KEY)) as api, http_client(api) as http:
-            await http.get("/v1/model")
-            http.headers["x-api-key"] = KEY
-            await http.get("/nowhere")
-            await http.get("/v1/classify")
-            await http.post("/v1/classify", content=b"{}", headers={"content-type": "application/json"})
-            await http.post("/v1/classify", content=b"junk", headers=IMAGE_HEADERS)
         async with running(create_api(Classifier(model_store, MODEL))) as api:
             await send_chunks(api, [b"a"], then=lambda: asyncio.sleep(0))
 
     asyncio.run(scenario())
-    assert kinds == [
-        "unauthorized",
-        "unknown_path",
-        "wrong_method",
-        "unsupported_type",
-        "unusable_photo",
-        "client_gone",
-    ]
+    assert requests == [("POST", "/v1/classify", 499)]
