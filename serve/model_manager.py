@@ -156,9 +156,7 @@ class ModelManager:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
         self._thread.shutdown(wait=False)
-        if self._loaded is not None:
-            self._loaded.batcher.close()
-            self._loaded = None
+        self._loaded = None
 
     async def refresh(self) -> None:
         """Look up the ref, and load and swap in the version it points at if that is another one."""
@@ -189,10 +187,8 @@ class ModelManager:
             )
 
     def _swap(self, engine: Engine) -> None:
-        old, self._loaded = self._loaded, LoadedModel(engine, self._observe_batch)
-        if old is not None:
-            # Requests that began with the old version are still answered.
-            old.batcher.close()
+        # Requests that began with the old version keep it until they are answered.
+        self._loaded = LoadedModel(engine, self._observe_batch)
         self.pending_error = self._failed_load = None
         # Freeze again at the next check, when requests no longer use the old version.
         self._garbage_frozen = False
