@@ -169,11 +169,8 @@ def _upstream(tensor: keras.KerasTensor) -> Iterator[keras.Operation]:
     while True:
         operation = tensor._keras_history.operation
         yield operation
-        inputs = operation.input
-        if isinstance(inputs, list):
-            if not inputs:
-                return
-            inputs = inputs[0]
-        if inputs is tensor:
+        inputs = keras.tree.flatten(operation.input)
+        # An input layer has no input, or its own output.
+        if not inputs or inputs[0] is tensor:
             return
-        tensor = inputs
+        tensor = inputs[0]

@@ -101,7 +101,10 @@ class Model:
 
 def _contents(photos: Photo | Iterable[Photo], names: list[str]) -> Iterator[bytes | np.ndarray | ImageError]:
     """Yield the bytes or pixels of each photo; append its name for error messages to `names`."""
-    for index, photo in enumerate(_each(photos)):
+    is_one_array = isinstance(photos, np.ndarray) and photos.ndim != 4
+    if is_one_array or isinstance(photos, (str, os.PathLike, bytes, Image.Image)):
+        photos = [photos]
+    for index, photo in enumerate(photos):
         names.append(str(photo) if isinstance(photo, (str, os.PathLike)) else f"photo {index}")
         try:
             yield _content(photo)
@@ -109,34 +112,20 @@ def _contents(photos: Photo | Iterable[Photo], names: list[str]) -> Iterator[byt
             yield error
 
 
-def _each(photos: Photo | Iterable[Photo]) -> Iterable[Photo]:
-    if isinstance(photos, np.ndarray):
-        return photos if photos.ndim == 4 else [photos]
-    return [photos] if isinstance(photos, (str, os.PathLike, bytes, Image.Image)) else photos
-
-
 def _content(photo: Photo) -> bytes | np.ndarray:
-    if isinstance(photo, bytes):
-        return photo
     if isinstance(photo, Image.Image):
         return decode_image(photo)
     if isinstance(photo, (str, os.PathLike)):
         try:
             return Path(photo).read_bytes()
         except OSError as error:
-            raise NotFoundError(
-                f"{photo} can't be read", received=error.strerror, expected="the path of a photo"
-            ) from None
-    if (
-        isinstance(photo, np.ndarray)
-        and photo.dtype == np.uint8
-        and photo.ndim == 3
-        and photo.shape[2] == 3
-        and photo.size
-    ):
+            raise NotFoundError(f"{photo} can't be read", received=error.strerror) from None
+    received = type(photo).__name__
+    if isinstance(photo, np.ndarray):
+        if photo.dtype == np.uint8 and photo.shape[2:] == (3,) and photo.size:
+            return photo
+        received = f"{photo.dtype} {list(photo.shape)}"
+    elif isinstance(photo, bytes):
         return photo
-    raise UsageError(
-        "Not a photo",
-        received=f"{photo.dtype} {list(photo.shape)}" if isinstance(photo, np.ndarray) else type(photo).__name__,
-        expected="a path, bytes, a Pillow image, or a uint8 array [height, width, 3]",
-    )
+    expected = "a path, bytes, a Pillow image, or a uint8 array [height, width, 3]"
+    raise UsageError("Not a photo", received=received, expected=expected)

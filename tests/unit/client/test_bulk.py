@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -212,11 +213,38 @@ def test_the_journal_stays_until_the_results_are_written(stub, folder, tmp_path)
     assert stub.photos == []
 
 
-def test_a_first_run_says_at_once_that_there_is_no_model(stub, folder, tmp_path):
+def test_a_first_run_says_at_once_that_nothing_answers(folder, tmp_path):
+    expected = pytest.raises(ServiceError, match=r"No server answers.*127\.0\.0\.1:9.*serve deploy")
+    with expected, bulk_predict(SourcePhotos(folder), "http://127.0.0.1:9", tmp_path / "out"):
+        pass
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_first_run_waits_for_a_service_that_starts(stub, folder, tmp_path, status):
+    stub.about, about = (status, {}, {"error": "starting"}), stub.about
+    threading.Timer(0.3, lambda: setattr(stub, "about", about)).start()
+    calls: list[tuple[object, ...]] = []
+    assert len(predict(folder, stub, tmp_path / "out", progress=lambda *call: calls.append(call)).rows) == 30
+    assert calls[0] == ("connecting", 0, 1, f"waiting for the server: HTTP {status}: starting", "servers")
+
+
+def test_a_first_run_does_not_wait_long_for_a_model(stub, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk, "START_SECONDS", 0.3)
     stub.about = (503, {}, {"error": "train one"})
-    with pytest.raises(ServiceError, match=r"has no model.*train one"):
+    with pytest.raises(ServiceError, match=r"isn't ready.*HTTP 503: train one.*within 0\.3 s"):
         predict(folder, stub, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_hangs_is_given_up(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk, "START_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        expected = pytest.raises(ServiceError, match=r"isn't ready.*(Timeout|no answer).*within 0\.5 s")
+        options = FAST._replace(timeout=0.2)
+        with expected, bulk_predict(SourcePhotos(folder), url, tmp_path / "out", options=options):
+            pass
 
 
 def test_a_run_that_continues_waits_for_the_server(stub, folder, tmp_path):
@@ -229,7 +257,7 @@ def test_a_run_that_continues_waits_for_the_server(stub, folder, tmp_path):
     calls: list[tuple[object, ...]] = []
     assert predict(folder, stub, tmp_path / "out", progress=lambda *call: calls.append(call)).earlier
     assert calls[0][:3] == ("connecting", 0, 1)
-    assert "has no model" in str(calls[0][3])
+    assert "HTTP 503: starting" in str(calls[0][3])
 
 
 @pytest.mark.parametrize("url", ["http://[", "nonsense", "ftp://127.0.0.1", "http://127.0.0.1:99999", ""])

@@ -45,7 +45,7 @@ def test_one_photo(stub):
 
 
 def test_one_photo_is_given_up_after_a_while(stub, monkeypatch):
-    monkeypatch.setattr(service_client, "_ONE_PHOTO_SECONDS", 0.4)
+    monkeypatch.setattr(service_client, "START_SECONDS", 0.4)
     stub.rules.append(first(99, 503))
     with pytest.raises(ServiceError, match="HTTP 503: later"):
         classify(b"photo", stub.url)
