@@ -117,13 +117,12 @@ async def _identify(
     url: str, key: str | None, options: BulkOptions, is_continued: bool, progress: Progress
 ) -> ServedModel:
     def report(failure: TransientError) -> None:
-        progress("connecting", 0, 1, _waiting(failure), "servers")
+        progress("connecting", 0, 1, _waiting(failure), unit="")
 
     patience = options.patience if is_continued else min(options.patience, START_SECONDS)
     async with ServiceClient(url, key, options.timeout) as service:
-        server, failure = await service.wait_until_ready(patience, report, may_be_down=is_continued)
-    if failure:
-        progress("connecting", 1, 1, "", "servers")
+        server = await service.wait_until_ready(patience, report, may_be_down=is_continued)
+    progress("connecting", 1, 1, server.model, unit="")
     return server
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import hashlib
 import json
 import math
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -84,8 +82,8 @@ class ServiceClient:
         patience: float,
         on_failure: Callable[[TransientError], None] = lambda failure: None,
         may_be_down: bool = False,
-    ) -> tuple[ServedModel, TransientError | None]:
-        """Return the model that the service serves, and the last failure before there was one.
+    ) -> ServedModel:
+        """Return the model that the service serves.
 
         Args:
             patience: Seconds to wait for a server that isn't ready.
@@ -98,7 +96,7 @@ class ServiceClient:
         """
         try:
             async with retrying(patience, on_failure) as retrier:
-                return await retrier.call(self._identify, may_be_down), retrier.last_failure
+                return await retrier.call(self._identify, may_be_down)
         except TransientError as failure:
             raise ServiceError(
                 f"The server at {self.url} isn't ready",
@@ -265,16 +263,7 @@ def _error_of(response: httpx.Response) -> str:
         return f"HTTP {response.status_code}"
 
 
-def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds that `Retry-After` asks for, as a number or a date; None if it is invalid.
-
-    Source: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
-    """
-    text = response.headers.get("retry-after", "").strip()
-    try:
-        seconds = (
-            float(text) if text[:1].isdigit() else email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-        )
-    except (ValueError, OverflowError):
-        return None
-    return seconds if 0 < seconds < math.inf else None
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds that `Retry-After` asks for; 0 for a date or anything else."""
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isdecimal() else 0.0

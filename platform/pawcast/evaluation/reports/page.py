@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import struct
+import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 
 class Section(NamedTuple):
@@ -42,6 +43,5 @@ def render_page(title: str, facts: Mapping[str, str], sections: Sequence[Section
 
 
 def _size(png: bytes) -> tuple[int, int]:
-    """Read a PNG's width and height in pixels from its first chunk."""
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
+    """Return a PNG's width and height in pixels."""
+    return Image.open(io.BytesIO(png)).size

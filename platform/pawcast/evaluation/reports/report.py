@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pawcast.core import atomic
 from pawcast.evaluation.evaluate import Evaluation, ScoredPhoto
+from pawcast.evaluation.metrics import ClassificationMetrics
 from pawcast.evaluation.reports.confusion import draw_confusion
 from pawcast.evaluation.reports.gallery import Tile, draw_contact_sheet
 from pawcast.evaluation.reports.page import Section, render_page
@@ -33,7 +34,7 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         NotFoundError: If the store has no training curves of the version's run.
     """
     metrics = evaluation.metrics
-    wrong = sum(map(sum, metrics.confusion)) - sum(metrics.confusion[i][i] for i in (0, 1))
+    wrong = metrics.photos - sum(metrics.confusion[i][i] for i in (0, 1))
     shown = [
         (f"Wrong: the {len(evaluation.mistakes)} most confident of {wrong:,}", evaluation.mistakes),
         ("Right: the first few", evaluation.right),
@@ -43,11 +44,7 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         f"{version.name} on {metrics.photos:,} photos ({name})",
     )
     confusion = draw_confusion(metrics.confusion, version.classes)
-    low, high = metrics.interval
-    facts = {
-        "Accuracy": f"{metrics.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})",
-        "Log loss": f"{metrics.log_loss:.4f}",
-        "AUC": f"{metrics.auc:.4f}",
+    facts = _format_metrics(metrics) | {
         "Photos": f"{metrics.photos:,} ({name})",
         "Run": version.run,
         "Dataset": f"{version.dataset}@{version.dataset_sha256[:12]}",
@@ -70,20 +67,22 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
 def format_summary(version: ModelVersion, name: str, evaluation: Evaluation, report: Path) -> str:
     """Return the metrics, and the report's path, as text for a terminal."""
     metrics = evaluation.metrics
-    low, high = metrics.interval
-    rows = [
-        ("accuracy", f"{metrics.accuracy:.4f}  (95% interval {low:.4f} to {high:.4f})"),
-        ("log loss", f"{metrics.log_loss:.4f}"),
-        ("AUC", f"{metrics.auc:.4f}"),
-        *(
-            (class_name, f"{counts[i]:,} of {sum(counts):,} right")
-            for i, (class_name, counts) in enumerate(zip(version.classes, metrics.confusion, strict=True))
-        ),
-        ("report", str(report)),
-    ]
-    width = max(len(label) for label, _ in rows)
+    rows = _format_metrics(metrics)
+    for i, counts in enumerate(metrics.confusion):
+        rows[version.classes[i]] = f"{counts[i]:,} of {sum(counts):,} right"
+    rows["Report"] = str(report)
+    width = max(map(len, rows))
     lines = [f"{version.name} on {metrics.photos:,} photos ({name})"]
-    return "\n".join(lines + [f"  {label:<{width}}  {value}" for label, value in rows])
+    return "\n".join(lines + [f"  {label:<{width}}  {value}" for label, value in rows.items()])
+
+
+def _format_metrics(metrics: ClassificationMetrics) -> dict[str, str]:
+    low, high = metrics.interval
+    return {
+        "Accuracy": f"{metrics.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})",
+        "Log loss": f"{metrics.log_loss:.4f}",
+        "AUC": f"{metrics.auc:.4f}",
+    }
 
 
 def _tile(photo: ScoredPhoto, classes: Sequence[str]) -> Tile:
