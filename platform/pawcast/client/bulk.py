@@ -9,7 +9,6 @@ predictions come from one model version: when another one answers, the run stops
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,7 +134,6 @@ class _Run:
         self._photos, self._server, self._journal, self._options = photos, server, journal, options
         self._progress = progress
         self.done = sum(map(len, journal.batches.values()))
-        self._starts = sorted(journal.batches)
         self._next = 0
         # Photos are read in order and one batch at a time, by whichever connection is free.
         self._reading = asyncio.Lock()
@@ -179,9 +177,10 @@ class _Run:
         """Read the next batch without predictions, whatever timing and connections are."""
         while self._next in self._journal.batches:
             self._next += len(self._journal.batches[self._next])
-        following = bisect_right(self._starts, self._next)
-        answered = self._starts[following] if following < len(self._starts) else len(self._photos)
-        start, stop = self._next, min(self._next + self._options.batch, answered)
+        start = stop = self._next
+        limit = min(start + self._options.batch, len(self._photos))
+        while stop < limit and stop not in self._journal.batches:
+            stop += 1
         photos: list[tuple[Photo, bytes | ImageError]] = []
         size = 0
         for photo, data in self._photos.read(start, stop):

@@ -14,6 +14,7 @@ import httpx
 
 from pawcast.client.retry import TransientError, retrying
 from pawcast.errors import ConflictError, ImageError, ServiceError, UsageError
+from pawcast.inference.predictor import to_prediction
 
 # Statuses of a server or gateway that starts, stops, is replaced or is busy. Ray Serve's proxy
 # answers 404 until the application is deployed.
@@ -147,34 +148,24 @@ class ServiceClient:
                 return [ImageError("larger than the server takes")]
             middle = len(photos) // 2
             return await self.classify(server, photos[:middle]) + await self.classify(server, photos[middle:])
-        answer = self._predictions(response)
-        if answer["model"] != server.model:
-            raise ConflictError(
-                "The model changed during the run",
-                received=answer["model"],
-                expected=server.model,
-                fix=f"add --fresh to have {answer['model']} predict all photos, or go on once {server.model} is back",
-            )
         try:
-            if [item["id"] for item in answer["predictions"]] != [str(i) for i in range(len(photos))]:
-                raise ValueError
-            return [_result(item, server.classes) for item in answer["predictions"]]
+            answer = response.json()
+            model, items = str(answer["model"]), answer["predictions"]
+            if model == server.model:
+                if [item["id"] for item in items] != [str(i) for i in range(len(photos))]:
+                    raise ValueError
+                return [_result(item, server.classes) for item in items]
         except (ValueError, KeyError, TypeError):
-            raise ServiceError(f"The server's answer at {self.url} doesn't match what was asked") from None
-
-    async def classify_one(self, photo: bytes) -> dict[str, Any]:
-        """Send one photo as the body; return its prediction and the model's name.
-
-        Raises:
-            ImageError: If the service can't decode the photo.
-            TransientError, ServiceError: As `classify`.
-        """
-        headers = {"content-type": "application/octet-stream"}
-        answer = self._predictions(await self._send("POST", "/v1/classify", content=photo, headers=headers))
-        prediction: dict[str, Any] = answer["predictions"][0]
-        if error := prediction.get("error"):
-            raise ImageError(error)
-        return {"model": answer["model"], **prediction}
+            raise ServiceError(
+                f"The server at {self.url} doesn't answer with predictions",
+                received=f"HTTP {response.status_code}: {_error_of(response)}",
+            ) from None
+        raise ConflictError(
+            "The model changed during the run",
+            received=model,
+            expected=server.model,
+            fix=f"add --fresh to have {model} predict all photos, or go on once {server.model} is back",
+        )
 
     async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -192,16 +183,6 @@ class ServiceClient:
             failure.retry_after = _retry_after(response)
             raise failure
         return response
-
-    def _predictions(self, response: httpx.Response) -> dict[str, Any]:
-        """Return the body of an answer with predictions; with 422 each of them is an error."""
-        try:
-            answer: dict[str, Any] = response.json()
-            if response.status_code in (200, 422) and answer["predictions"] and answer["model"]:
-                return answer
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise ServiceError(f"The server at {self.url} refused the photos", received=_error_of(response))
 
     def _unreachable(self, error: Exception) -> ServiceError:
         return ServiceError(
@@ -224,9 +205,12 @@ def classify(photo: bytes, url: str, key: str | None = None) -> dict[str, Any]:
 
     async def send() -> dict[str, Any]:
         async with ServiceClient(url, key) as service:
-            await service.wait_until_ready(START_SECONDS)
+            server = await service.wait_until_ready(START_SECONDS)
             async with retrying(START_SECONDS) as retrier:
-                return await retrier.call(service.classify_one, photo)
+                (score,) = await retrier.call(service.classify, server, [photo])
+        if isinstance(score, ImageError):
+            raise score
+        return {"model": server.model, **to_prediction(score, server.classes)._asdict()}
 
     return asyncio.run(send())
 
@@ -260,7 +244,7 @@ def _error_of(response: httpx.Response) -> str:
     try:
         return " ".join(str(response.json()["error"]).split())
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {response.status_code}"
+        return "no error in JSON"
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -63,7 +63,9 @@ class CompiledModel:
         # Kept, because a compiled function holds only weak references to variables.
         body, head = self._parts = _split(_serving_network(network, precision, self.emulated, preprocessing.scale))
         scaled_in_network = folding.first_convolution(network) is not None
-        run_body = partial(_run_body, body, _weights(body), not scaled_in_network)
+        groups = body.trainable_variables, body.non_trainable_variables
+        weights = [[variable.numpy() for variable in group] for group in groups]
+        run_body = partial(_run_body, body, weights, not scaled_in_network)
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
 
         def run(pixels: tf.Tensor, sliced: bool) -> tuple[tf.Tensor, ...]:
@@ -155,7 +157,7 @@ class PerPhotoAveragePooling2D(keras.layers.GlobalAveragePooling2D):
         return super().call(_append_zeros(inputs, 1))[:-1]
 
 
-_REPLACEMENTS = {layers.Dense: ColumnDense, layers.GlobalAveragePooling2D: PerPhotoAveragePooling2D}
+_REPLACEMENTS: Any = {layers.Dense: ColumnDense, layers.GlobalAveragePooling2D: PerPhotoAveragePooling2D}
 
 
 def _serving_network(network: keras.Model, precision: Precision, emulated: bool, scale: float) -> keras.Model:
@@ -217,11 +219,6 @@ def _split(network: keras.Model) -> tuple[keras.Model, keras.Model]:
         return keras.Model(network.inputs, cells), keras.Model(cells, ends)
     except ValueError:
         return keras.Model(network.inputs, network.inputs[0]), keras.Model(network.inputs, ends)
-
-
-def _weights(network: keras.Model) -> list[list[np.ndarray]]:
-    groups = network.trainable_variables, network.non_trainable_variables
-    return [[variable.numpy() for variable in group] for group in groups]
 
 
 def _run_body(body: keras.Model, weights: list[list[np.ndarray]], scaled: bool, pixels: tf.Tensor) -> tf.Tensor:

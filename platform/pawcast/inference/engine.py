@@ -65,6 +65,8 @@ class Engine:
         size: Height and width in pixels of what `predict` takes.
         network: The Keras model, float32 [n, S, S, 3] in [0, 1] to float32 [n, 1]. Don't change it.
         precision: What it computes in, `float32` or `bfloat16`.
+        batch_sizes: How many photos are computed at once, ascending; `predict` splits or pads
+            others.
 
     Raises:
         UsageError: For any other precision.
@@ -76,6 +78,7 @@ class Engine:
         self.network = network
         self.precision = choose_precision(version, precision)
         self._model = CompiledModel(network, version.preprocessing, self.precision)
+        self.batch_sizes = self._model.batch_sizes
         parity = (version.parity or {}).get(self.precision)
         self._margin, self._fallback_share = (parity.fallback_margin, parity.fallback_share) if parity else (0.0, 0.0)
         if self._margin:
@@ -103,11 +106,6 @@ class Engine:
         weights = registry.read_file(store, version, WEIGHTS)
         configure_tensorflow(usable_cpus() // MAX_CONCURRENT_BATCHES)
         return cls(version, build_network(version.recipe, weights), precision)
-
-    @property
-    def batch_sizes(self) -> list[int]:
-        """How many photos are computed at once, ascending; `predict` splits or pads others."""
-        return self._model.batch_sizes
 
     @property
     def info(self) -> dict[str, str | int | float]:

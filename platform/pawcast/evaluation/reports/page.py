@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 
@@ -31,12 +31,7 @@ class Section(NamedTuple):
 
 def render_page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
     """Return the page's HTML, with all text escaped and all pictures inside."""
-    environment = Environment(
-        loader=PackageLoader("pawcast.evaluation.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
+    environment = Environment(loader=PackageLoader("pawcast.evaluation.reports", "."), autoescape=True)
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     environment.filters["size"] = _size
     return environment.get_template("page.html.jinja").render(title=title, facts=facts, sections=sections)

@@ -8,7 +8,6 @@ from pathlib import Path
 from pawcast.core import atomic
 from pawcast.evaluation.evaluate import Evaluation, ScoredPhoto
 from pawcast.evaluation.metrics import ClassificationMetrics
-from pawcast.evaluation.reports.confusion import draw_confusion
 from pawcast.evaluation.reports.gallery import Tile, draw_contact_sheet
 from pawcast.evaluation.reports.page import Section, render_page
 from pawcast.evaluation.reports.predictions import TILE_SIZE, format_prediction
@@ -18,7 +17,7 @@ from pawcast.vision import preprocess
 
 
 def write_report(store: Store, folder: Path, version: ModelVersion, name: str, evaluation: Evaluation) -> Path:
-    """Write `report.html` and its pictures, `confusion.png` and `photos.png`, into a folder.
+    """Write `report.html` and its picture of photos, `photos.png`, into a folder.
 
     Args:
         store: Where the version's run, with its training curves, is.
@@ -43,7 +42,10 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         [(heading, [_tile(photo, version.classes) for photo in group]) for heading, group in shown],
         f"{version.name} on {metrics.photos:,} photos ({name})",
     )
-    confusion = draw_confusion(metrics.confusion, version.classes)
+    classes = [
+        (version.classes[i], *(f"{count:,} ({count / max(sum(counts), 1):.1%})" for count in counts))
+        for i, counts in enumerate(metrics.confusion)
+    ]
     facts = _format_metrics(metrics) | {
         "Photos": f"{metrics.photos:,} ({name})",
         "Run": version.run,
@@ -53,13 +55,12 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
     curves = store.get(f"runs/{version.run}/curves.png")
     sections = [
         Section("Training", image=curves, alt="Accuracy and loss over the epochs"),
-        Section("Right and wrong by class", image=confusion, alt="Confusion matrix"),
+        Section("Classes", table=[("True class", *(f"Predicted: {name}" for name in version.classes)), *classes]),
         Section("Photos with their predicted label", image=photos, alt="Wrong and right predictions"),
         Section("Recipe", table=[(key, str(value)) for key, value in version.recipe.model_dump().items()]),
     ]
     page = folder / "report.html"
     atomic.write(folder / "photos.png", photos)
-    atomic.write(folder / "confusion.png", confusion)
     atomic.write(page, render_page(f"{version.name} on {name}", facts, sections).encode())
     return page
 
