@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pawcast.client.bulk import BulkResult
     from pawcast.client.photos import PhotoSequence
 
-_NOTE_SECONDS = 10.0
 _NOTE_LENGTH = 60
 
 
@@ -92,10 +91,8 @@ def main(
 
 def open_photos(images: str | None, dataset: str | None, store_uri: str | None) -> "PhotoSequence":
     """Open the photos to predict. Raises `UsageError` unless exactly one source is named."""
-    if not images and not dataset:
-        raise UsageError("No photos to predict", expected="either --images SOURCE or --dataset NAME")
-    if images and dataset:
-        raise UsageError("Two sources of photos", expected="either --images SOURCE or --dataset NAME")
+    if bool(images) == bool(dataset):
+        raise UsageError("Name one source of photos", expected="either --images SOURCE or --dataset NAME")
     if images:
         from pawcast.client.photos import SourcePhotos
 
@@ -107,13 +104,12 @@ def open_photos(images: str | None, dataset: str | None, store_uri: str | None) 
 
 
 def with_notes(bars: ProgressBars) -> Progress:
-    """Return a progress that also prints notes where there is no terminal: one in ten seconds."""
-    last = -_NOTE_SECONDS
+    """Return a progress that also prints each new note where there is no terminal."""
+    printed = {""}
 
     def report(stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
-        nonlocal last
-        if note and not console.is_terminal and time.monotonic() - last >= _NOTE_SECONDS:
-            last = time.monotonic()
+        if stage == "predicting" and note not in printed and not console.is_terminal:
+            printed.add(note)
             console.print(note, soft_wrap=True, markup=False)
         bars(stage, done, total, note[:_NOTE_LENGTH], unit)
 

@@ -130,9 +130,7 @@ class ModelManager:
         if self._following:
             self._following.cancel()
         self._thread.shutdown(wait=False)
-        if self._loaded:
-            self._loaded.batcher.close()
-            self._loaded = None
+        self._loaded = None
 
     async def refresh(self) -> None:
         """Look up the ref, and load and swap in the version it points at if that is another one."""
@@ -158,15 +156,12 @@ class ModelManager:
             self._note_failure(version, error)
 
     def _swap(self, engine: Engine) -> None:
-        old = self._loaded
         # One thread more than CPUs: it decodes the next batch while the others compute.
         threads = max(MAX_CONCURRENT_BATCHES, min(usable_cpus(), _MAX_THREADS)) + 1
         preprocess, observe = engine.version.preprocessing.apply, self._observe_batch
         batcher = Batcher(preprocess, engine.predict, engine.batch_sizes, observe, MAX_CONCURRENT_BATCHES, threads)
+        # Requests that began with the old version keep it until they are answered.
         self._loaded = LoadedModel(engine, batcher)
-        if old:
-            # Requests that began with the old version are still answered.
-            old.batcher.close()
         self.pending_error = self._failed_load = None
         # Freeze again at the next check, when requests no longer use the old version.
         self._garbage_frozen = False

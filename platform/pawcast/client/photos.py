@@ -23,15 +23,12 @@ class PhotoSequence(Protocol):
 
     def __len__(self) -> int:
         """Return the number of photos."""
-        ...
 
     def read(self, start: int, stop: int) -> Iterator[tuple[Photo, bytes | ImageError]]:
         """Yield the photos from `start` to `stop - 1`, each with its bytes or its error."""
-        ...
 
     def check(self) -> None:
         """Raise `DataError` if the photos have changed since the sequence was made."""
-        ...
 
 
 class SourcePhotos:

@@ -42,8 +42,7 @@ def compute_metrics(scores: np.ndarray, labels: np.ndarray) -> ClassificationMet
     """
     scores = np.asarray(scores, np.float64)
     predicted = (scores > 0.5).astype(int)
-    confusion = np.zeros((2, 2), int)
-    np.add.at(confusion, (labels, predicted), 1)
+    confusion = np.bincount(2 * labels + predicted, minlength=4).reshape(2, 2)
     correct = int(np.trace(confusion))
     clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
     losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))

@@ -48,8 +48,7 @@ def evaluate_version(
     """Evaluate a model version on a split of its own dataset, or on any labelled photos.
 
     The metrics go into the store, to `models/MODEL/evaluations/VERSION-NAME.json`, where NAME is
-    the split's or the source's. The folder gets `report.html`, `confusion.png`, `photos.png` and
-    `evaluation.json`.
+    the split's or the source's. The folder gets `report.html`, `photos.png` and `evaluation.json`.
 
     Args:
         store: Where the model and its dataset are.

@@ -149,13 +149,9 @@ def _explained_cells(network: keras.Model) -> keras.KerasTensor:
     for operation in _upstream(network.outputs[0]):
         if isinstance(operation, (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)):
             return operation.input
-        if operation.output.ndim == 4:
-            break
-    convolution_types = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
-    convolutions = [layer for layer in network.layers if isinstance(layer, convolution_types)]
-    if not convolutions:
-        raise ValueError(f"The network {network.name} has no convolution, so no map can be drawn.")
-    return convolutions[-1].output
+        if isinstance(operation, (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)):
+            return operation.output
+    raise ValueError(f"The network {network.name} has no convolution, so no map can be drawn.")
 
 
 def _stride(cells: keras.KerasTensor) -> int:
@@ -169,11 +165,8 @@ def _upstream(tensor: keras.KerasTensor) -> Iterator[keras.Operation]:
     while True:
         operation = tensor._keras_history.operation
         yield operation
-        inputs = operation.input
-        if isinstance(inputs, list):
-            if not inputs:
-                return
-            inputs = inputs[0]
-        if inputs is tensor:
+        inputs = keras.tree.flatten(operation.input)
+        # An input layer has no input, or its own output.
+        if not inputs or inputs[0] is tensor:
             return
-        tensor = inputs
+        tensor = inputs[0]

@@ -50,13 +50,11 @@ def draw_prediction_sheet(
     ]
     pixels = _load(read_photos, {index for _, items in sections for *_, index in items})
 
-    def tile(score: float, id_: str, index: int) -> Tile:
-        return Tile(pixels[index], format_prediction(score, classes), id_)
-
-    return draw_contact_sheet(
-        [(heading, [tile(*item) for item in items if item[-1] in pixels]) for heading, items in sections],
-        f"{len(scored):,} photos by {model}",
-    )
+    tiles = [
+        (heading, [Tile(pixels[i], format_prediction(score, classes), id_) for score, id_, i in items if i in pixels])
+        for heading, items in sections
+    ]
+    return draw_contact_sheet(tiles, f"{len(scored):,} photos by {model}")
 
 
 def _load(read_photos: ReadPhotos, indices: set[int]) -> dict[int, np.ndarray]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pawcast.core import atomic
 from pawcast.evaluation.evaluate import Evaluation, ScoredPhoto
-from pawcast.evaluation.reports.confusion import draw_confusion
+from pawcast.evaluation.metrics import ClassificationMetrics
 from pawcast.evaluation.reports.gallery import Tile, draw_contact_sheet
 from pawcast.evaluation.reports.page import Section, render_page
 from pawcast.evaluation.reports.predictions import TILE_SIZE, format_prediction
@@ -17,7 +17,7 @@ from pawcast.vision import preprocess
 
 
 def write_report(store: Store, folder: Path, version: ModelVersion, name: str, evaluation: Evaluation) -> Path:
-    """Write `report.html` and its pictures, `confusion.png` and `photos.png`, into a folder.
+    """Write `report.html` and its picture of photos, `photos.png`, into a folder.
 
     Args:
         store: Where the version's run, with its training curves, is.
@@ -33,7 +33,7 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         NotFoundError: If the store has no training curves of the version's run.
     """
     metrics = evaluation.metrics
-    wrong = sum(map(sum, metrics.confusion)) - sum(metrics.confusion[i][i] for i in (0, 1))
+    wrong = metrics.photos - sum(metrics.confusion[i][i] for i in (0, 1))
     shown = [
         (f"Wrong: the {len(evaluation.mistakes)} most confident of {wrong:,}", evaluation.mistakes),
         ("Right: the first few", evaluation.right),
@@ -42,12 +42,11 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         [(heading, [_tile(photo, version.classes) for photo in group]) for heading, group in shown],
         f"{version.name} on {metrics.photos:,} photos ({name})",
     )
-    confusion = draw_confusion(metrics.confusion, version.classes)
-    low, high = metrics.interval
-    facts = {
-        "Accuracy": f"{metrics.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})",
-        "Log loss": f"{metrics.log_loss:.4f}",
-        "AUC": f"{metrics.auc:.4f}",
+    classes = [
+        (version.classes[i], *(f"{count:,} ({count / max(sum(counts), 1):.1%})" for count in counts))
+        for i, counts in enumerate(metrics.confusion)
+    ]
+    facts = _format_metrics(metrics) | {
         "Photos": f"{metrics.photos:,} ({name})",
         "Run": version.run,
         "Dataset": f"{version.dataset}@{version.dataset_sha256[:12]}",
@@ -56,13 +55,12 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
     curves = store.get(f"runs/{version.run}/curves.png")
     sections = [
         Section("Training", image=curves, alt="Accuracy and loss over the epochs"),
-        Section("Right and wrong by class", image=confusion, alt="Confusion matrix"),
+        Section("Classes", table=[("True class", *(f"Predicted: {name}" for name in version.classes)), *classes]),
         Section("Photos with their predicted label", image=photos, alt="Wrong and right predictions"),
         Section("Recipe", table=[(key, str(value)) for key, value in version.recipe.model_dump().items()]),
     ]
     page = folder / "report.html"
     atomic.write(folder / "photos.png", photos)
-    atomic.write(folder / "confusion.png", confusion)
     atomic.write(page, render_page(f"{version.name} on {name}", facts, sections).encode())
     return page
 
@@ -70,20 +68,22 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
 def format_summary(version: ModelVersion, name: str, evaluation: Evaluation, report: Path) -> str:
     """Return the metrics, and the report's path, as text for a terminal."""
     metrics = evaluation.metrics
-    low, high = metrics.interval
-    rows = [
-        ("accuracy", f"{metrics.accuracy:.4f}  (95% interval {low:.4f} to {high:.4f})"),
-        ("log loss", f"{metrics.log_loss:.4f}"),
-        ("AUC", f"{metrics.auc:.4f}"),
-        *(
-            (class_name, f"{counts[i]:,} of {sum(counts):,} right")
-            for i, (class_name, counts) in enumerate(zip(version.classes, metrics.confusion, strict=True))
-        ),
-        ("report", str(report)),
-    ]
-    width = max(len(label) for label, _ in rows)
+    rows = _format_metrics(metrics)
+    for i, counts in enumerate(metrics.confusion):
+        rows[version.classes[i]] = f"{counts[i]:,} of {sum(counts):,} right"
+    rows["Report"] = str(report)
+    width = max(map(len, rows))
     lines = [f"{version.name} on {metrics.photos:,} photos ({name})"]
-    return "\n".join(lines + [f"  {label:<{width}}  {value}" for label, value in rows])
+    return "\n".join(lines + [f"  {label:<{width}}  {value}" for label, value in rows.items()])
+
+
+def _format_metrics(metrics: ClassificationMetrics) -> dict[str, str]:
+    low, high = metrics.interval
+    return {
+        "Accuracy": f"{metrics.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})",
+        "Log loss": f"{metrics.log_loss:.4f}",
+        "AUC": f"{metrics.auc:.4f}",
+    }
 
 
 def _tile(photo: ScoredPhoto, classes: Sequence[str]) -> Tile:
