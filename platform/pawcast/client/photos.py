@@ -40,7 +40,6 @@ class SourcePhotos:
 
     def __init__(self, path: str) -> None:
         self.name = path
-        self._stamp = sources.stamp(path)
         self._photos = sources.scan(path)
         self.source_digest = sources.source_digest(path, self._photos)
 
@@ -53,8 +52,6 @@ class SourcePhotos:
 
     def check(self) -> None:
         """Raise `DataError` if the source has changed, as far as names and sizes tell."""
-        if self._stamp and sources.stamp(self.name) == self._stamp:
-            return
         photos = sources.scan(self.name)
         if sources.source_digest(self.name, photos) != self.source_digest:
             raise DataError(

@@ -146,7 +146,7 @@ def test_too_many_members_are_refused(tmp_path, monkeypatch):
     members = {f"{i}.jpg": b"" for i in range(100)}
     assert len(sources.scan(make_zip(tmp_path / "a.zip", members))) == 100
     line = refusal(make_zip(tmp_path / "b.zip", members | {"cat.1.jpg": b""}))
-    assert "too many members. Received: 101. Expected: at most 100" in line
+    assert "too many members, 101 of at most 100" in line
 
 
 def test_too_large_a_directory_is_refused_unread(tmp_path):
@@ -208,10 +208,10 @@ def test_one_huge_member_is_that_photos_reason_and_not_inflated(tmp_path):
 @pytest.mark.parametrize(("declared", "limit"), [(0, MIB), (10, MIB), (MIB, 4 * MIB), (MAX_BYTES, 4 * MAX_BYTES)])
 def test_a_directory_that_lies_about_a_size_does_not_cost_memory(tmp_path, declared, limit):
     path = forge(tmp_path / "a.zip", [Entry("1.jpg", inflating_to(1024 * MIB), declared, 1)])
-    zip_archive.read(path, [])
+    sources.scan(path)
     with allocating_at_most(limit + 3 * MIB):
         (item,) = read_all(path)
-    assert reason(item) == "is longer than the archive says"
+    assert reason(item) == "doesn't match its size or checksum in the archive"
 
 
 def test_a_bomb_is_not_inflated_beyond_the_limit(tmp_path):
@@ -231,7 +231,7 @@ def test_a_member_shorter_than_declared_is_that_photos_reason(tmp_path):
     packed = data.compress(b"abc") + data.flush()
     entries = [Entry("1.jpg", packed, 9, zlib.crc32(b"abc")), stored("2.jpg", b"good")]
     first, second = read_all(forge(tmp_path / "a.zip", entries))
-    assert reason(first) == "is shorter than the archive says"
+    assert reason(first) == "doesn't match its size or checksum in the archive"
     assert second == b"good"
 
 
@@ -277,7 +277,9 @@ def test_an_encrypted_member_is_that_photos_error(tmp_path):
 def test_equal_damage_has_equal_reasons(tmp_path):
     """They are counted; a file's name in each would tell nothing of how many there are."""
     entries = [Entry(f"{i}.jpg", b"x", 1, 5, zipfile.ZIP_STORED) for i in range(5)]
-    assert {reason(item) for item in read_all(forge(tmp_path / "a.zip", entries))} == {"doesn't match its checksum"}
+    assert {reason(item) for item in read_all(forge(tmp_path / "a.zip", entries))} == {
+        "doesn't match its size or checksum in the archive"
+    }
 
 
 def test_bytes_in_front_of_a_zip_are_ignored(tmp_path):
