@@ -14,7 +14,7 @@ from pawcast.models.layers.dropout import Dropout
 from pawcast.recipes.schema import Recipe
 from pawcast.runtime.tensorflow import keras
 
-layers = keras.layers
+Tensor, layers = keras.KerasTensor, keras.layers
 
 # Kernel, stride, expansion, channels and repeats of each of the seven stages.
 _STAGES = (
@@ -30,22 +30,14 @@ _STEM_CHANNELS, _TOP_CHANNELS = 32, 1280
 _EPSILON = 1e-3
 
 
-def lite0(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
-    """EfficientNet-Lite0, made for 224 px: 3.4 M parameters, 75.1% on ImageNet."""
-    return _network(x, recipe, width=1.0, depth=1.0)
+# Width and depth. Made for 224, 240 and 260 px, with 3.4, 4.2 and 4.9 M parameters; 75.1, 76.7 and
+# 77.6% on ImageNet.
+_SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 
 
-def lite1(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
-    """EfficientNet-Lite1, made for 240 px: 4.2 M parameters, 76.7% on ImageNet."""
-    return _network(x, recipe, width=1.0, depth=1.1)
-
-
-def lite2(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
-    """EfficientNet-Lite2, made for 260 px: 4.9 M parameters, 77.6% on ImageNet."""
-    return _network(x, recipe, width=1.1, depth=1.2)
-
-
-def _network(x: keras.KerasTensor, recipe: Recipe, width: float, depth: float) -> keras.KerasTensor:
+def efficientnet_lite(x: Tensor, recipe: Recipe) -> Tensor:
+    """The network that `recipe.model` names, up to the last dense layer."""
+    width, depth = _SCALES[recipe.model]
     # The published weights expect (byte - 127) / 128.
     x = layers.Rescaling(255 / 128, offset=-127 / 128, name="rescale")(x)
     x = _convolution(x, _STEM_CHANNELS, 3, 2, "_conv_stem", "_bn0")
@@ -62,9 +54,7 @@ def _network(x: keras.KerasTensor, recipe: Recipe, width: float, depth: float) -
     return Dropout(recipe.dropout, name="head_dropout")(x)
 
 
-def _block(
-    x: keras.KerasTensor, kernel: int, stride: int, expansion: int, channels: int, name: str
-) -> keras.KerasTensor:
+def _block(x: Tensor, kernel: int, stride: int, expansion: int, channels: int, name: str) -> Tensor:
     """An inverted residual: widen, convolve each channel alone, narrow."""
     shortcut, count = x, x.shape[-1]
     if expansion > 1:
@@ -76,9 +66,7 @@ def _block(
     return layers.Add()([shortcut, x]) if stride == 1 and count == channels else x
 
 
-def _convolution(
-    x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str, norm_name: str
-) -> keras.KerasTensor:
+def _convolution(x: Tensor, channels: int, kernel: int, stride: int, name: str, norm_name: str) -> Tensor:
     x = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, name=name)(x)
     return layers.ReLU(6.0)(_batch_norm(norm_name)(x))
 

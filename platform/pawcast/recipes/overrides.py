@@ -42,9 +42,8 @@ def _load(name: str) -> Recipe:
     """Return a built-in recipe, or call a user's function for one."""
     if not plugins.is_reference(name):
         if name not in RECIPES:
-            raise UsageError(
-                "Unknown recipe", received=repr(name), expected=suggest(name, RECIPES) + ", or package.module:function"
-            )
+            expected = f"{suggest(name, RECIPES)}, or package.module:function"
+            raise UsageError("Unknown recipe", received=repr(name), expected=expected)
         return RECIPES[name]()
     function = plugins.load(name)
     try:
@@ -68,18 +67,14 @@ def _set(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UsageError("Malformed --set", received=repr(override), expected="key=value")
-    *parents, leaf = key.split(".")
-    target = values
-    for parent in parents:
-        if not isinstance(target.get(parent), dict):
-            raise UsageError("Unknown key in --set", received=repr(key), expected=suggest(parent, target))
-        target = target[parent]
-    if leaf not in target:
-        raise UsageError("Unknown key in --set", received=repr(key), expected=suggest(leaf, target))
+    head, _, rest = key.partition(".")
+    if head not in values or (rest and not isinstance(values[head], dict)):
+        raise UsageError("Unknown key in --set", received=repr(key), expected=suggest(head, values))
+    if rest:
+        _set(values[head], f"{rest}={text}")
+        return
     # YAML 1.1 reads `1e-3` as text. Pydantic converts it to the field's type, or refuses it.
     try:
-        target[leaf] = yaml.safe_load(text) if text else text
+        values[head] = yaml.safe_load(text) if text else text
     except yaml.YAMLError:
-        raise UsageError(
-            f"Unreadable value for `{key}`", received=repr(text), expected="a number, true or false"
-        ) from None
+        raise UsageError(f"Unreadable value for `{key}`", received=text, expected="a number, true or false") from None

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import io
 import re
-import tempfile
-from pathlib import Path
 
 import h5py
 import numpy as np
 
 from pawcast.errors import DataError
+from pawcast.models import weights
 from pawcast.models.build import find_backbone
 from pawcast.models.pretrained.torch_format import read_state_dict
 from pawcast.runtime.tensorflow import keras
@@ -56,11 +55,10 @@ def _load_keras(model: keras.Model, data: bytes) -> int:
     try:
         with h5py.File(io.BytesIO(data)) as file:
             is_legacy = "layer_names" in file.attrs
-        with tempfile.TemporaryDirectory(prefix="pawcast-pretrained-") as folder:
-            # Keras tells its formats apart by the file name. Only the legacy one can skip layers.
-            path = Path(folder) / ("backbone.h5" if is_legacy else "backbone.weights.h5")
-            path.write_bytes(data)
-            target.load_weights(path, **({"by_name": backbone is None} if is_legacy else {}))
+        if is_legacy:  # the only format that can skip layers
+            weights.load(target, data, suffix=".h5", by_name=backbone is None)
+        else:
+            weights.load(target, data)
     except (ValueError, KeyError, OSError) as error:
         raise DataError(f"The weights don't fit {target.name}", received=str(error).splitlines()[0]) from None
     return sum(not np.array_equal(a, np.asarray(b)) for a, b in zip(before, target.weights, strict=True))
@@ -77,11 +75,8 @@ def _load_torch(model: keras.Model, state: dict[str, np.ndarray]) -> int:
                 continue
             value = _to_keras_layout(value, type(layer).__name__)
             if value.shape != tuple(weight.shape):
-                raise DataError(
-                    f"The weights have another shape for {layer.name}",
-                    received=value.shape,
-                    expected=tuple(weight.shape),
-                )
+                what = f"The weights have another shape for {layer.name}"
+                raise DataError(what, received=value.shape, expected=tuple(weight.shape))
             weight.assign(value)
             count += 1
     return count
