@@ -68,7 +68,7 @@ def first_convolution(model: keras.Model) -> keras.layers.Conv2D | None:
 def merge_batch_norm(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
     """Return kernel and bias, float32, of a convolution that does the work of both layers."""
     scale, shift = (np.asarray(part) for part in _scale_and_shift(convolution, norm))
-    return [np.asarray(convolution.kernel) * scale.reshape(_scale_shape(convolution)), shift]
+    return [np.asarray(convolution.kernel) * scale, shift]
 
 
 def fold_frozen_batch_norm(model: keras.Model) -> keras.Model:
@@ -101,7 +101,7 @@ class _FoldedConvolution(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         convolution = self.convolution
         scale, shift = _scale_and_shift(convolution, self.norm)
-        kernel = ops.cast(convolution.kernel * ops.reshape(scale, _scale_shape(convolution)), x.dtype)
+        kernel = ops.cast(convolution.kernel * scale, x.dtype)
         if isinstance(convolution, layers.DepthwiseConv2D):
             y = ops.depthwise_conv(
                 x, kernel, convolution.strides, convolution.padding, convolution.data_format, convolution.dilation_rate
@@ -127,14 +127,12 @@ def _is_plain_relu(layer: keras.layers.Layer) -> bool:
 
 
 def _scale_and_shift(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> tuple[Any, Any]:
+    """Return what multiplies the kernel, in a shape that fits it, and the bias."""
     scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
     bias = convolution.bias if convolution.use_bias else 0.0
-    return scale, norm.beta + (bias - norm.moving_mean) * scale
-
-
-def _scale_shape(convolution: keras.layers.Layer) -> tuple[int, ...]:
-    """The shape in which one factor per output channel multiplies the kernel."""
-    return convolution.kernel.shape[-2:] if isinstance(convolution, layers.DepthwiseConv2D) else (-1,)
+    shift = norm.beta + (bias - norm.moving_mean) * scale
+    shape = convolution.kernel.shape[-2:] if isinstance(convolution, layers.DepthwiseConv2D) else (-1,)
+    return ops.reshape(scale, shape), shift
 
 
 def _sole_inputs(model: keras.Model) -> dict[str, str]:

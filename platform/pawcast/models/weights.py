@@ -7,18 +7,16 @@ from pathlib import Path
 
 from pawcast.runtime.tensorflow import keras
 
-SUFFIX = ".weights.h5"
-
 
 def dump(network: keras.Model) -> bytes:
     """Return a built network's weights as the content of a weights file."""
     with tempfile.TemporaryDirectory(prefix="pawcast-weights-") as folder:
-        path = Path(folder) / f"network{SUFFIX}"
+        path = Path(folder) / "network.weights.h5"
         network.save_weights(path)
         return path.read_bytes()
 
 
-def load(network: keras.Model, data: bytes, suffix: str = SUFFIX, **options: bool) -> None:
+def load(network: keras.Model, data: bytes, suffix: str = ".weights.h5", **options: bool) -> None:
     """Set a built network's weights from the content of a weights file, such as `dump` returned.
 
     Args:

@@ -47,7 +47,6 @@ def article() -> Recipe:
         warmup_epochs=1,
         epochs=20,
         validate_every=3,
-        batch_size=128,
     )
 
 
@@ -113,7 +112,6 @@ def fast() -> Recipe:
         schedule="linear",
         warmup_epochs=3,
         epochs=48,
-        batch_size=128,
     )
 
 
@@ -214,7 +212,6 @@ def transfer() -> Recipe:
         schedule="cosine",
         warmup_epochs=0.25,
         epochs=5,
-        batch_size=128,
     )
 
 

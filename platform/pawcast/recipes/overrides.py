@@ -29,13 +29,17 @@ def resolve(name: str, overrides: list[str] | None = None) -> Recipe:
         UsageError: For an unknown recipe or key (with near matches), or a value out of range.
         NotFoundError: If a user's module can't be found.
     """
-    values = _load(name).model_dump()
-    for override in overrides or []:
-        _set(values, override)
     try:
+        values = _load(name).model_dump()
+        for override in overrides or []:
+            _set(values, override)
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise _usage_error(error) from None
+        first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if not key:  # The message of a rule about several fields names them.
+        raise UsageError("Invalid recipe", received=first["msg"].removeprefix("Value error, "))
+    raise UsageError(f"Invalid value for `{key}`", received=repr(first["input"]), expected=first["msg"])
 
 
 def _load(name: str) -> Recipe:
@@ -45,22 +49,10 @@ def _load(name: str) -> Recipe:
             expected = f"{suggest(name, RECIPES)}, or package.module:function"
             raise UsageError("Unknown recipe", received=repr(name), expected=expected)
         return RECIPES[name]()
-    function = plugins.load(name)
-    try:
-        recipe = function()
-    except ValidationError as error:
-        raise _usage_error(error) from None
+    recipe = plugins.load(name)()
     if not isinstance(recipe, Recipe):
         raise UsageError(f"{name} made no recipe", received=type(recipe).__name__, expected="a pawcast.recipes.Recipe")
     return recipe
-
-
-def _usage_error(error: ValidationError) -> UsageError:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if not key:  # The message of a rule about several fields names them.
-        return UsageError("Invalid recipe", received=first["msg"].removeprefix("Value error, "))
-    return UsageError(f"Invalid value for `{key}`", received=repr(first["input"]), expected=first["msg"])
 
 
 def _set(values: dict[str, Any], override: str) -> None:

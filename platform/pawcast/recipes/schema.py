@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pawcast.core.records import Record
+
+ImageSize = Annotated[int, Field(ge=32, le=1024)]
 
 
 class Augmentation(Record):
@@ -35,13 +37,12 @@ class Recipe(Record):
 
     name: str
     model: str = Field(default="article", description="a network of pawcast.models, or package.module:function")
-    image_size: int = Field(default=150, ge=32, le=1024, description="height and width in pixels, for serving")
-    # So that photos are no sharper than the enlarged crops of training.
-    eval_downscale: int | None = Field(
-        default=None, ge=16, le=1024, description="pixels; before validation and serving"
-    )
-    # Pairs of (share, pixels): train with photos of this size until that share of the epochs is over.
-    train_sizes: tuple[tuple[float, int], ...] = ()
+    image_size: ImageSize = Field(default=150, description="height and width in pixels, for serving")
+    # Photos are reduced to it before validation and serving, so that they are no sharper than the
+    # enlarged crops of training.
+    eval_downscale: int | None = Field(default=None, ge=16, le=1024, description="height and width in pixels")
+    # Pairs of (share, pixels): train with photos of this size until that share of epochs is over.
+    train_sizes: tuple[tuple[float, ImageSize], ...] = ()
     mirror: bool = Field(default=False, description="average the predictions for a photo and its mirror image")
     dropout: float = Field(default=0.5, ge=0, lt=1, description="share of features that are dropped in training")
     width: float = Field(default=1.0, gt=0, le=8, description="multiplies the channels of the residual network")
@@ -71,8 +72,6 @@ class Recipe(Record):
         shares = [share for share, _ in self.train_sizes]
         if self.train_sizes and (shares != sorted(set(shares)) or shares[0] <= 0 or shares[-1] != 1):
             raise ValueError(f"train_sizes: shares must rise from above 0 to 1, not {shares}")
-        if any(not 32 <= size <= 1024 for _, size in self.train_sizes):
-            raise ValueError("train_sizes: 32 to 1024 pixels")
         if self.eval_downscale and self.eval_downscale > self.image_size:
             raise ValueError(f"eval_downscale ({self.eval_downscale}) must be at most image_size ({self.image_size})")
         if self.frozen_epochs >= self.epochs:

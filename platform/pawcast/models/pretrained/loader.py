@@ -70,21 +70,17 @@ def _load_torch(model: keras.Model, state: dict[str, np.ndarray]) -> int:
     for layer in model.layers:
         for weight in layer.weights:
             name = f"{layer.name}.{_TORCH_NAMES.get(weight.name, weight.name)}"
-            value = state.get(name, state.get(_with_dots(name)))
-            if value is None:
+            # PyTorch spells `_blocks_3_bn0.weight` as `_blocks.3._bn0.weight`.
+            name = name if name in state else re.sub(r"^(_blocks)_(\d+)_", r"\1.\2._", name)
+            if name not in state:
                 continue
-            value = _to_keras_layout(value, type(layer).__name__)
+            value = _to_keras_layout(state[name], type(layer).__name__)
             if value.shape != tuple(weight.shape):
                 what = f"The weights have another shape for {layer.name}"
                 raise DataError(what, received=value.shape, expected=tuple(weight.shape))
             weight.assign(value)
             count += 1
     return count
-
-
-def _with_dots(name: str) -> str:
-    """`_blocks_3_bn0.weight` as PyTorch spells it: `_blocks.3._bn0.weight`."""
-    return re.sub(r"^(_blocks)_(\d+)_", r"\1.\2._", name)
 
 
 def _to_keras_layout(value: np.ndarray, layer_type: str) -> np.ndarray:

@@ -16,7 +16,6 @@ import numpy as np
 from pawcast.errors import DataError
 
 _STORAGE_DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8"}
-_LEGACY_HEADERS = 3  # magic number, protocol and byte order, each a pickle, before the dictionary
 
 
 def read_state_dict(data: bytes) -> dict[str, np.ndarray]:
@@ -78,7 +77,7 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
 
 
 def _read_legacy(file: IO[bytes]) -> dict[str, np.ndarray]:
-    for _ in range(_LEGACY_HEADERS):
+    for _ in range(3):  # magic number, protocol and byte order
         _TensorUnpickler(file).load()
     unpickler = _TensorUnpickler(file)
     tensors: dict[str, np.ndarray] = unpickler.load()
