@@ -94,9 +94,8 @@ def _freeze_before(name: str, backbone: keras.Model) -> None:
     """Freeze all layers before the named one, so that no gradient is computed for them."""
     names = [layer.name for layer in backbone.layers]
     if name not in names:
-        raise UsageError(
-            "The network has no such layer", received=f"fine_tune_from={name}", expected=suggest(name, names)
-        )
+        expected = suggest(name, names)
+        raise UsageError("The network has no such layer", received=f"fine_tune_from={name}", expected=expected)
     for layer in backbone.layers[: names.index(name)]:
         layer.trainable = False
 

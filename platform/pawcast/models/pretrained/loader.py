@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import h5py
 import numpy as np
@@ -55,10 +56,9 @@ def _load_keras(model: keras.Model, data: bytes) -> int:
     try:
         with h5py.File(io.BytesIO(data)) as file:
             is_legacy = "layer_names" in file.attrs
-        if is_legacy:  # the only format that can skip layers
-            weights.load(target, data, suffix=".h5", by_name=backbone is None)
-        else:
-            weights.load(target, data)
+        # Only the legacy format can skip layers.
+        options: dict[str, Any] = {"suffix": ".h5", "by_name": backbone is None} if is_legacy else {}
+        weights.load(target, data, **options)
     except (ValueError, KeyError, OSError) as error:
         raise DataError(f"The weights don't fit {target.name}", received=str(error).splitlines()[0]) from None
     return sum(not np.array_equal(a, np.asarray(b)) for a, b in zip(before, target.weights, strict=True))
