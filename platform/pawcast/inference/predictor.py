@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pawcast.errors import ImageError
-from pawcast.inference.batcher import MAX_BATCH, MAX_CONCURRENT_BATCHES
+from pawcast.inference.batcher import MAX_BATCH, MAX_CONCURRENT_BATCHES, finite_or_error
 
 if TYPE_CHECKING:
     from pawcast.inference.engine import Engine
@@ -71,7 +71,7 @@ def predict_scores(engine: Engine, photos: Iterable[bytes | np.ndarray | ImageEr
         loaded = [load(data) for data in batch]
         pixels = [item for item in loaded if not isinstance(item, ImageError)]
         scores = iter(engine.predict(np.stack(pixels)).tolist() if pixels else ())
-        return [item if isinstance(item, ImageError) else next(scores) for item in loaded]
+        return [item if isinstance(item, ImageError) else finite_or_error(next(scores)) for item in loaded]
 
     source = iter(photos)
     batches = iter(lambda: list(islice(source, MAX_BATCH)), [])
