@@ -118,7 +118,7 @@ def recorded(out: Path) -> int:
     path = out / journals.NAME
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as database:
-            count: int = database.execute("SELECT count(*) FROM batches").fetchone()[0]
+            count: int = database.execute("SELECT count(*) FROM batches WHERE start >= 0").fetchone()[0]
             return count
     except sqlite3.DatabaseError:
         # There is none yet, or it was read in the middle of a transaction.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -129,9 +130,13 @@ def shared_folder(paths: Iterable[str], classes: Sequence[str]) -> str:
 
 
 def photo_ids(names: Sequence[str]) -> list[str]:
-    """Return the names without extension, or all names unchanged if two would then be equal."""
-    stems = [without_extension(name) for name in names]
-    return stems if len(set(stems)) == len(stems) else list(names)
+    """Return the names without extension; those that would then be equal keep it."""
+    ids = [without_extension(name) for name in names]
+    # An id with its extension may equal another one without: a.jpg, a.png and a.jpg.png.
+    while len(set(ids)) < len(set(names)):
+        counts = Counter(ids)
+        ids = [name if counts[id_] > 1 else id_ for id_, name in zip(ids, names, strict=True)]
+    return ids
 
 
 def escape_name(name: str) -> str:
