@@ -66,5 +66,5 @@ def test_only_ids_that_clash_keep_their_extension():
 
 
 def test_a_stray_copy_in_another_format_leaves_the_other_ids_as_they_are():
-    ids = [photo.id for photo in sources.scan(str(case("stray.zip")))]
+    ids = [photo.id for photo in sources.scan(str(case("stray.zip"))).photos]
     assert ids == ["1", "2", "4.jpg", "4.png", "5", "6", "8", "9", "10"]
