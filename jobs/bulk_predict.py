@@ -1,6 +1,7 @@
 """Predict many photos over HTTP and write predictions.csv."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pawcast.client.bulk import BulkResult
     from pawcast.client.journal import PredictionRow
     from pawcast.client.photos import PhotoSequence
+    from pawcast.data.sources import LeftOut
 
 _NOTE_LENGTH = 60
 
@@ -28,9 +30,9 @@ Form = Literal["labels", "probabilities"]
 class MissingPredictionsError(DataError):
     """Some photos have no prediction. `--json` prints the result all the same."""
 
-    def __init__(self, result: Result, failed: "Sequence[PredictionRow]", out: Path) -> None:
+    def __init__(self, result: Result, failed: "Sequence[PredictionRow]", out: Path, left_out: str) -> None:
         super().__init__(
-            f"{len(failed):,} of {result['photos']:,} photos have no prediction",
+            f"{len(failed):,} of {result['photos']:,} photos have no prediction{left_out}",
             received=f"{failed[0].member}: {failed[0].error}",
             fix=f"see {out / 'errors.csv'}; {out / 'predictions.csv'} has the others; add --fill 0.5 to have all in it",
         )
@@ -107,15 +109,17 @@ def main(
         else:
             (out / "errors.csv").unlink(missing_ok=True)
         ids, scores = [row.id for row in predicted.rows], [row.score for row in predicted.rows]
-        sheet = draw_prediction_sheet(photos.read, ids, scores, predicted.classes, predicted.model)
+        left_out = describe_left_out(photos.left_out)
+        sheet = draw_prediction_sheet(photos.read, ids, scores, predicted.classes, predicted.model, left_out)
         atomic.write(out / "photos.png", sheet)
         atomic.sweep(out, started)
     result, text = summary(predicted, seconds, out)
     result |= {"form": form, "positive_class": predicted.classes[1], "without_prediction": len(failed), "fill": fill}
+    result["left_out"] = [asdict(kind) for kind in photos.left_out]
     meaning = "label 1 is" if form == "labels" else f"kept {clip:g} from 0 and 1: the probability of"
-    text += f" ({meaning} {predicted.classes[1]})"
+    text += f" ({meaning} {predicted.classes[1]}){left_out}"
     if failed and fill is None:
-        raise MissingPredictionsError(result, failed, out)
+        raise MissingPredictionsError(result, failed, out, left_out)
     if failed:
         text += f"; {len(failed):,} without a prediction, see {out / 'errors.csv'}, got {fill:g}"
     return result, text
@@ -133,6 +137,12 @@ def open_photos(images: str | None, dataset: str | None, store_uri: str | None) 
     from pawcast.data.reader import SplitReader
 
     return SplitReader.open(pawcast.open_store(store_uri), str(dataset), "unlabelled")
+
+
+def describe_left_out(left_out: "Sequence[LeftOut]") -> str:
+    """Return the end of a line: `; 51 left out: 50 heic, 1 link`, or nothing."""
+    kinds = ", ".join(f"{kind.count:,} {kind.kind}" for kind in left_out)
+    return f"; {sum(kind.count for kind in left_out):,} left out: {kinds}" if kinds else ""
 
 
 def with_notes(bars: ProgressBars) -> Progress:

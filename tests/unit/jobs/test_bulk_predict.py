@@ -13,6 +13,8 @@ from pawcast_jobs import bulk_predict
 from typer.testing import CliRunner, Result
 
 from pawcast.core import command
+from pawcast.data import sources
+from pawcast.data.sources import LeftOut
 from tests.support.files import encode, make_zip
 from tests.support.stub_service import StubService, running, scores
 
@@ -79,6 +81,19 @@ def test_a_photo_without_a_prediction_can_be_filled(predict, tmp_path):
     assert "1 without a prediction, see" in done.stdout
     assert labels(tmp_path)["4"] == "0.5"
     assert (tmp_path / "out" / "errors.csv").exists()
+
+
+def test_what_is_left_out_is_accounted_for(predict, monkeypatch):
+    found = [LeftOut("heic", 50, ("a.heic", "b.heic", "c.heic")), LeftOut("link", 1, ("d.jpg",))]
+    scan = sources.scan
+    monkeypatch.setattr(sources, "scan", lambda path: scan(path)._replace(left_out=found))
+    assert "; 51 left out: 50 heic, 1 link" in predict().stdout
+    kinds = json.loads(predict("--json").stdout)["left_out"]
+    assert kinds == [
+        {"kind": "heic", "count": 50, "examples": ["a.heic", "b.heic", "c.heic"]},
+        {"kind": "link", "count": 1, "examples": ["d.jpg"]},
+    ]
+    assert "no prediction; 51 left out: 50 heic, 1 link." in predict(photos=PICTURES | {"4.png": b"bad"}).stderr
 
 
 @pytest.mark.parametrize("options", [(), ("--images", "a.zip", "--dataset", "pets")])
