@@ -53,7 +53,7 @@ def evaluate_version(
     Args:
         store: Where the model and its dataset are.
         model: `MODEL@REF` or `MODEL@NUMBER`.
-        split: A labelled split: `test`, `val` or `train`.
+        split: `test`, `val` or `train`.
         labelled: A labelled zip, folder or CSV instead of a split.
         folder: Of the report; `var/reports/MODEL-VERSION-NAME` if None.
         progress: Called for each photo.

@@ -17,7 +17,7 @@ from pawcast.vision import preprocess
 
 
 def write_report(store: Store, folder: Path, version: ModelVersion, name: str, evaluation: Evaluation) -> Path:
-    """Write `report.html` and its picture of photos, `photos.png`, into a folder.
+    """Write `report.html` and its picture of photos, `photos.png`; return the page's path.
 
     Args:
         store: Where the version's run, with its training curves, is.
@@ -25,9 +25,6 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         version: The model.
         name: What it was evaluated on.
         evaluation: The outcome.
-
-    Returns:
-        The page's path.
 
     Raises:
         NotFoundError: If the store has no training curves of the version's run.
