@@ -107,7 +107,7 @@ class ServiceClient:
                 f"The server at {self.url} isn't ready",
                 received=failure.what,
                 expected=f"a model within {patience:g} s",
-                fix="see its /readyz; `pawcast train` and `pawcast promote` give it a model",
+                fix="see its /readyz, have a model trained and promoted, or correct --url",
             ) from None
 
     async def _identify(self, may_be_down: bool) -> ServedModel:
