@@ -43,7 +43,7 @@ PHOTOS = 240
 BROKEN = {17: b"", 203: b"no photo"}
 # With these options a job sends sixty requests, which take about two seconds.
 SECONDS = 0.06
-OPTIONS = ("--batch", "4", "--connections", "2", "--timeout", "5", "--patience", "30")
+OPTIONS = ("--batch", "4", "--connections", "2", "--timeout", "5", "--patience", "120")
 FAST = BulkOptions(batch=8, connections=4, timeout=1.5, patience=30)
 
 
