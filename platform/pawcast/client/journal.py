@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pawcast.errors import ConflictError, PawcastError, StoreError, StoreFullError
+from pawcast.errors import ConflictError, IntegrityError, PawcastError, StoreError, StoreFullError
 
 NAME = "bulk.sqlite"
+_log = logging.getLogger(__name__)
 _TABLE = "CREATE TABLE batches (start INTEGER PRIMARY KEY, rows TEXT NOT NULL, sha256 BLOB NOT NULL)"
 _HEADER = -1
 # SQLite's codes for a file that is no database, for a damaged one, and for one with other tables.
@@ -73,8 +75,9 @@ class Journal:
         fresh: Replace whatever journal there is.
 
     Raises:
-        ConflictError: If the journal there belongs to other photos or another model, if it is
-            damaged, or if another run is using it.
+        ConflictError: If the journal there belongs to other photos or another model, or if another
+            run is using it.
+        IntegrityError: If it is damaged.
         StoreFullError: If the disk is full.
         StoreError: If the journal can't be written.
 
@@ -89,6 +92,8 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             if fresh:
                 _discard(self._path)
+            if exists(folder) and not self._path.stat().st_size:
+                _log.warning(f"{self._path} is empty: all photos are predicted again.")
             self._database = _connect(self._path)
             try:
                 self._begin(header)
@@ -116,6 +121,8 @@ class Journal:
         """Lock the journal until the connection closes, and read it; fill it if it is new."""
         execute = self._database.execute
         execute("BEGIN EXCLUSIVE")
+        if execute("PRAGMA quick_check").fetchall() != [(b"ok",)]:
+            raise _unreadable(self._path)
         if execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
             execute(_TABLE)
             self._insert(_HEADER, header)
@@ -209,5 +216,5 @@ def _failure(path: Path, error: OSError | sqlite3.Error) -> PawcastError:
     return StoreError(f"{path} can't be written", received=getattr(error, "strerror", error), fix=fix)
 
 
-def _unreadable(path: Path) -> ConflictError:
-    return ConflictError(f"{path} is damaged, or isn't a journal of this version of Pawcast", fix=_FIX)
+def _unreadable(path: Path) -> IntegrityError:
+    return IntegrityError(f"{path} is damaged, or isn't a journal of this version of Pawcast", fix=_FIX)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import json
 import math
 import secrets
+import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -59,6 +61,7 @@ class ServiceClient:
             raise UsageError("The API key can't be sent", expected="printable ASCII characters without a space")
         try:
             address = httpx.URL(self.url)
+            self._proxy = _proxy(address)
             if address.scheme not in ("http", "https") or not address.host or (address.port or 0) > 65_535:
                 raise httpx.InvalidURL("not an address such as http://127.0.0.1:8000")
             self._http = httpx.AsyncClient(
@@ -68,6 +71,7 @@ class ServiceClient:
                 timeout=httpx.Timeout(timeout, connect=min(_CONNECT_SECONDS, timeout)),
                 limits=httpx.Limits(max_connections=connections),
                 headers={"authorization": f"Bearer {key}"} if key else {},
+                trust_env=bool(self._proxy),
             )
         except httpx.InvalidURL as error:
             raise self._unreachable(error) from None
@@ -103,7 +107,7 @@ class ServiceClient:
                 f"The server at {self.url} isn't ready",
                 received=failure.what,
                 expected=f"a model within {patience:g} s",
-                fix="see its /readyz; `pawcast train` and `pawcast promote` give it a model",
+                fix="see its /readyz, have a model trained and promoted, or correct --url",
             ) from None
 
     async def _identify(self, may_be_down: bool) -> ServedModel:
@@ -122,7 +126,7 @@ class ServiceClient:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ServiceError(
                 f"No Pawcast service answers at {self.url}",
-                received=f"HTTP {response.status_code} to GET /v1/model",
+                received=f"HTTP {response.status_code} to GET /v1/model{self._proxy}",
                 fix="correct --url",
             ) from None
 
@@ -158,7 +162,7 @@ class ServiceClient:
         except (ValueError, KeyError, TypeError):
             raise ServiceError(
                 f"The server at {self.url} doesn't answer with predictions",
-                received=f"HTTP {response.status_code}: {_error_of(response)}",
+                received=f"HTTP {response.status_code}: {_error_of(response)}{self._proxy}",
             ) from None
         raise ConflictError(
             "The model changed during the run",
@@ -171,15 +175,15 @@ class ServiceClient:
         try:
             response = await self._http.request(method, path, **options)
         except httpx.RequestError as error:
-            raise TransientError(f"{type(error).__name__} {error}".strip()) from error
+            raise TransientError(f"{type(error).__name__} {error}".strip() + self._proxy) from error
         if response.status_code in (401, 403):
             raise ServiceError(
                 f"The server at {self.url} asks for an API key, or for another one",
-                received=_error_of(response),
+                received=f"{_error_of(response)}{self._proxy}",
                 fix="set PAWCAST_API_KEY",
             )
         if response.status_code in _TRANSIENT_STATUSES:
-            failure = TransientError(f"HTTP {response.status_code}: {_error_of(response)}")
+            failure = TransientError(f"HTTP {response.status_code}: {_error_of(response)}{self._proxy}")
             failure.retry_after = _retry_after(response)
             raise failure
         return response
@@ -187,7 +191,7 @@ class ServiceClient:
     def _unreachable(self, error: Exception) -> ServiceError:
         return ServiceError(
             "No server answers",
-            received=f"{self.url} ({error or type(error).__name__})",
+            received=f"{self.url} ({error or type(error).__name__}){self._proxy}",
             fix="start it with `serve deploy serve/config.yaml`, or correct --url",
         )
 
@@ -229,6 +233,20 @@ def encode_form(photos: Sequence[bytes]) -> tuple[bytes, str]:
         header = f"--{boundary}\r\n{disposition}\r\nContent-Type: application/octet-stream\r\n\r\n"
         parts += (header.encode(), photo, b"\r\n")
     return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
+
+
+def _proxy(address: httpx.URL) -> str:
+    """Return what a message says of the proxy that the environment names for an address, or ""."""
+    try:
+        is_loopback = ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        is_loopback = address.host == "localhost"
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    if not proxy or is_loopback or urllib.request.proxy_bypass(address.host):
+        return ""
+    without_password = proxy.rpartition("@")[2]
+    return f", through the proxy {without_password}; set NO_PROXY={address.host} to go around it"
 
 
 def _result(item: dict[str, Any], classes: Sequence[str]) -> float | ImageError:

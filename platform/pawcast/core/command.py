@@ -85,8 +85,8 @@ def add(app: typer.Typer, command: Command, name: str | None = None) -> None:
         try:
             result, text = command(**options)
         except PawcastError as error:
-            if as_json and isinstance(error, CommandError) and error.result:
-                sys.stdout.write(json.dumps(error.result) + "\n")
+            if as_json and (partial := getattr(error, "result", None)):
+                sys.stdout.write(json.dumps(partial) + "\n")
             print_error(error)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:

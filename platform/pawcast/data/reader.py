@@ -19,7 +19,7 @@ from pawcast.data import manifest as manifests
 from pawcast.data import shards, sources
 from pawcast.data.manifest import Split
 from pawcast.data.shards import PhotoRow
-from pawcast.data.sources import Photo
+from pawcast.data.sources import LeftOut, Photo
 from pawcast.errors import DataError, ImageError
 from pawcast.store import Store
 
@@ -43,6 +43,7 @@ class SplitReader:
     def __init__(self, store: Store, split: Split, name: str = "split") -> None:
         self.name = name
         self.source_digest = hashlib.sha256(" ".join(shard.sha256 for shard in split.shards).encode()).hexdigest()
+        self.left_out: list[LeftOut] = []
         self._store = store
         self._shards = split.shards
         self._starts = [0, *accumulate(shard.rows for shard in split.shards)]
@@ -122,6 +123,6 @@ class LabelledPhoto(NamedTuple):
 
 def read_source(path: str, classes: list[str]) -> Iterator[LabelledPhoto]:
     """Yield the photos of a labelled zip, folder or CSV. Raises what `sources.scan` raises."""
-    photos = sources.scan(path, classes)
+    photos = sources.scan(path, classes).photos
     for photo, data in zip(photos, sources.read(path, photos), strict=True):
         yield LabelledPhoto(photo.id, photo.label, data)

@@ -94,7 +94,7 @@ class DataReport(Record):
         formats: Usable photos by file format.
         modes: Usable photos by Pillow mode, such as `RGB`.
         width, height: Of the usable photos.
-        longest_side: Usable photos by the range of their longest side, in pixels.
+        longest_side: Usable photos by their longest side in pixels: `up_to_64` to `over_4096`.
         duplicates: Names of byte-for-byte copies, in groups.
         near_duplicates: Photos of different splits that look alike.
     """
@@ -210,5 +210,5 @@ def _spread(values: Sequence[int]) -> Spread:
 
 def _histogram(sides: Iterable[int]) -> dict[str, int]:
     counts = Counter(bisect_left(_SIDES, side) for side in sides)
-    names = [*(f"up to {limit}" for limit in _SIDES), f"over {_SIDES[-1]}"]
+    names = [*(f"up_to_{limit}" for limit in _SIDES), f"over_{_SIDES[-1]}"]
     return {name: counts[i] for i, name in enumerate(names) if counts[i]}

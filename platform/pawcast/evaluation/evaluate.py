@@ -55,11 +55,7 @@ def evaluate(
 ) -> Evaluation:
     """Predict all photos and compare the predictions with their labels.
 
-    Args:
-        engine: The model.
-        photos: Photos with their true labels.
-        progress: Called for each photo, with the stage `evaluating`.
-        total: How many photos there are, if that is known; for `progress` only.
+    The stage `evaluating` is reported for each photo; `total` is for these reports only.
 
     Raises:
         DataError: If no photo could be used.

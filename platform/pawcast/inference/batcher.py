@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -27,6 +28,11 @@ MAX_CONCURRENT_BATCHES = min(2, usable_cpus())
 # How long a decoded photo waits for others to fill its batch. Some photos take a thousand times as
 # long to decode as others.
 _MAX_FILL_SECONDS = 0.02
+
+
+def finite_or_error(score: float) -> float | ImageError:
+    """Return a score, or an error in place of NaN, which JSON doesn't have."""
+    return score if math.isfinite(score) else ImageError("the model predicts NaN for it")
 
 
 class PendingRequest:
@@ -224,5 +230,5 @@ class Batcher:
             return
         for photo, score in zip(photos, scores, strict=True):
             photo.request._add_batch_times(started_at, finished_at)
-            photo.request._set_result(photo.position, score, photo.decode_seconds)
+            photo.request._set_result(photo.position, finite_or_error(score), photo.decode_seconds)
         self._observe(len(photos), finished_at - started_at)

@@ -1,11 +1,6 @@
 """A network's forward pass as it is served, compiled: float32 or bfloat16, each photo by itself.
 
-A photo's score has the same bits whichever photos share its batch. Convolutions guarantee that.
-Matrix products don't: their kernels add up in an order that depends on the number of rows and on
-the row. The order doesn't depend on the column, because columns lie side by side in the CPU's
-vectors. So dense layers take photos as columns, padded to whole vectors, and averages over a photo
-have a fixed shape. `CompiledModel` then checks on this machine which batch sizes give the same
-bits, and computes only batches of those sizes.
+A photo's score has the same bits whichever photos share its batch. README.md says how.
 """
 
 from __future__ import annotations

@@ -22,28 +22,17 @@ from pawcast.store import Store
 
 
 def build_network(recipe: Recipe, weights: bytes) -> keras.Model:
-    """Return a recipe's network with its weights, in float32.
-
-    Args:
-        recipe: What the network was trained by.
-        weights: The content of its weights file, verified.
-    """
+    """Return a recipe's network, in float32, with the verified content of its weights file."""
     network = build.build_model(recipe)
     weights_file.load(network, weights)
     return network
 
 
 def choose_precision(version: ModelVersion, requested: str = "auto") -> Precision:
-    """Return the precision that a version is served in.
+    """Return the precision that a version is served in; raise `UsageError` for an unknown one.
 
-    Args:
-        version: Its `parity` was measured when it was registered.
-        requested: `float32` and `bfloat16` are taken as they are. `auto` is bfloat16 if this
-            machine is faster in it and the version's parity in bfloat16 is acceptable, else
-            float32.
-
-    Raises:
-        UsageError: For any other request.
+    `float32` and `bfloat16` are taken as they are. `auto` is bfloat16 if this machine is faster in
+    it and the version's parity in bfloat16 is acceptable, else float32.
     """
     parity = (version.parity or {}).get("bfloat16")
     if requested == "auto" and not (parity and parity.acceptable):
@@ -87,11 +76,6 @@ class Engine:
     @classmethod
     def load(cls, store: Store, name: str, precision: str = "auto") -> Engine:
         """Load `MODEL@REF` from a store.
-
-        Args:
-            store: Where the model is.
-            name: Which version.
-            precision: As for the class.
 
         Raises:
             NotFoundError: If there is no such version.

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pawcast.errors import ImageError
+from pawcast.inference.batcher import finite_or_error
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import Prediction, to_prediction
 from pawcast.runtime.tensorflow import keras, tf
@@ -65,12 +67,14 @@ class Explainer:
             data: The content of an image file, as for `decode.decode`.
 
         Raises:
-            ImageError: As `decode.decode` does.
+            ImageError: As `decode.decode` does; also if the model predicts NaN.
         """
         photo = decode.decode(data)
         height, width = photo.shape[:2]
         pixels = self._engine.version.preprocessing.apply(photo)
-        score = float(self._engine.predict(pixels[None])[0])
+        score = finite_or_error(float(self._engine.predict(pixels[None])[0]))
+        if isinstance(score, ImageError):
+            raise score
         cells = self._compute_heat(pixels, 1.0 if score > 0.5 else -1.0)
         scale = min(1, MAX_SIDE / max(height, width))
         shape = (max(1, round(height * scale)), max(1, round(width * scale)))

@@ -124,6 +124,19 @@ def test_a_photo_that_cannot_be_decoded_gets_its_error_and_the_others_their_scor
     assert engine.batches == [2]
 
 
+def test_a_photo_for_which_the_model_predicts_nan_gets_an_error():
+    def predict(batch: np.ndarray) -> np.ndarray:
+        return np.where(batch[:, 0, 0, 0] == 5, np.nan, 0.5)
+
+    async def scenario() -> list[float | ImageError]:
+        return await results_of(make_batcher(predict, (1, 2)).submit([7, 5]))
+
+    right, wrong = asyncio.run(scenario())
+    assert right == 0.5
+    assert isinstance(wrong, ImageError)
+    assert "NaN" in wrong.what
+
+
 def test_the_engine_is_not_called_if_no_photo_can_be_decoded():
     engine = idle_engine()
 

@@ -14,6 +14,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,18 @@ from pawcast.data.sources.labels import EXTENSIONS, FORMATS, display_name, exten
 from pawcast.data.sources.zip_archive import ZipArchive
 from pawcast.errors import DataError, ImageError, NotFoundError
 
-__all__ = ["EXTENSIONS", "FORMATS", "Photo", "extension", "natural_key", "read", "scan", "source_digest"]
+__all__ = [
+    "EXTENSIONS",
+    "FORMATS",
+    "LeftOut",
+    "Listing",
+    "Photo",
+    "extension",
+    "natural_key",
+    "read",
+    "scan",
+    "source_digest",
+]
 
 
 _EXPECTED = "a zip or a folder of photos, or a CSV of file,label"
@@ -38,24 +50,67 @@ class Photo(NamedTuple):
         name: Its path below the source's root: `cat.7.jpg`.
         member: The path that the source itself uses: `train/cat.7.jpg`.
         label: Index into the classes, or -1.
+        group: Photos of one group belong into one split. Empty: a group of its own.
+        split: `train`, `val` or `test`, as the source's own folders say. Empty: they don't say.
     """
 
     id: str
     name: str
     member: str
     label: int
+    group: str = ""
+    split: str = ""
 
 
-def scan(path: str, classes: Sequence[str] = ()) -> list[Photo]:
-    """List the photos of a source in natural order (`2` before `10`), whatever its own order.
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of one kind that are in a source but aren't photos that can be read.
+
+    Attributes:
+        kind: An identifier, such as `heic`, `link`, `text` or `archive`.
+        count: How many.
+        examples: Up to three of their paths below the source's root.
+    """
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+
+
+class Listing(NamedTuple):
+    """What a source holds.
+
+    Attributes:
+        photos: In natural order (`2` before `10`), whatever the source's own order.
+        left_out: Everything else but litter such as `.DS_Store`, the most frequent kind first.
+        contradictions: Names of the photos whose file name says another class than their folder,
+            which decides.
+        split_folders: The source's folders that are named after a split, such as `train` and
+            `validation`.
+    """
+
+    photos: list[Photo]
+    left_out: list[LeftOut]
+    contradictions: list[str]
+    split_folders: list[str]
+
+
+def scan(
+    path: str, classes: Sequence[str] = (), *, label_column: str = "", group: str = "", split_folders: bool = False
+) -> Listing:
+    """List the photos of a source.
 
     Args:
         path: A zip, a zip within a zip (`dogs-vs-cats.zip/train.zip`), a folder, or a CSV.
         classes: Names to look for in names of files and folders or in the CSV, ignoring case.
             Empty: no labels.
+        label_column: The CSV's column of labels. Empty: `label`, `class` and the like.
+        group: The CSV's column of groups, or a regular expression that finds the group in a
+            photo's name. Empty: no groups.
+        split_folders: Whether folders such as `train` and `validation` give `Photo.split`.
 
     Returns:
-        The photos. Hidden files, and files without the extension of an image, are left out.
+        The photos, and what else is there.
 
     Raises:
         NotFoundError: If nothing is there.
@@ -90,7 +145,7 @@ def scan(path: str, classes: Sequence[str] = ()) -> list[Photo]:
             expected=f"{classes[0]}.7.jpg, or {classes[0]}/7.jpg, or a CSV of file,label",
             fix="rename or remove them, or correct --classes",
         )
-    return photos
+    return Listing(photos, [], [], [])
 
 
 def read(path: str, photos: Sequence[Photo]) -> Iterator[bytes | ImageError]:

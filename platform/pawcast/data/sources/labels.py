@@ -5,6 +5,7 @@ from __future__ import annotations
 import ntpath
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from posixpath import splitext
@@ -121,9 +122,13 @@ def shared_folder(paths: Iterable[str], classes: Sequence[str]) -> str:
 
 
 def photo_ids(names: Sequence[str]) -> list[str]:
-    """Return the names without extension, or all names unchanged if two would then be equal."""
-    stems = [splitext(name)[0] for name in names]
-    return stems if len(set(stems)) == len(stems) else list(names)
+    """Return the names without extension; those that would then be equal keep it."""
+    ids = [splitext(name)[0] for name in names]
+    # An id with its extension may equal another one without: a.jpg, a.png and a.jpg.png.
+    while len(set(ids)) < len(set(names)):
+        counts = Counter(ids)
+        ids = [name if counts[id_] > 1 else id_ for id_, name in zip(ids, names, strict=True)]
+    return ids
 
 
 def escape_name(name: str) -> str:

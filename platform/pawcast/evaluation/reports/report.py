@@ -17,7 +17,7 @@ from pawcast.vision import preprocess
 
 
 def write_report(store: Store, folder: Path, version: ModelVersion, name: str, evaluation: Evaluation) -> Path:
-    """Write `report.html` and its picture of photos, `photos.png`, into a folder.
+    """Write `report.html` and its picture of photos, `photos.png`; return the page's path.
 
     Args:
         store: Where the version's run, with its training curves, is.
@@ -25,9 +25,6 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         version: The model.
         name: What it was evaluated on.
         evaluation: The outcome.
-
-    Returns:
-        The page's path.
 
     Raises:
         NotFoundError: If the store has no training curves of the version's run.
@@ -42,10 +39,6 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         [(heading, [_tile(photo, version.classes) for photo in group]) for heading, group in shown],
         f"{version.name} on {metrics.photos:,} photos ({name})",
     )
-    classes = [
-        (version.classes[i], *(f"{count:,} ({count / max(sum(counts), 1):.1%})" for count in counts))
-        for i, counts in enumerate(metrics.confusion)
-    ]
     facts = _format_metrics(metrics) | {
         "Photos": f"{metrics.photos:,} ({name})",
         "Run": version.run,
@@ -55,7 +48,7 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
     curves = store.get(f"runs/{version.run}/curves.png")
     sections = [
         Section("Training", image=curves, alt="Accuracy and loss over the epochs"),
-        Section("Classes", table=[("True class", *(f"Predicted: {name}" for name in version.classes)), *classes]),
+        Section("Classes", text=_remark(version, metrics), table=_class_table(version, metrics)),
         Section("Photos with their predicted label", image=photos, alt="Wrong and right predictions"),
         Section("Recipe", table=[(key, str(value)) for key, value in version.recipe.model_dump().items()]),
     ]
@@ -68,22 +61,45 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
 def format_summary(version: ModelVersion, name: str, evaluation: Evaluation, report: Path) -> str:
     """Return the metrics, and the report's path, as text for a terminal."""
     metrics = evaluation.metrics
-    rows = _format_metrics(metrics)
+    rows = [*_format_metrics(metrics).items()]
     for i, counts in enumerate(metrics.confusion):
-        rows[version.classes[i]] = f"{counts[i]:,} of {sum(counts):,} right"
-    rows["Report"] = str(report)
-    width = max(map(len, rows))
+        precision, recall, f1 = map(_percent, metrics.per_class[i][2:])
+        right = f"{counts[i]:,} of {sum(counts):,} right"
+        rows.append((version.classes[i], f"{right}; precision {precision}, recall {recall}, F1 {f1}"))
+    if remark := _remark(version, metrics):
+        rows.append(("Remark", remark))
+    rows.append(("Report", str(report)))
+    width = max(len(label) for label, _ in rows)
     lines = [f"{version.name} on {metrics.photos:,} photos ({name})"]
-    return "\n".join(lines + [f"  {label:<{width}}  {value}" for label, value in rows.items()])
+    return "\n".join(lines + [f"  {label:<{width}}  {value}" for label, value in rows])
 
 
 def _format_metrics(metrics: ClassificationMetrics) -> dict[str, str]:
     low, high = metrics.interval
     return {
         "Accuracy": f"{metrics.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})",
+        "Balanced accuracy": f"{metrics.balanced_accuracy:.2%}",
         "Log loss": f"{metrics.log_loss:.4f}",
-        "AUC": f"{metrics.auc:.4f}",
+        "AUC": "undefined, because all photos are of one class" if metrics.auc is None else f"{metrics.auc:.4f}",
     }
+
+
+def _class_table(version: ModelVersion, metrics: ClassificationMetrics) -> list[tuple[str, ...]]:
+    """Return the confusion matrix, and the metrics of each class, as rows of a table."""
+    predicted = (f"Predicted: {name}" for name in version.classes)
+    rows: list[tuple[str, ...]] = [("True class", *predicted, "Precision", "Recall", "F1")]
+    for name, counts, of in zip(version.classes, metrics.confusion, metrics.per_class, strict=True):
+        rows.append((name, *(f"{count:,}" for count in counts), *map(_percent, of[2:])))
+    return rows
+
+
+def _remark(version: ModelVersion, metrics: ClassificationMetrics) -> str:
+    never = metrics.never_predicted(version.classes)
+    return f"The model never predicts {' or '.join(never)}." if never else ""
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"
 
 
 def _tile(photo: ScoredPhoto, classes: Sequence[str]) -> Tile:

@@ -48,8 +48,7 @@ def measure_parity(
     Args:
         store: Where the photos are.
         split: Photos that the network wasn't trained on.
-        recipe: What the network was trained by.
-        weights: The content of its weights file.
+        recipe, weights: As for `build_network`.
         preprocessing: What photos go through before the network.
         photos: Most photos to compare, spread over the split.
 

@@ -38,7 +38,7 @@ def test_a_zip_within_a_zip_is_read_in_place(tmp_path, method, monkeypatch):
     expected = labelled_contents(str(tmp_path / "deep" / "train.zip"))
     path = f"{outer}/deep/train.zip"
     assert labelled_contents(path) == expected
-    photos = sources.scan(path, CLASSES)
+    photos = sources.scan(path, CLASSES).photos
     for seed in range(5):
         order = random.Random(seed).choices(range(60), k=90)
         contents = list(sources.read(path, [photos[i] for i in order]))

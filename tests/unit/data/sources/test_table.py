@@ -40,12 +40,12 @@ def test_a_csv_gives_files_and_labels(tmp_path, text):
 
 def test_a_csv_keeps_the_folders_ids(tmp_path):
     path = make_csv(tmp_path, "file,label\nphotos/0.jpg,cat\nphotos/1.jpg,dog\n")
-    assert [photo.id for photo in sources.scan(path, CLASSES)] == ["0", "1"]
-    assert [photo.id for photo in sources.scan(str(tmp_path / "data"))][:2] == ["0", "1"]
+    assert [photo.id for photo in sources.scan(path, CLASSES).photos] == ["0", "1"]
+    assert [photo.id for photo in sources.scan(str(tmp_path / "data")).photos][:2] == ["0", "1"]
 
 
 def test_photos_to_predict_need_no_label_in_a_csv(tmp_path):
-    photos = sources.scan(make_csv(tmp_path, "file\nphotos/10.jpg\nphotos/1.jpg\n".replace("10", "3")))
+    photos = sources.scan(make_csv(tmp_path, "file\nphotos/10.jpg\nphotos/1.jpg\n".replace("10", "3"))).photos
     assert [(photo.id, photo.label) for photo in photos] == [("1", -1), ("3", -1)]
 
 

@@ -105,7 +105,7 @@ def test_a_path_that_leads_out_refuses_the_archive(tmp_path, name):
 
 def test_a_photos_name_never_leads_out_of_its_source(tmp_path):
     for name in ("cat..jpg", "cat.1...jpg", "..cat.1.jpg", "a..b/cat.1.jpg", "./cat.1.jpg", "x/./cat.1.jpg", "~/c.jpg"):
-        for photo in sources.scan(make_zip(tmp_path / "a.zip", {name: b"", "cat.2.jpg": b""})):
+        for photo in sources.scan(make_zip(tmp_path / "a.zip", {name: b"", "cat.2.jpg": b""})).photos:
             assert not {"", ".."} & set(photo.name.split("/"))
 
 
@@ -138,13 +138,13 @@ def test_members_that_are_not_regular_files_are_left_out(tmp_path):
             info = zipfile.ZipInfo(f"cat.{i}.jpg")
             info.external_attr = (kind | 0o644) << 16
             file.writestr(info, b"/etc/passwd")
-    assert [photo.name for photo in sources.scan(str(tmp_path / "a.zip"))] == ["cat.5.jpg"]
+    assert [photo.name for photo in sources.scan(str(tmp_path / "a.zip")).photos] == ["cat.5.jpg"]
 
 
 def test_too_many_members_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(zip_archive, "MAX_MEMBERS", 100)
     members = {f"{i}.jpg": b"" for i in range(100)}
-    assert len(sources.scan(make_zip(tmp_path / "a.zip", members))) == 100
+    assert len(sources.scan(make_zip(tmp_path / "a.zip", members)).photos) == 100
     line = refusal(make_zip(tmp_path / "b.zip", members | {"cat.1.jpg": b""}))
     assert "too many members, 101 of at most 100" in line
 
@@ -268,7 +268,7 @@ def test_an_encrypted_member_is_that_photos_error(tmp_path):
         struct.pack_into("<H", data, position, flags | 1)
     (tmp_path / "encrypted.zip").write_bytes(data)
     path = str(tmp_path / "encrypted.zip")
-    first, second = sources.read(path, sources.scan(path))
+    first, second = sources.read(path, sources.scan(path).photos)
     assert isinstance(first, ImageError)
     assert "encrypted" in first.what
     assert second == b"two"
@@ -296,7 +296,7 @@ def test_a_name_that_is_not_the_utf8_it_claims_to_be_is_refused(tmp_path):
 
 def test_an_archive_replaced_meanwhile_is_read_anew(tmp_path):
     path = make_zip(tmp_path / "a.zip", {"1.jpg": b"one", "2.jpg": b"two"})
-    photos = sources.scan(path)
+    photos = sources.scan(path).photos
     make_zip(tmp_path / "b.zip", {"2.jpg": b"new two"})
     os.replace(tmp_path / "b.zip", path)
     first, second = sources.read(path, photos)
@@ -328,7 +328,7 @@ def test_whatever_extra_fields_stand_before_it_a_photo_is_read_whole(tmp_path, s
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(info, bytes(range(256)))
         archive.writestr("cat.2.jpg", b"the next one")
-    photos = sources.scan(str(path))
+    photos = sources.scan(str(path)).photos
     assert list(sources.read(str(path), photos)) == [bytes(range(256)), b"the next one"]
 
 
@@ -338,7 +338,7 @@ def test_a_damaged_member_is_that_photos_error(tmp_path):
     data[200] ^= 0xFF
     (tmp_path / "damaged.zip").write_bytes(data)
     path = str(tmp_path / "damaged.zip")
-    first, second = sources.read(path, sources.scan(path))
+    first, second = sources.read(path, sources.scan(path).photos)
     assert isinstance(first, ImageError)
     assert second == b"two"
 
