@@ -98,9 +98,9 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
             datasets are kept.
     """
     names.check("dataset", dataset)
-    listings = [(labelled, sources.scan(labelled, classes))]
+    listings = [(labelled, sources.scan(labelled, classes).photos)]
     if unlabelled:
-        listings.append((unlabelled, sources.scan(unlabelled)))
+        listings.append((unlabelled, sources.scan(unlabelled).photos))
     # Read before the work begins: so the later one of two concurrent ingests notices the other,
     # and an unreachable store fails before the photos are read.
     since = manifests.read_latest(store, dataset)
@@ -159,7 +159,7 @@ _PhotoTuple = tuple[str, str, str, int, str, int, int]
 
 
 def _to_tuple(record: ImageRecord) -> _PhotoTuple:
-    return (*record.photo, record.sha256, record.header.width, record.header.height)
+    return (*record.photo[:4], record.sha256, record.header.width, record.header.height)
 
 
 @ray.remote(num_cpus=1)

@@ -93,7 +93,7 @@ def _to_record(source: str, photo: Photo, item: _TaskRecord | QuarantinedPhoto) 
 
 @ray.remote(num_cpus=1)
 def _inspect_task(
-    source: str, photo_tuples: Sequence[tuple[str, str, str, int]], min_side: int
+    source: str, photo_tuples: Sequence[tuple[str, str, str, int, str, str]], min_side: int
 ) -> tuple[_TaskRecord | QuarantinedPhoto, ...]:
     photos = [Photo(*fields) for fields in photo_tuples]
     contents = sources.read(source, photos)
