@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from pawcast_serve.api import create_api
@@ -62,6 +63,73 @@ def test_a_slow_client_gets_a_408_and_is_disconnected(model_store):
     assert (b"connection", b"close") in start["headers"]
     assert b"0.3 s" in body["body"]
     assert ready == 200
+
+
+async def start_idle_bodies(api: FastAPI, count: int, size: int = 1) -> list[asyncio.Task[list[dict[str, Any]]]]:
+    """Start requests that send some bytes and then nothing; return when all of them are idle."""
+    waiting = asyncio.Semaphore(0)
+
+    async def idle() -> None:
+        waiting.release()
+        await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(send_chunks(api, [b"0" * size], then=idle)) for _ in range(count)]
+    for _ in tasks:
+        await waiting.acquire()
+    return tasks
+
+
+def statuses(tasks: list[asyncio.Task[list[dict[str, Any]]]]) -> list[int]:
+    """The statuses of the requests that have ended; the others are cancelled."""
+    for task in tasks:
+        task.cancel()
+    return [task.result()[0]["status"] for task in tasks if task.done()]
+
+
+def test_requests_that_send_a_byte_and_wait_do_not_lock_others_out(model_store, photo):
+    async def scenario() -> tuple[list[int], list[int]]:
+        classifier = Classifier(model_store, MODEL, ServiceLimits(requests=2, arriving=8))
+        async with running(create_api(classifier)) as api, http_client(api) as http:
+            idle = await start_idle_bodies(api, 8)
+            answers = [await http.post("/v1/classify", content=photo, headers=IMAGE_HEADERS) for _ in range(3)]
+            await asyncio.sleep(0)
+            return [answer.status_code for answer in answers], statuses(idle)
+
+    answers, dropped = asyncio.run(scenario())
+    assert answers == [200] * 3
+    # Only the first request had to make room for itself: the place is free again after it.
+    assert dropped == [408]
+
+
+def test_the_body_that_has_been_idle_longest_is_dropped_first(model_store):
+    async def scenario() -> list[bool]:
+        classifier = Classifier(model_store, MODEL, ServiceLimits(arriving=3))
+        async with running(create_api(classifier)) as api:
+            tasks = []
+            for _ in range(5):
+                tasks += await start_idle_bodies(api, 1)
+            await asyncio.wait(tasks[:2], timeout=10)
+            done = [task.done() for task in tasks]
+            assert statuses(tasks) == [408, 408]
+            assert tasks[0].result()[1]["body"].startswith(b'{"error":"The body came too slowly')
+            return done
+
+    assert asyncio.run(scenario()) == [True, True, False, False, False]
+
+
+def test_idle_bodies_make_room_in_memory(model_store, photo, monkeypatch):
+    monkeypatch.setattr("pawcast_serve.io.body._IDLE_SECONDS", 0.0)
+
+    async def scenario() -> tuple[httpx.Response, list[int]]:
+        classifier = Classifier(model_store, MODEL, ServiceLimits(held_bytes=2_000_000))
+        async with running(create_api(classifier)) as api, http_client(api) as http:
+            idle = await start_idle_bodies(api, 3, size=600_000)
+            content = photo + b"0" * 700_000
+            return await http.post("/v1/classify", content=content, headers=IMAGE_HEADERS), statuses(idle)
+
+    response, dropped = asyncio.run(scenario())
+    assert response.status_code == 200
+    assert dropped == [408]
 
 
 def test_a_client_that_disconnects_gives_back_its_request_and_memory(model_store, photo):
