@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 import pawcast
-from pawcast.errors import DataError, ImageError, NotFoundError, PawcastError
+from pawcast.errors import DataError, ImageError, NotFoundError
 
 from ..classifier import Classifier, ClassifyResult
 from ..io import oip_codec
@@ -47,20 +47,6 @@ def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:
     async def server(request: Request) -> Response:
         """Return the server's name and the protocol extensions that it has."""
         return JSONResponse({"name": "pawcast", "version": pawcast.__version__, "extensions": ["binary_tensor_data"]})
-
-    @routes.get("/health/live")
-    async def live(request: Request) -> Response:
-        """Return 200 while the process runs."""
-        return JSONResponse({"live": True})
-
-    @routes.get("/health/ready", responses={503: ERRORS[503]})
-    async def ready(request: Request) -> Response:
-        """Return 200 once a model is loaded and warm."""
-        try:
-            _ = manager.loaded
-        except PawcastError as error:
-            return JSONResponse({"ready": False, "live": True, "error": str(error)}, 503, {"retry-after": "5"})
-        return JSONResponse({"ready": True, "live": True})
 
     @routes.get("/models/{name}", responses=_RESPONSES)
     @routes.get("/models/{name}/versions/{version}", include_in_schema=False)

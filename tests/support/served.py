@@ -91,7 +91,7 @@ def version(image_size: int = 32, mirror: bool = False, parity: dict[Precision, 
 @asynccontextmanager
 async def client(classifier: Classifier, key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """Run a service; yield an HTTP client of it."""
-    async with running(create_api(classifier, key)) as api, http_client(api) as http:
+    async with running(create_api(classifier, lambda: [key] if key else [])) as api, http_client(api) as http:
         yield http
 
 
