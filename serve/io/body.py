@@ -218,23 +218,23 @@ class _Decompressor:
     def feed(self, data: bytes) -> bytes:
         """Return the data of the next bytes. Raises an `HTTPException` of 400 or 413."""
         self._received += len(data)
+        longest_by_ratio = _ANY_RATIO_BYTES + _MAX_RATIO * self._received
+        longest = min(self._max_bytes, longest_by_ratio)
         pieces = []
-        while data and self._returned <= self._max_bytes:
+        while data and self._returned <= longest:
             if self._zlib.eof:
                 self._members += 1
                 if self._wbits == zlib.MAX_WBITS or self._members > _MAX_GZIP_MEMBERS:
                     raise HTTPException(400, "The body has bytes after the end of the compressed data.")
                 self._zlib = zlib.decompressobj(self._wbits)
             try:
-                pieces.append(self._zlib.decompress(data, self._max_bytes - self._returned + 1))
+                pieces.append(self._zlib.decompress(data, longest - self._returned + 1))
             except zlib.error as error:
                 raise HTTPException(400, f"The body can't be decompressed: {error}.") from None
             self._returned += len(pieces[-1])
             data = self._zlib.unused_data
-        if self._returned > _ANY_RATIO_BYTES + _MAX_RATIO * self._received:
-            raise HTTPException(
-                413, f"The body is compressed to less than 1/{_MAX_RATIO}; send it without compression."
-            )
+        if self._returned > longest_by_ratio:
+            raise HTTPException(413, f"The body is compressed to less than 1/{_MAX_RATIO}; send it uncompressed.")
         return b"".join(pieces)
 
 

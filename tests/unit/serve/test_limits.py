@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -12,8 +17,13 @@ from pydantic import ValidationError
 
 from pawcast_serve.api import create_api
 from pawcast_serve.classifier import Classifier
+from pawcast_serve.io.oip_codec import HEADER_LENGTH
 from pawcast_serve.limits import ServiceLimits
+from tests.support.oip import binary_request, json_request
 from tests.support.served import IMAGE_HEADERS, MODEL, ask, form, http_client, post, running, send_chunks
+
+SIZE = 3 * 2**20
+"""Bytes of a hostile body."""
 
 
 def test_unknown_or_impossible_limits_are_refused():
@@ -141,3 +151,82 @@ def test_a_client_that_disconnects_gives_back_its_request_and_memory(model_store
                 return await http.post("/v1/classify", content=photo + b"0" * 1_500_000, headers=IMAGE_HEADERS)
 
     assert asyncio.run(scenario()).status_code == 200
+
+
+def hostile_requests() -> Iterator[tuple[str, bytes, dict[str, str]]]:
+    """Yield path, body and headers of requests that make a parser work as hard as it can."""
+    infer = "/v2/models/pets/infer"
+
+    for items, tensor in (
+        ("[]", {}),
+        ('""', {}),
+        ("{}", {}),
+        ("1", {"shape": [1, 2, 2, 3], "datatype": "UINT8"}),
+        ("[[1]]", {"shape": [1, 2, 2, 3], "datatype": "FP32"}),
+        ("1" * 4_000, {"shape": [1, 2, 2, 3], "datatype": "UINT8"}),
+    ):
+        body = json.dumps(json_request(data=[0], **tensor)).replace("[0]", f"[{repeat(items)}]")
+        yield infer, body.encode(), {}
+    image, output = json.dumps(json_request(data=[""])["inputs"])[1:-1], json.dumps({"name": "label"})
+    for body in (
+        members(inputs=f"[{repeat(image)}]"),
+        members(inputs=f"[{image}]", outputs=f"[{repeat(output)}]"),
+        members(inputs=f"[{image}]", parameters=members(x=f"[{repeat('[]')}]")),
+        members(inputs=f"[{image}]").replace("[1]", f"[{repeat('1')}]"),
+        members(inputs=f"[{image}]").replace("[1]", f"[{'1' * SIZE}]"),
+        "[" * SIZE,
+    ):
+        yield infer, body.encode(), {}
+        yield infer, gzip.compress(body.encode()), {"content-encoding": "gzip"}
+    for tensor in ({}, {"shape": [256]}, {"shape": [255, 64, 64, 3], "datatype": "UINT8"}):
+        body, header = binary_request(bytes(256 * 64 * 64 * 3), **tensor)
+        yield infer, body, {HEADER_LENGTH: header}
+        yield infer, gzip.compress(bytes(2**26) + body), {HEADER_LENGTH: header, "content-encoding": "gzip"}
+    part = b"--x\r\nContent-Disposition: form-data; name=a; filename=b\r\n"
+    form_type = {"content-type": "multipart/form-data; boundary=x"}
+    for body in (
+        bytes(SIZE),
+        part + b"\r\n" + b"\r\n--y" * (SIZE // 5),
+        (part + b"\r\n\r\n") * (SIZE // len(part)),
+        (part.replace(b"; filename=b", b"") + b"\r\n\r\n") * (SIZE // len(part)),
+        part + b"a: b\r\n" * (SIZE // 6),
+        part + b"a: " + b"b" * SIZE,
+        (part.replace(b"\r\n", b"; filename*=" * 330 + b"\r\n") + b"\r\n\r\n") * 200,
+        (part.replace(b"\r\n", b"; a=b" * 700 + b"\r\n") + b"\r\n\r\n") * 200,
+    ):
+        yield "/v1/classify", body, form_type
+    for path in ("/v1/classify", "/v1/explain"):
+        yield path, bytes(SIZE), IMAGE_HEADERS
+        for headers in ({**IMAGE_HEADERS, "content-encoding": "gzip"}, {**form_type, "content-encoding": "gzip"}):
+            yield path, gzip.compress(bytes(2**26)), headers
+            yield path, gzip.compress(b"") * 10_000, headers
+        yield path, zlib.compress(bytes(2**26)), {**IMAGE_HEADERS, "content-encoding": "deflate"}
+
+
+def members(**values: str) -> str:
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
+
+
+def repeat(item: str) -> str:
+    return ",".join([item] * (SIZE // (len(item) + 1)))
+
+
+def test_no_request_costs_much_more_processor_time_than_its_bytes(model_store):
+    """A few milliseconds, and at most half a second for each megabyte that the client sends."""
+
+    async def scenario(http: httpx.AsyncClient) -> int:
+        count = 0
+        for path, body, headers in hostile_requests():
+            started = time.process_time()
+            response = await http.post(path, content=chunks(body), headers=headers)
+            seconds = time.process_time() - started
+            assert 400 <= response.status_code < 500, (path, body[:100], response.text[:200])
+            assert seconds < 0.2 + 0.5e-6 * len(body), (path, body[:100], headers, response.text[:200])
+            count += 1
+        return count
+
+    async def chunks(body: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 2**16):
+            yield body[start : start + 2**16]
+
+    assert ask(model_store, scenario) > 40
