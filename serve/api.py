@@ -68,7 +68,7 @@ def create_api(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    _register_routes(api, classifier)
+    _register_routes(api, classifier, needs_key=bool(read_keys()))
     _register_error_handlers(api)
     api.add_middleware(RequestMiddleware, metrics=classifier.metrics, keys=keys)
     if allow_origins:
@@ -82,11 +82,11 @@ def create_api(
     return api
 
 
-def _register_routes(api: FastAPI, classifier: Classifier) -> None:
+def _register_routes(api: FastAPI, classifier: Classifier, needs_key: bool) -> None:
     body_reader, manager = BodyReader(classifier.limits), classifier.manager
     # For the docs' "Authorize" button only: the middleware checks the key.
-    key = HTTPBearer(scheme_name="key", description="The API key, if the service has one.", auto_error=False)
-    key_docs = [Depends(key)]
+    key = HTTPBearer(scheme_name="key", description="The API key", auto_error=False)
+    key_docs = [Depends(key)] if needs_key else []
     # Starlette and Ray try routes in order. `/v1/classify` comes first, and `/openapi.json`, which
     # FastAPI has registered already, last.
     openapi = api.router.routes.copy()

@@ -36,7 +36,7 @@ from pawcast.errors import ImageError, ImageSizeError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
-MIN_SIDE = 2
+MIN_SIDE = 1
 _UPRIGHT_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
