@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import re
 import time
@@ -13,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .keys import ApiKeys
 from .metrics import Metrics
 
 # Paths that need no API key: probes use them, or they reveal neither photos nor models.
@@ -51,13 +50,12 @@ class RequestMiddleware:
     Args:
         app: The ASGI application.
         metrics: Where requests are counted.
-        key: The API key that requests must bring, except for health, API docs and the web page;
-            None for no key.
+        keys: The API keys of which requests must bring one, except for health, API docs and the
+            web page.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, key: str | None = None) -> None:
-        self._app, self._metrics = app, metrics
-        self._key_digest = _digest(key) if key else None
+    def __init__(self, app: ASGIApp, metrics: Metrics, keys: ApiKeys) -> None:
+        self._app, self._metrics, self._keys = app, metrics, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -67,17 +65,21 @@ class RequestMiddleware:
         # Read before routing, which changes it. Without the application's `route_prefix`.
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         started, status = time.monotonic(), 0
+        is_head = scope["method"] == "HEAD"
+        inner = {**scope, "method": "GET"} if is_head else scope
 
         async def send_safely(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *_safe_headers(path)]
+            elif is_head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            if self._is_allowed(scope, path):
-                await self._app(scope, receive, send_safely)
+            if _OPEN_PATHS.fullmatch(path) or self._keys.accept(Headers(scope=scope)):
+                await self._app(inner, receive, send_safely)
             else:
                 refusal = JSONResponse({"error": _KEY_MISSING}, 401, {"www-authenticate": "Bearer"})
                 await refusal(scope, receive, send_safely)
@@ -91,25 +93,11 @@ class RequestMiddleware:
                 await JSONResponse({"error": line}, 500)(scope, receive, send_safely)
         finally:
             # A route's template and a known method: no text of a client becomes a metric's label.
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(inner.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             # Without a response the client has gone, or Serve has cancelled the request.
             status = status or _CLIENT_CLOSED_REQUEST
             self._metrics.request(method, route, status, time.monotonic() - started)
-
-    def _is_allowed(self, scope: Scope, path: str) -> bool:
-        if self._key_digest is None or _OPEN_PATHS.fullmatch(path):
-            return True
-        headers = Headers(scope=scope)
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            key = headers.get("x-api-key", "")
-        # Digests have equal lengths, so the comparison takes the same time for every key.
-        return hmac.compare_digest(_digest(key.strip()), self._key_digest)
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
 
 
 def _safe_headers(path: str) -> tuple[tuple[bytes, bytes], ...]:

@@ -13,6 +13,7 @@ The one input, `image`, holds n photos in one of these forms:
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 import re
@@ -179,13 +180,16 @@ def _parse_pixels(tensor: _Input, binary_data: bytes) -> np.ndarray:
     if min(shape[1:3]) < MIN_SIDE or shape[1] * shape[2] > MAX_PIXELS:
         expected = f"sides of at least {MIN_SIDE} and at most {MAX_PIXELS:,} pixels"
         raise UsageError("Photos of that size can't be used", received=f"{shape[2]}x{shape[1]}", expected=expected)
-    dtype = _PIXEL_DTYPES[datatype]
-    try:
-        values = np.frombuffer(binary_data, dtype) if tensor.data is None else np.array(tensor.data)
-    except ValueError:
-        raise UsageError("The data is ragged", expected=f"numbers, flat or of shape {shape}") from None
+    values = np.empty(0)
+    # A ragged array, or bytes that don't fill the last number, raise ValueError.
+    with contextlib.suppress(ValueError):
+        if tensor.data is None:
+            values = np.frombuffer(binary_data, _PIXEL_DTYPES[datatype])
+        elif len(tensor.data) in (*shape, math.prod(shape)):
+            values = np.array(tensor.data)
     if values.dtype.kind not in ("iu" if datatype == "UINT8" else "iuf") or values.size != math.prod(shape):
-        raise UsageError("The data doesn't fill the shape with numbers", expected=f"{datatype} of shape {shape}")
+        expected = f"numbers of {datatype}, flat or of shape {shape}"
+        raise UsageError("The data doesn't fill the shape", expected=expected)
     highest = 255 if datatype == "UINT8" else 1
     # Written so that NaN fails too.
     if not (values.min() >= 0 and values.max() <= highest):
@@ -196,9 +200,9 @@ def _parse_pixels(tensor: _Input, binary_data: bytes) -> np.ndarray:
 
 def _decode_base64(data: list[Any], count: int) -> list[bytes]:
     # The protocol allows [[a], [b]] and [a, b] alike.
-    flat = [element for item in data for element in (item if isinstance(item, list) else [item])]
+    flat = [element for item in data[: count + 1] for element in (item if isinstance(item, list) else [item])]
     if len(flat) != count:
-        raise UsageError("The data doesn't fill the shape", received=len(flat), expected=count)
+        raise UsageError("The data doesn't fill the shape", expected=f"{count} photos")
     try:
         return [base64.b64decode(element, validate=True) for element in flat]
     except (TypeError, ValueError):

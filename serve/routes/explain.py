@@ -16,7 +16,7 @@ from pawcast.inference.predictor import Prediction
 from ..io.body import BodyReader
 from ..limits import busy
 from ..model_manager import ModelManager
-from .schemas import BINARY, ERRORS, DirectRoute
+from .schemas import BINARY, ERRORS, PHOTO, DirectRoute
 from .v1 import IMAGE_TYPES
 
 MAX_WAITING = 16
@@ -68,7 +68,7 @@ def router(manager: ModelManager, body_reader: BodyReader) -> APIRouter:
         "/explain",
         response_class=Response,
         responses={200: {"content": {"image/png": BINARY}, "description": "RGBA, to lay over the photo"}, **ERRORS},
-        openapi_extra={"requestBody": {"required": True, "content": {"image/jpeg": BINARY}}},
+        openapi_extra={"requestBody": {"required": True, "content": PHOTO}},
     )
     async def explain(request: Request) -> Response:
         """Show which regions of one photo (the body) decided: a PNG, transparent where none did.

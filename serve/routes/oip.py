@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 import pawcast
-from pawcast.errors import DataError, ImageError, NotFoundError, PawcastError
+from pawcast.errors import DataError, ImageError, NotFoundError
 
 from ..classifier import Classifier, ClassifyResult
 from ..io import oip_codec
@@ -18,16 +18,20 @@ from ..io.body import BodyReader
 from ..model_manager import LoadedModel, ModelManager
 from .schemas import BINARY, ERRORS, UNKNOWN_MODEL, DirectRoute
 
-_INPUT_EXAMPLE = {"name": "image", "shape": [1], "datatype": "BYTES", "data": ["/9j/4AAQSkZJRg… (base64)"]}
+# A PNG of one pixel.
+_PHOTO = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+_INPUT_EXAMPLE = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [_PHOTO]}
 _OUTPUT_EXAMPLES = [
     {"name": "label", "datatype": "BYTES", "shape": [1], "data": ["dog"]},
     {"name": "probability", "datatype": "FP32", "shape": [1], "data": [0.973]},
     {"name": "scores", "datatype": "FP32", "shape": [1, 2], "data": [0.027, 0.973]},
 ]
-_INFER_BODY = {
+_INFER_CONTENT = {
     "application/json": {"schema": {"type": "object"}, "example": {"id": "1", "inputs": [_INPUT_EXAMPLE]}},
     "application/octet-stream": BINARY,
 }
+_INFER_BODY = {"requestBody": {"required": True, "content": _INFER_CONTENT}}
+_NAME = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
 _INFER_EXAMPLE = {"model_name": "catdog", "model_version": "3", "id": "1", "outputs": _OUTPUT_EXAMPLES}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {"example": _INFER_EXAMPLE}, "application/octet-stream": BINARY}},
@@ -35,6 +39,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     404: UNKNOWN_MODEL,
     422: {**ERRORS[422], "description": "A photo can't be decoded: a tensor can't hold its error"},
 }
+_METADATA_RESPONSES: dict[int | str, dict[str, Any]] = {401: ERRORS[401], 404: UNKNOWN_MODEL, 503: ERRORS[503]}
 
 
 def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:
@@ -42,34 +47,20 @@ def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:
     routes = APIRouter(prefix="/v2", tags=["v2, Open Inference Protocol"], route_class=DirectRoute)
     manager = classifier.manager
 
-    @routes.get("")
+    @routes.get("", responses={401: ERRORS[401]})
     @routes.get("/", include_in_schema=False)
     async def server(request: Request) -> Response:
         """Return the server's name and the protocol extensions that it has."""
         return JSONResponse({"name": "pawcast", "version": pawcast.__version__, "extensions": ["binary_tensor_data"]})
 
-    @routes.get("/health/live")
-    async def live(request: Request) -> Response:
-        """Return 200 while the process runs."""
-        return JSONResponse({"live": True})
-
-    @routes.get("/health/ready", responses={503: ERRORS[503]})
-    async def ready(request: Request) -> Response:
-        """Return 200 once a model is loaded and warm."""
-        try:
-            _ = manager.loaded
-        except PawcastError as error:
-            return JSONResponse({"ready": False, "live": True, "error": str(error)}, 503, {"retry-after": "5"})
-        return JSONResponse({"ready": True, "live": True})
-
-    @routes.get("/models/{name}", responses=_RESPONSES)
+    @routes.get("/models/{name}", responses=_METADATA_RESPONSES, openapi_extra=_NAME)
     @routes.get("/models/{name}/versions/{version}", include_in_schema=False)
-    async def metadata(request: Request, name: str, version: str = "") -> Response:
+    async def metadata(request: Request) -> Response:
         """Return the model's input and outputs.
 
         `image` may also be UINT8 or FP32 pixels of shape [n, h, w, 3].
         """
-        served = _find_model(manager, name, version).version
+        served = _find_model(manager, request).version
         scores_shape, labels = [-1, len(served.classes)], {"labels": served.classes}
         content = {
             "name": served.model,
@@ -84,20 +75,20 @@ def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:
         }
         return JSONResponse(content)
 
-    @routes.get("/models/{name}/ready", responses=_RESPONSES)
+    @routes.get("/models/{name}/ready", responses=_METADATA_RESPONSES, openapi_extra=_NAME)
     @routes.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
-    async def model_ready(request: Request, name: str, version: str = "") -> Response:
+    async def model_ready(request: Request) -> Response:
         """Return 200 if this model, and this version if one is given, is loaded."""
-        return JSONResponse({"name": _find_model(manager, name, version).version.model, "ready": True})
+        return JSONResponse({"name": _find_model(manager, request).version.model, "ready": True})
 
-    @routes.post("/models/{name}/infer", responses=_RESPONSES, openapi_extra={"requestBody": {"content": _INFER_BODY}})
+    @routes.post("/models/{name}/infer", responses=_RESPONSES, openapi_extra={**_NAME, **_INFER_BODY})
     @routes.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
-    async def infer(request: Request, name: str, version: str = "") -> Response:
+    async def infer(request: Request) -> Response:
         """Classify encoded photos (BYTES) or pixels (UINT8, FP32), sent as JSON or as binary data.
 
         With `Inference-Header-Content-Length: 0`, the body is one encoded photo.
         """
-        model, limits = _find_model(manager, name, version), classifier.limits
+        model, limits = _find_model(manager, request), classifier.limits
         header_length = request.headers.get(oip_codec.HEADER_LENGTH)
         with body_reader.receive(request) as body:
             content = await body.read()
@@ -111,8 +102,9 @@ def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:
     return routes
 
 
-def _find_model(manager: ModelManager, name: str, version: str) -> LoadedModel:
-    """Return the loaded model if it has this name and version; else raise `NotFoundError`."""
+def _find_model(manager: ModelManager, request: Request) -> LoadedModel:
+    """Return the loaded model if it has the path's name and version; else raise `NotFoundError`."""
+    name, version = request.path_params["name"], request.path_params.get("version", "")
     if name != manager.name:
         raise NotFoundError("Unknown model", received=repr(name[:100]), expected=manager.name)
     loaded = manager.loaded

@@ -14,11 +14,15 @@ from pawcast.inference.predictor import Prediction
 
 from ..classifier import Classifier
 from ..io.body import BodyReader, FormFile, RequestBody
-from .schemas import BINARY, ERRORS, ClassifyResponse, DirectRoute, PhotoPrediction, Timings
+from .schemas import BINARY, ERRORS, PHOTO, ClassifyResponse, DirectRoute, PhotoPrediction, Timings
 
 IMAGE_TYPES = ("image/", "application/octet-stream")
-_FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": BINARY["schema"]}}}
-_CLASSIFY_BODY = {"required": True, "content": {"image/jpeg": BINARY, "multipart/form-data": {"schema": _FORM}}}
+_FILES = {"type": "array", "items": BINARY["schema"], "minItems": 1, "maxItems": 256}
+_FORM = {
+    "schema": {"type": "object", "properties": {"photo": _FILES}, "required": ["photo"]},
+    "encoding": {"photo": {"contentType": "image/*"}},
+}
+_CLASSIFY_BODY = {"required": True, "content": {**PHOTO, "multipart/form-data": _FORM}}
 
 
 def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:

@@ -36,7 +36,7 @@ from pawcast.errors import ImageError, ImageSizeError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
-MIN_SIDE = 2
+MIN_SIDE = 1
 # What makes a photo of EXIF orientation 2 to 8 upright.
 _UPRIGHT = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 _ROWS_PER_CONVERSION = 256

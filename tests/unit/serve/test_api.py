@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
+import pytest
 from starlette.routing import Match
 
 from pawcast.store import open_store
 from pawcast_serve.api import create_api
 from pawcast_serve.classifier import Classifier
-from tests.support.served import MODEL, ask
+from tests.support.served import MODEL, ask, http_client, running
 
 
 def schema_of(store) -> dict[str, Any]:
@@ -65,7 +69,8 @@ def test_the_docs_ask_for_the_key_and_describe_the_response(model_store):
     (scheme,) = schema["components"]["securitySchemes"]
     for path, operations in schema["paths"].items():
         for operation in operations.values():
-            assert operation.get("security") == ([{scheme: []}] if path.startswith("/v") else None), path
+            needs_key = path.startswith("/v") and "/health/" not in path
+            assert operation.get("security") == ([{scheme: []}] if needs_key else None), path
     response = schema["paths"]["/v1/classify"]["post"]["responses"]["200"]["content"]["application/json"]
     assert response["schema"] == {"$ref": "#/components/schemas/ClassifyResponse"}
     properties = set(schema["components"]["schemas"]["ClassifyResponse"]["properties"])
@@ -83,3 +88,39 @@ def test_the_pages_files_are_revalidated_and_nothing_else_is_served(model_store)
     for response in (page, script):
         assert response.headers["cache-control"] == "no-cache"
         assert "unsafe-inline" not in response.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc", "/"])
+def test_the_pages_work_behind_a_prefix_that_a_proxy_removes(model_store, page):
+    """All links are relative and lead to files of the service, whatever the prefix is."""
+
+    async def scenario(http: httpx.AsyncClient) -> dict[str, int]:
+        text = (await http.get(page)).text
+        links = re.findall(r'(?:(?:src|href|spec-url)=|url: )["\']([^"\']+)', text)
+        return {link: (await http.get(urljoin(f"http://test{page}", link))).status_code for link in links}
+
+    statuses = ask(model_store, scenario)
+    assert len(statuses) >= 3
+    assert set(statuses.values()) == {200}, statuses
+    assert not any(link.startswith(("/", "http")) for link in statuses)
+
+
+def test_pages_of_allowed_origins_may_call_the_api(model_store, photo):
+    origin = {"origin": "https://pets.example"}
+    wanted = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key,content-type"}
+
+    async def ask_from(*allowed: str) -> list[httpx.Response]:
+        api = create_api(Classifier(model_store, MODEL), lambda: ["a key of sixteen and more"], allowed)
+        async with running(api), http_client(api) as http:
+            return [
+                await http.options("/v1/classify", headers={**origin, **wanted}),
+                await http.post("/v1/classify", content=photo, headers=origin),
+            ]
+
+    preflight, refused = asyncio.run(ask_from("https://pets.example"))
+    assert (preflight.status_code, refused.status_code) == (200, 401)
+    for response in (preflight, refused):
+        assert response.headers["access-control-allow-origin"] == "https://pets.example"
+    for allowed in ((), ("https://other.example",)):
+        for response in asyncio.run(ask_from(*allowed)):
+            assert "access-control-allow-origin" not in response.headers

@@ -95,7 +95,7 @@ def test_pixels_are_binary_or_numbers():
         ),
         (json_body(data=[2**70] * 12, shape=[1, 2, 2, 3], datatype="UINT8"), None, "fill"),
         (json_body(data=["1"] * 12, shape=[1, 2, 2, 3], datatype="FP32"), None, "fill"),
-        (json_body(data=[[1], [1, 2]], shape=[1, 2, 2, 3], datatype="UINT8"), None, "ragged"),
+        (json_body(data=[[1], [1, 2]], shape=[1, 2, 2, 3], datatype="UINT8"), None, "flat or of shape"),
     ],
 )
 def test_a_request_that_breaks_the_protocol_is_refused(body, header, match):
