@@ -157,7 +157,7 @@ def main() -> None:
 
 def first_photos(images: Path, count: int, path: Path) -> tuple[Path, list[bytes]]:
     """Write a zip of the first `count` photos; return its path and the first `LOADED` photos."""
-    photos = sources.scan(str(images))[:count]
+    photos = sources.scan(str(images)).photos[:count]
     kept: list[bytes] = []
     with zipfile.ZipFile(path, "w") as out:
         for photo, data in zip(photos, sources.read(str(images), photos), strict=True):

@@ -67,7 +67,7 @@ def main() -> None:
 
 def ingest(labelled: str, count: int, work: Path) -> None:
     """Publish a dataset whose training split has `count` photos, half of them of each class."""
-    every = sources.scan(labelled, CLASSES)
+    every = sources.scan(labelled, CLASSES).photos
     usable = [[photo for photo in every if photo.label == label] for label in range(len(CLASSES))]
     chosen = [photo for pair in zip(*usable, strict=False) for photo in pair][: count * 5 // 4]
     with zipfile.ZipFile(work / "photos.zip", "w") as archive:

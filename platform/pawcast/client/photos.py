@@ -39,12 +39,15 @@ class SourcePhotos:
 
     Args:
         path: As for `pawcast.data.sources.scan`, whose errors are raised.
+
+    Attributes:
+        left_out: What else the source holds, by kind.
     """
 
     def __init__(self, path: str) -> None:
         self.name = path
-        self._stamp = sources.stamp(path)
-        self._photos = sources.scan(path)
+        listing = sources.scan(path)
+        self._photos, self.left_out = listing.photos, listing.left_out
         self.source_digest = sources.source_digest(path, self._photos)
 
     def __len__(self) -> int:
@@ -56,9 +59,7 @@ class SourcePhotos:
 
     def check(self) -> None:
         """Raise `DataError` if the source has changed, as far as names and sizes tell."""
-        if self._stamp and sources.stamp(self.name) == self._stamp:
-            return
-        photos = sources.scan(self.name)
+        photos = sources.scan(self.name).photos
         if sources.source_digest(self.name, photos) != self.source_digest:
             raise DataError(
                 f"{self.name} changed while it was read",

@@ -78,8 +78,8 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
             datasets are kept.
     """
     names.check("dataset", dataset)
-    listings = [(labelled, sources.scan(labelled, classes))]
-    listings += [(unlabelled, sources.scan(unlabelled))] if unlabelled else []
+    listings = [(labelled, sources.scan(labelled, classes).photos)]
+    listings += [(unlabelled, sources.scan(unlabelled).photos)] if unlabelled else []
     # Read before the work begins: so the later one of two concurrent ingests notices the other,
     # and an unreachable store fails before the photos are read.
     since = manifests.read_latest(store, dataset)

@@ -31,7 +31,7 @@ def split_of(labels, copies=None, *, test_size=100, val_fraction=0.25, seed=0):
 
 
 def records_of(path: str, classes: tuple[str, ...] = ()) -> list[ImageRecord]:
-    photos = sources.scan(path, classes)
+    photos = sources.scan(path, classes).photos
     header = ImageHeader("JPEG", "RGB", 1, 1)
     return [
         ImageRecord(path, photo, hashlib.sha256(data).hexdigest(), len(data), header, b"")
