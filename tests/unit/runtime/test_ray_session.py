@@ -45,7 +45,7 @@ def task(monkeypatch) -> Task:
         "ray",
         SimpleNamespace(
             cluster_resources=lambda: {"CPU": 1.0, "GPU": 0.0, "memory": 2.0 * 2**30},
-            wait=lambda references, num_returns: ([references[-1]], references[:-1]),
+            wait=lambda references, num_returns, timeout: ([references[-1]], references[:-1]),
             get=task.result,
             cancel=task.cancel,
             exceptions=ray.exceptions,
