@@ -102,6 +102,8 @@ def main(
             raise UsageError("No photos to ingest", expected="--labelled SOURCE --dataset NAME, or --verify NAME")
     if report:
         show(manifest, report, limits)
+    if group and manifest.splits["test"].photos < test_size:
+        console.print(f"test has fewer than {test_size:,} photos: no other group of photos fits")
     photos = {name: split.photos for name, split in manifest.splits.items()}
     seconds = sum(progress.seconds.values())
     result = {
