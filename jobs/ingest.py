@@ -39,12 +39,26 @@ def main(
     min_side: Annotated[
         int, typer.Option(metavar="N", min=2, help="Leave out photos with a shorter side, in pixels.")
     ] = 16,
+    label_column: Annotated[str, typer.Option(metavar="NAME", help="The CSV's column of labels.")] = "",
+    group: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN|REGEX",
+            help="Keep related photos in one split: those with the same value in this column of the CSV, or in the "
+            "first group of this regular expression on their name. Splits are then as near to their sizes as whole "
+            "groups allow.",
+        ),
+    ] = "",
+    split_folders: Annotated[
+        bool, typer.Option("--split-folders", help="Use the source's own train/, validation/ and test/ as splits.")
+    ] = False,
     limit: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CHECK=SHARE",
             help="Fail if a check finds more than this share of the photos; repeatable. [default: unreadable=0.01, "
-            "size=0.01, extension=1, duplicates=0.1, near_duplicates=0.1, majority=0.95]",
+            "size=0.01, left_out=0.1, extension=1, contradictions=1, split_folders=1, duplicates=0.1, "
+            "copies_across_splits=0.1, near_duplicates=0.1, majority=0.95]",
         ),
     ] = None,
     verify: Annotated[
@@ -77,6 +91,9 @@ def main(
                 val_fraction=val_fraction,
                 seed=seed,
                 min_side=min_side,
+                label_column=label_column,
+                group=group,
+                split_folders=split_folders,
                 limits=limits,
                 progress=progress,
                 store=store,
@@ -85,6 +102,8 @@ def main(
             raise UsageError("No photos to ingest", expected="--labelled SOURCE --dataset NAME, or --verify NAME")
     if report:
         show(manifest, report, limits)
+    if group and manifest.splits["test"].photos < test_size:
+        console.print(f"test has fewer than {test_size:,} photos: no other group of photos fits")
     photos = {name: split.photos for name, split in manifest.splits.items()}
     seconds = sum(progress.seconds.values())
     result = {
@@ -92,6 +111,7 @@ def main(
         "digest": manifest.digest,
         "photos": photos,
         "quarantined": len(manifest.quarantine),
+        **({"left_out": report.left_out} if report else {}),
         "seconds": round(seconds, 2),
         "photos_per_second": round(sum(photos.values()) / seconds, 1),
         "store": store.uri,

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import ray
@@ -20,11 +21,11 @@ from pawcast.core import names
 from pawcast.core.progress import Counter, Progress, silent
 from pawcast.data import manifest as manifests
 from pawcast.data import report, shards, sources
-from pawcast.data.inspect import ImageRecord, inspect_photos
+from pawcast.data.inspect import ImageRecord, inspect_photos, read_on_node
 from pawcast.data.manifest import Manifest, Shard, Split
 from pawcast.data.report import DEFAULT_LIMITS, CheckLimits, DataReport
 from pawcast.data.split import split_photos
-from pawcast.errors import DataError, ImageError
+from pawcast.errors import DataError, ImageError, UsageError
 from pawcast.runtime import ray_session
 from pawcast.store import Store, shared_store
 
@@ -58,6 +59,9 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
     val_fraction: float = 0.25,
     seed: int = 0,
     min_side: int = 16,
+    label_column: str = "",
+    group: str = "",
+    split_folders: bool = False,
     limits: CheckLimits = DEFAULT_LIMITS,
     progress: Progress = silent,
 ) -> IngestResult:
@@ -78,20 +82,33 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
             datasets are kept.
     """
     names.check("dataset", dataset)
-    listings = [(labelled, sources.scan(labelled, classes).photos)]
-    listings += [(unlabelled, sources.scan(unlabelled).photos)] if unlabelled else []
+    if group and split_folders:
+        raise UsageError("--group and --split-folders exclude each other", fix="leave one of them out")
+    paths = [_absolute(labelled)]
+    listings = [sources.scan(paths[0], classes, label_column=label_column, group=group, split_folders=split_folders)]
+    if unlabelled:
+        paths.append(_absolute(unlabelled))
+        listings.append(sources.scan(paths[1]))
     # Read before the work begins: so the later one of two concurrent ingests notices the other,
     # and an unreachable store fails before the photos are read.
     since = manifests.read_latest(store, dataset)
     with ray_session.connect():
-        records, quarantine = inspect_photos(listings, min_side, progress)
+        photos = [(path, listing.photos) for path, listing in zip(paths, listings, strict=True)]
+        records, quarantine = inspect_photos(photos, min_side, progress)
         # Checked before the split, whose error "too few photos" would hide that photos are
         # unreadable.
-        checks = report.quality_checks(records, quarantine)
+        checks = report.quality_checks(records, quarantine, listings, split_folders)
         report.enforce_limits(checks, limits)
-        splits = split_photos(records, classes, test_size=test_size, val_fraction=val_fraction, seed=seed)
+        splits = split_photos(
+            records,
+            classes,
+            test_size=test_size,
+            val_fraction=val_fraction,
+            seed=seed,
+            split_folders=split_folders,
+        )
         with ThreadPoolExecutor(1, thread_name_prefix="report") as background:
-            pending = background.submit(report.build_report, records, checks, splits, classes)
+            pending = background.submit(report.build_report, records, checks, splits, classes, listings)
             written = _write_shards(store, dataset, splits, classes, progress)
             data_report = pending.result()
     # If this fails, the shards stay without a manifest: no reader sees them, and the next ingest
@@ -111,6 +128,11 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
     )
     manifests.publish(store, manifest, since)
     return IngestResult(manifest, data_report)
+
+
+def _absolute(source: str) -> str:
+    """Return a source as a path that holds in every process; an `s3://` URI as it is."""
+    return source if "://" in source else str(Path(source).absolute())
 
 
 def _write_shards(
@@ -134,13 +156,13 @@ def _write_shards(
     return by_split
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=1, max_retries=0)
 def _write_task(
     store_uri: str, dataset: str, split: str, records: Sequence[ImageRecord], classes: Sequence[str]
 ) -> Shard:
     rows = []
     source = records[0].source
-    contents = sources.read(source, [record.photo for record in records])
+    contents = read_on_node(source, [record.photo for record in records])
     for (_, photo, sha256, _, header, _), data in zip(records, contents, strict=True):
         if isinstance(data, ImageError) or hashlib.sha256(data).hexdigest() != sha256:
             raise DataError(

@@ -9,6 +9,7 @@ import statistics
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Annotated
 
 from pydantic import Field
@@ -17,7 +18,7 @@ from pawcast.core.records import Record
 from pawcast.data.inspect import ImageRecord
 from pawcast.data.manifest import QuarantinedPhoto
 from pawcast.data.perceptual_hash import near_pairs
-from pawcast.data.sources import FORMATS, extension
+from pawcast.data.sources import FORMATS, Listing, extension
 from pawcast.errors import DataError
 
 _SIDES = (64, 128, 256, 512, 1_024, 2_048, 4_096)
@@ -30,8 +31,12 @@ class CheckLimits(Record):
 
     unreadable: Share = 0.01
     size: Share = 0.01
+    left_out: Share = 0.1
     extension: Share = 1.0
+    contradictions: Share = 1.0
+    split_folders: Share = 1.0
     duplicates: Share = 0.1
+    copies_across_splits: Share = 0.1
     near_duplicates: Share = 0.1
     majority: Share = 0.95
 
@@ -67,13 +72,18 @@ class Check(Record):
         return ", ".join(self.examples) + (", …" if self.photos > len(self.examples) else "")
 
 
-class NearPair(Record):
-    """Two photos that look alike in different splits. `distance` counts differing bits, of 128."""
+class SplitPair(Record):
+    """Two photos in different splits that are copies or look alike.
+
+    `distance` counts the differing bits of their perceptual hashes, of 128. If `mirrored`, one is
+    compared with the mirror image of the other.
+    """
 
     first: str
     second: str
     splits: tuple[str, str]
     distance: int
+    mirrored: bool = False
 
 
 class Spread(Record):
@@ -97,6 +107,8 @@ class DataReport(Record):
         longest_side: Usable photos by their longest side in pixels: `up_to_64` to `over_4096`.
         duplicates: Names of byte-for-byte copies, in groups.
         near_duplicates: Photos of different splits that look alike.
+        copies_across_splits: Copies in different splits; one pair for each split beside the first.
+        left_out: Files of other kinds in the sources, by kind.
     """
 
     photos: int
@@ -108,15 +120,30 @@ class DataReport(Record):
     height: Spread
     longest_side: dict[str, int]
     duplicates: list[list[str]]
-    near_duplicates: list[NearPair]
+    near_duplicates: list[SplitPair]
+    # With defaults: reports of earlier versions lack them.
+    copies_across_splits: list[SplitPair] = Field(default_factory=list)
+    left_out: dict[str, int] = Field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Canonical bytes: equal reports have equal bytes."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
-def quality_checks(records: Sequence[ImageRecord], quarantine: Sequence[QuarantinedPhoto]) -> list[Check]:
-    """Return the checks that need no split: unreadable photos, sizes, and wrong extensions."""
+def quality_checks(
+    records: Sequence[ImageRecord],
+    quarantine: Sequence[QuarantinedPhoto],
+    listings: Sequence[Listing],
+    split_folders: bool,
+) -> list[Check]:
+    """Return the checks that need no split.
+
+    Args:
+        records: The usable photos.
+        quarantine: The other photos.
+        listings: What is in the sources.
+        split_folders: Whether the folders of the source give the splits.
+    """
     total = len(records) + len(quarantine)
     kinds = {"unreadable": "can't be decoded and are left out", "size": "are too large or too small and are left out"}
     checks = [
@@ -128,7 +155,33 @@ def quality_checks(records: Sequence[ImageRecord], quarantine: Sequence[Quaranti
         for record in records
         if FORMATS.get(extension(record.photo.member), record.header.format) != record.header.format
     ]
-    return [*checks, _check("extension", "have another format than their extension says", misnamed, total)]
+    others = [item for listing in listings for item in listing.left_out]
+    examples = [example for item in others for example in item.examples][:3]
+    kinds_text = ", ".join(f"{count:,} {kind}" for kind, count in count_left_out(listings).items())
+    contradictions = [name for listing in listings for name in listing.contradictions]
+    folders = [] if split_folders else [folder for listing in listings for folder in listing.split_folders]
+    ignored = [r.photo.name for r in records if r.photo.label >= 0 and set(folders) & set(r.photo.member.split("/"))]
+    return [
+        *checks,
+        Check(
+            name="left_out",
+            meaning="are files of other kinds and are left out" + (f": {kinds_text}" if others else ""),
+            photos=sum(item.count for item in others),
+            of=total + sum(item.count for item in others),
+            examples=examples,
+        ),
+        _check("extension", "have another format than their extension says", misnamed, total),
+        _check("contradictions", "have a file name that says another class than their folder", contradictions, total),
+        _check("split_folders", "are in folders that --split-folders would use as splits", ignored, total),
+    ]
+
+
+def count_left_out(listings: Iterable[Listing]) -> dict[str, int]:
+    """Return how many files of the sources are left out, by kind, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for listing in listings:
+        counts.update({item.kind: item.count for item in listing.left_out})
+    return dict(counts.most_common())
 
 
 def build_report(
@@ -136,24 +189,22 @@ def build_report(
     checks: Sequence[Check],
     splits: Mapping[str, list[ImageRecord]],
     classes: Sequence[str],
+    listings: Sequence[Listing],
 ) -> DataReport:
     """Return the whole report. `checks` are those of `quality_checks`."""
-    by_hash: dict[str, list[str]] = defaultdict(list)
-    for record in records:
-        by_hash[record.sha256].append(record.photo.name)
-    duplicates = sorted(sorted(names) for names in by_hash.values() if len(names) > 1)
-    copies = [name for names in duplicates for name in names[1:]]
+    total = checks[0].of
+    duplicates, copies, leaks = _find_copies(splits)
     near = _near_duplicates_across_splits(splits)
-    near_examples = [f"{pair.first} ({pair.splits[0]}) and {pair.second} ({pair.splits[1]})" for pair in near]
     labels = Counter(classes[record.photo.label] for record in records if record.photo.label >= 0)
     largest = max(labels, key=lambda name: labels[name], default="")
     headers = [record.header for record in records]
     return DataReport(
-        photos=checks[0].of,
+        photos=total,
         checks=[
             *checks,
-            _check("duplicates", "are copies of another photo; copies stay in one split", copies, checks[0].of),
-            _check("near_duplicates", "look like a photo of another split", near_examples, checks[0].of),
+            _check("duplicates", "are copies of another photo of the same split", copies, total),
+            _check_pairs("copies_across_splits", "are copies of a photo of another split", leaks, total),
+            _check_pairs("near_duplicates", "look like a photo of another split, perhaps mirrored", near, total),
             _check("majority", f"are in the largest class, {largest}", [largest] * labels[largest], labels.total()),
         ],
         classes={name: labels[name] for name in classes},
@@ -164,6 +215,8 @@ def build_report(
         longest_side=_histogram(max(header.width, header.height) for header in headers),
         duplicates=duplicates,
         near_duplicates=near,
+        copies_across_splits=leaks,
+        left_out=count_left_out(listings),
     )
 
 
@@ -184,24 +237,54 @@ def enforce_limits(checks: Iterable[Check], limits: CheckLimits) -> None:
             )
 
 
-def _near_duplicates_across_splits(splits: Mapping[str, list[ImageRecord]]) -> list[NearPair]:
-    # One photo for each hash: byte-for-byte copies are counted by `duplicates`.
+def _find_copies(
+    splits: Mapping[str, list[ImageRecord]],
+) -> tuple[list[list[str]], list[str], list[SplitPair]]:
+    """Return the groups of copies, those that share a split with another, and those that don't."""
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for split, records in splits.items():
+        for record in records:
+            groups[record.sha256][split].append(record.photo.name)
+    duplicates, same_split, pairs = [], [], []
+    for group in groups.values():
+        names = sorted(chain.from_iterable(group.values()))
+        if len(names) == 1:
+            continue
+        duplicates.append(names)
+        firsts = {split: min(names) for split, names in group.items()}
+        same_split += sorted(set(names) - set(firsts.values()))
+        home, *others = firsts
+        pairs += [
+            SplitPair(first=firsts[home], second=firsts[other], splits=(home, other), distance=0) for other in others
+        ]
+    return sorted(duplicates), sorted(same_split), sorted(pairs, key=lambda pair: (pair.first, pair.second))
+
+
+def _near_duplicates_across_splits(splits: Mapping[str, list[ImageRecord]]) -> list[SplitPair]:
+    # One photo for each hash: byte-for-byte copies are counted as such.
     distinct: dict[str, tuple[str, ImageRecord]] = {}
     for split, records in splits.items():
         for record in records:
             distinct.setdefault(record.sha256, (split, record))
     photos = list(distinct.values())
     pairs = []
-    for i, j, distance in near_pairs([record.perceptual_hash for _, record in photos]):
+    for i, j, distance, mirrored in near_pairs([record.perceptual_hashes for _, record in photos]):
         (split, one), (other_split, other) = photos[i], photos[j]
         if split != other_split:
             names = {"first": one.photo.name, "second": other.photo.name}
-            pairs.append(NearPair(**names, splits=(split, other_split), distance=distance))
+            pairs.append(SplitPair(**names, splits=(split, other_split), distance=distance, mirrored=mirrored))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
 def _check(name: str, meaning: str, concerned: Sequence[str], of: int) -> Check:
     return Check(name=name, meaning=meaning, photos=len(concerned), of=of, examples=list(dict.fromkeys(concerned))[:3])
+
+
+def _check_pairs(name: str, meaning: str, pairs: Sequence[SplitPair], of: int) -> Check:
+    examples = [f"{pair.first} ({pair.splits[0]}) and {pair.second} ({pair.splits[1]})" for pair in pairs]
+    counts = Counter("/".join(pair.splits) for pair in pairs)
+    by_splits = ", ".join(f"{count:,} {splits}" for splits, count in sorted(counts.items()))
+    return _check(name, meaning + (f": {by_splits}" if pairs else ""), examples, of)
 
 
 def _spread(values: Sequence[int]) -> Spread:

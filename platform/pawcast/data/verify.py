@@ -51,7 +51,7 @@ def verify(store: Store, dataset: str, progress: Progress = silent) -> Manifest:
     return manifest
 
 
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=1, max_retries=0)
 def _verify_task(store_uri: str, key: str, sha256: str) -> bool:
     try:
         return hashlib.sha256(shared_store(store_uri).get(key)).hexdigest() == sha256

@@ -5,13 +5,15 @@ A private Ray ends with this process.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +26,16 @@ _TASKS_PER_CPU = 4
 # Port 1 refuses connections at once: nobody but root can listen there.
 _NO_DASHBOARD = "http://127.0.0.1:1"
 _CONNECT_SECONDS = 5
+_SILENT_SECONDS = 60
+_SECONDS_AFTER_CRASH = 1
+_MAX_CRASHES = 200
+_DEATHS = {
+    ray.exceptions.WorkerCrashedError: "A Ray worker process died",
+    ray.exceptions.OutOfMemoryError: "Ray's memory monitor killed a worker process",
+    ray.exceptions.NodeDiedError: "A node of the Ray cluster died",
+    ray.exceptions.ObjectLostError: "A node of the Ray cluster died",
+}
+_RUN_AGAIN = "see `ray status` and the logs of Ray, then run the command again"
 
 
 @contextmanager
@@ -147,8 +159,17 @@ def as_tuples(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
     return tuple(map(tuple, rows))
 
 
-def run_tasks(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+def run_tasks(
+    task: Any,
+    arguments: Iterable[tuple[Any, ...]],
+    attempts: int = 3,
+    on_crash: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, Any]]:
     """Run a Ray task once for each tuple of arguments.
+
+    A task whose worker process or node dies runs again, up to `attempts` times in all; then
+    `on_crash` gets its index. `task` should have `max_retries=0`: Ray itself would retry without
+    end what its memory monitor kills.
 
     A limited number of tasks is submitted at a time, so that neither the driver nor the object
     store fills up. The arguments are taken from the iterable only when they are needed. Tasks that
@@ -159,33 +180,67 @@ def run_tasks(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tuple
 
     Raises:
         PawcastError: If a task raises one.
+        ClusterError: If a task's worker dies each time and there is no `on_crash`, if workers die
+            and no task succeeds, or if all nodes with CPUs are gone.
         ray.exceptions.RayError: If a task fails otherwise.
     """
-    pending: dict[ray.ObjectRef, int] = {}
+    pending: dict[ray.ObjectRef, tuple[int, tuple[Any, ...]]] = {}
+    crashes: collections.Counter[int] = collections.Counter()
+    succeeded = False
     limit = max(2, int(ray.cluster_resources().get("CPU", 1)) * _TASKS_PER_CPU)
     calls = enumerate(arguments)
     try:
         while True:
-            for index, call in itertools.islice(calls, limit - len(pending)):
-                pending[task.remote(*call)] = index
+            for index, call in itertools.islice(calls, max(0, limit - len(pending))):
+                pending[task.remote(*call)] = index, call
             if not pending:
                 return
-            (finished,), _ = ray.wait(list(pending), num_returns=1)
-            index = pending.pop(finished)
-            with unwrap_errors():
-                result = ray.get(finished)
+            finished = _wait_for_one(list(pending))
+            index, call = pending.pop(finished)
+            try:
+                with unwrap_errors():
+                    result = ray.get(finished)
+            except _WorkerDiedError:
+                crashes[index] += 1
+                if crashes[index] < attempts:
+                    # Meanwhile Ray notices a dead node, and other tasks free their memory.
+                    time.sleep(_SECONDS_AFTER_CRASH)
+                    pending[task.remote(*call)] = index, call
+                elif on_crash and (succeeded or crashes.total() < _MAX_CRASHES):
+                    on_crash(index)
+                else:
+                    raise
+                continue
+            succeeded = True
             yield index, result
     finally:
         for reference in pending:
             ray.cancel(reference, force=False)
 
 
+def _wait_for_one(references: list[ray.ObjectRef]) -> ray.ObjectRef:
+    while True:
+        finished, _ = ray.wait(references, num_returns=1, timeout=_SILENT_SECONDS)
+        if finished:
+            return finished[0]
+        # An autoscaler starts its first node later. Nodes that have died remain in the list.
+        if any(not node["Alive"] for node in ray.nodes()) and not ray.cluster_resources().get("CPU"):
+            raise ClusterError("All nodes with CPUs have left the Ray cluster", fix=_RUN_AGAIN)
+
+
+class _WorkerDiedError(ClusterError):
+    """The process or the node that ran a task died. `what` says which."""
+
+
 @contextmanager
 def unwrap_errors() -> Iterator[None]:
-    """Raise a `PawcastError` that a task raised as itself, without Ray's wrapper."""
+    """Raise a `PawcastError` that a task raised as itself, and for dead workers `ClusterError`."""
     try:
         yield
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, PawcastError):
             raise error.cause from None
         raise
+    except tuple(_DEATHS) as error:
+        what = next(what for kind, what in _DEATHS.items() if isinstance(error, kind))
+        raise _WorkerDiedError(what, fix=_RUN_AGAIN) from None
