@@ -46,7 +46,7 @@ def connect(cpus: int | None = None) -> Iterator[None]:
         cpus: CPUs of the private Ray, if one is started; all of the machine's if None.
 
     Raises:
-        ClusterError: If RAY_ADDRESS names a cluster that can't be joined.
+        ClusterError: If the cluster of RAY_ADDRESS can't be joined, or a private Ray doesn't start.
     """
     if ray.is_initialized():
         yield
@@ -57,26 +57,50 @@ def connect(cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray makes a token for its own processes, and logs that at every start.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    try:
-        with keep_sigterm_handler():
-            if address:
-                if not _accepts_connections(address):
-                    raise ConnectionError("nothing listens there")
-                ray.init(address=address, **quiet)
-            else:
-                # "local": never join another cluster that happens to run on this machine.
-                with _without_dashboard():
-                    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            "The Ray cluster can't be joined",
-            received=(f"RAY_ADDRESS={address}: " if address else "") + " ".join(str(error).split())[:300],
-            fix="start it (ray start --head), correct RAY_ADDRESS, or unset it to use a private local Ray",
-        ) from None
+    with keep_sigterm_handler():
+        if address:
+            _join(address, quiet)
+        else:
+            _start(cpus, quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    try:
+        if not _accepts_connections(address):
+            raise ConnectionError("nothing listens there")
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            "The Ray cluster can't be joined",
+            received=f"RAY_ADDRESS={address}: {_one_line(error)}",
+            fix="start it (ray start --head), correct RAY_ADDRESS, or unset it to use a private local Ray",
+        ) from None
+
+
+def _start(cpus: int | None, options: dict[str, Any]) -> None:
+    """Start a private Ray. On a busy machine Ray may give up on its own processes: try twice."""
+    for last_try in (False, True):
+        try:
+            # "local": never join another cluster that happens to run on this machine.
+            with _without_dashboard():
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+            return
+        except Exception as error:  # Ray raises plain ones: "The current node timed out during startup".
+            ray.shutdown()
+            if last_try:
+                raise ClusterError(
+                    "A private Ray doesn't start",
+                    received=_one_line(error),
+                    fix="free memory and CPUs of this machine, and run the command again; Ray's logs are in /tmp/ray",
+                ) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 @contextmanager

@@ -174,6 +174,30 @@ def test_an_address_without_a_server_is_refused_at_once():
     assert ray_session._accepts_connections("auto")
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_private_ray_that_starts_slowly_is_started_twice(failures, monkeypatch):
+    starts = []
+
+    def init(**options: object) -> None:
+        starts.append(options["address"])
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup.\nSee the logs.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    if failures == 1:
+        with ray_session.connect():
+            pass
+    else:
+        with (
+            pytest.raises(ClusterError, match=r"doesn't start.*timed out during startup. See the logs"),
+            ray_session.connect(),
+        ):
+            pass
+    assert starts == ["local", "local"]
+
+
 def test_the_processs_own_sigterm_handler_is_restored():
     before = signal.getsignal(signal.SIGTERM)
 
