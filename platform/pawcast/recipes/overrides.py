@@ -49,7 +49,13 @@ def _load(name: str) -> Recipe:
             expected = f"{suggest(name, RECIPES)}, or package.module:function"
             raise UsageError("Unknown recipe", received=repr(name), expected=expected)
         return RECIPES[name]()
-    recipe = plugins.load(name)()
+    function = plugins.load(name)
+    try:
+        recipe = function()
+    except ValidationError:
+        raise
+    except Exception as error:
+        raise UsageError(f"The recipe {name} failed", received=f"{type(error).__name__}: {error}") from error
     if not isinstance(recipe, Recipe):
         raise UsageError(f"{name} made no recipe", received=type(recipe).__name__, expected="a pawcast.recipes.Recipe")
     return recipe

@@ -57,6 +57,7 @@ class Recipe(Record):
     momentum: float = Field(default=0.0, ge=0, lt=1, description="of RMSprop; Nesterov's of SGD and Muon")
     weight_decay: float = Field(default=0.0, ge=0, lt=1, description="decoupled, of kernels only")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="moves training labels towards ½ by this share")
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: the loss counts all classes alike
     schedule: Literal["constant", "cosine", "linear"] = "constant"  # of the learning rate; the others fall to 0
     warmup_epochs: float = Field(default=0.0, ge=0, description="epochs in which the rate rises linearly to its peak")
     epochs: int = Field(default=10, ge=1, le=10_000)

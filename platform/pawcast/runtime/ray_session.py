@@ -26,6 +26,7 @@ _TASKS_PER_CPU = 4
 # Port 1 refuses connections at once: nobody but root can listen there.
 _NO_DASHBOARD = "http://127.0.0.1:1"
 _CONNECT_SECONDS = 5
+_START_ATTEMPTS = 3
 _SILENT_SECONDS = 60
 _SECONDS_AFTER_CRASH = 1
 _MAX_CRASHES = 200
@@ -46,7 +47,7 @@ def connect(cpus: int | None = None) -> Iterator[None]:
         cpus: CPUs of the private Ray, if one is started; all of the machine's if None.
 
     Raises:
-        ClusterError: If the cluster of RAY_ADDRESS can't be joined, or a private Ray doesn't start.
+        ClusterError: If the cluster of RAY_ADDRESS can't be joined, or a private Ray can't start.
     """
     if ray.is_initialized():
         yield
@@ -82,18 +83,19 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 def _start(cpus: int | None, options: dict[str, Any]) -> None:
-    """Start a private Ray. On a busy machine Ray may give up on its own processes: try twice."""
-    for last_try in (False, True):
+    """Start a private Ray, again if it is too slow: Ray waits 30 s for its own processes."""
+    for attempts_left in range(_START_ATTEMPTS - 1, -1, -1):
         try:
             # "local": never join another cluster that happens to run on this machine.
             with _without_dashboard():
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
             return
-        except Exception as error:  # Ray raises plain ones: "The current node timed out during startup".
+        except Exception as error:
             ray.shutdown()
-            if last_try:
+            # Ray raises a plain Exception: "The current node timed out during startup".
+            if not attempts_left or "timed out" not in str(error):
                 raise ClusterError(
-                    "A private Ray doesn't start",
+                    "A private Ray can't be started",
                     received=_one_line(error),
                     fix="free memory and CPUs of this machine, and run the command again; Ray's logs are in /tmp/ray",
                 ) from None

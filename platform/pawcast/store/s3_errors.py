@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pawcast.errors import IntegrityError, NotFoundError, PawcastError, StoreError, StoreFullError
+from pawcast.errors import (
+    IntegrityError,
+    NotFoundError,
+    PawcastError,
+    StoreAccessError,
+    StoreError,
+    StoreFullError,
+)
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _FULL = {"InsufficientStorage", "XMinioStorageFull", "507"}
@@ -82,11 +89,12 @@ def translate_errors(uri: str, bucket: str, key: str) -> Iterator[None]:
             fix="run the command again; if it fails again, delete the object and make it again",
         ) from None
     except e.BotoCoreError as error:
-        what, fix = f"The store {uri} could not be reached", "check AWS_ENDPOINT_URL, AWS_REGION and the network"
+        kind, what = StoreError, f"The store {uri} could not be reached"
+        fix = "check AWS_ENDPOINT_URL, AWS_REGION and the network"
         if isinstance(error, no_credentials + no_login):
-            what = f"There are no usable credentials for {uri}"
+            kind, what = StoreAccessError, f"There are no usable credentials for {uri}"
             fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws, and start Ray with them"
-        raise StoreError(what, received=" ".join(str(error).split()), fix=fix) from None
+        raise kind(what, received=" ".join(str(error).split()), fix=fix) from None
 
 
 def _refusal(uri: str, bucket: str, key: str, error: Exception) -> PawcastError:
@@ -95,7 +103,8 @@ def _refusal(uri: str, bucket: str, key: str, error: Exception) -> PawcastError:
     if is_transient(error):
         other = ("The store {uri} kept failing at {key}", "look at the server's log, then run the command again")
     what, fix = next(((what, fix) for codes, what, fix in _REFUSALS if code in codes), other)
-    kind = NotFoundError if code in _MISSING else StoreFullError if code in _FULL else StoreError
+    refusal = StoreError if is_transient(error) else StoreAccessError
+    kind = NotFoundError if code in _MISSING else StoreFullError if code in _FULL else refusal
     return kind(what.format(uri=uri, bucket=bucket, key=key), received=f"{_status(error)} {code}", fix=fix)
 
 
