@@ -118,7 +118,7 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
     # If this fails, the shards stay without a manifest: no reader sees them, and the next ingest
     # of the same photos reuses them.
     report.enforce_limits(data_report.checks, limits)
-    store.put_if_absent(manifests.report_key(dataset, data_report.digest), data_report.to_json())
+    report_sha256 = manifests.write_report(store, dataset, data_report.to_json())
     manifest = Manifest(
         dataset=dataset,
         classes=list(classes),
@@ -126,7 +126,7 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
         source_sha256=_source_digest(records),
         splits={name: _to_split(splits[name], written[name], classes) for name in SPLITS},
         quarantine=sorted(quarantine, key=lambda photo: photo.name),
-        report_sha256=data_report.digest,
+        report_sha256=report_sha256,
     )
     manifests.publish(store, manifest, since)
     return IngestResult(manifest, data_report)

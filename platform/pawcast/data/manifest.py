@@ -16,11 +16,12 @@ from typing import Literal
 
 from pawcast.core import names
 from pawcast.core.records import Record
-from pawcast.errors import ConflictError, IntegrityError, NotFoundError, suggest
+from pawcast.errors import ConflictError, NotFoundError, suggest
 from pawcast.store import Store, records, refs
 from pawcast.store.refs import RefState
 
 SPLITS = ("train", "val", "test", "unlabelled")
+_DIGITS = 64
 
 
 class Shard(Record):
@@ -115,10 +116,10 @@ def publish(store: Store, manifest: Manifest, since: RefState | None = None) -> 
     names.check("dataset", manifest.dataset)
     since = since or read_latest(store, manifest.dataset)
     digest, key = manifest.digest, _latest_key(manifest.dataset)
-    store.put_if_absent(f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json())
-    moved = since.value == digest or refs.move(store, key, digest, since)
+    records.write_content(store, f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json(), digest)
+    moved = since.target == digest or refs.move(store, key, digest, since)
     # Two ingests of the same photos at the same time publish the same digest: no conflict.
-    if not moved and read_latest(store, manifest.dataset).value != digest:
+    if not moved and read_latest(store, manifest.dataset).target != digest:
         raise ConflictError(
             f"Another ingest moved {manifest.dataset}@latest at the same time",
             fix=f"use {manifest.dataset}@{digest[:12]}, or run this one again to make it the latest",
@@ -131,34 +132,45 @@ def _latest_key(dataset: str) -> str:
 
 
 def load(store: Store, dataset: str) -> Manifest:
-    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST` (12 or more digits).
+    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST` (the first digits do).
 
     Raises:
         NotFoundError: If there is no such dataset, naming those that exist.
-        IntegrityError: If the manifest doesn't match its digest, or an earlier Pawcast wrote it.
+        IntegrityError: If the ref or the manifest is missing or was changed, or an earlier Pawcast
+            wrote it.
     """
     name, _, wanted = dataset.partition("@")
-    try:
-        if wanted in ("", "latest"):
-            wanted = store.get(_latest_key(name)).decode()
-        (key,) = store.list(f"datasets/{name}/manifests/{wanted}")
-        data = store.get(key)
-    except (NotFoundError, ValueError):
-        known = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
+    folder, fix = f"datasets/{name}/manifests/", "run `pawcast ingest` again; the splits stay the same"
+    known = [key.removeprefix(folder).removesuffix(".json") for key in store.list(folder)]
+    matches = [digest for digest in known if digest.startswith(wanted)]
+    if wanted in ("", "latest"):
+        state = read_latest(store, name)
+        if not state.target and (state.etag or known):
+            raise refs.damage(store, _latest_key(name), state, fix)
+        matches = [state.target] if state.target else []
+    elif len(wanted) == _DIGITS:
+        # A record names this digest, so the manifest has existed.
+        matches = [wanted]
+    if len(matches) != 1:
+        datasets = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
         raise NotFoundError(
             "Unknown dataset",
             received=repr(dataset),
-            expected=suggest(name, known),
+            expected=suggest(name, datasets),
             fix="make it with `pawcast ingest`, or check --store",
-        ) from None
-    digest = key.rpartition("/")[2].removesuffix(".json")
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise IntegrityError(
-            f"The manifest {key} in {store.uri} was changed", fix="delete it and run `pawcast ingest` again"
         )
-    return records.parse(
-        Manifest,
-        data,
-        f"The manifest of {dataset}",
-        fix="run `pawcast ingest` again; the splits stay the same",
-    )
+    key = f"{folder}{matches[0]}.json"
+    return records.validate(store, key, records.read_content(store, key, matches[0], fix), Manifest, fix)
+
+
+def write_report(store: Store, dataset: str, report: bytes) -> str:
+    """Store the JSON of a dataset's report; return its sha256."""
+    digest = hashlib.sha256(report).hexdigest()
+    records.write_content(store, report_key(dataset, digest), report, digest)
+    return digest
+
+
+def read_report(store: Store, manifest: Manifest) -> bytes:
+    """Return the JSON of a dataset's report. Raises `IntegrityError` if it was changed."""
+    key = report_key(manifest.dataset, manifest.report_sha256)
+    return records.read_content(store, key, manifest.report_sha256, "run `pawcast ingest` again")
