@@ -22,6 +22,8 @@ from pawcast.vision.preprocess import Preprocessing
 
 WEIGHTS = "model.weights.h5"
 """The name of a version's weights among its files, in Keras's format."""
+CURVES = "curves.png"
+"""The name of the plot of its training among its files."""
 
 MAX_DIFFERENCE = 0.01
 """How far a served probability may be from the one that Keras computes in float32."""

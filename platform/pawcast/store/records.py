@@ -15,12 +15,12 @@ A content is any other bytes (weights, a shard, a plot). Its name or a record te
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from pawcast.core.records import Record
 from pawcast.errors import IntegrityError, NotFoundError
@@ -31,9 +31,8 @@ _SEALED = re.compile(rb'(\{.+),\n "sha256": "([0-9a-f]{64})"\n\}\n', re.DOTALL)
 
 
 def seal(key: str, record: Record | Mapping[str, Any]) -> bytes:
-    """Return the bytes of a record for a key."""
-    fields = record.model_dump(mode="json") if isinstance(record, Record) else record
-    body = json.dumps(fields, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}").encode()
+    """Return the bytes of a record for a key. NaN and infinity become null."""
+    body = to_json(record, indent=1, inf_nan_mode="null").removesuffix(b"\n}")
     return body + f',\n "sha256": "{_proof(key, body)}"\n}}\n'.encode()
 
 

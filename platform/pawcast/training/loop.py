@@ -23,7 +23,7 @@ from pawcast.runtime.devices import usable_cpus
 from pawcast.runtime.tensorflow import configure_tensorflow, keras, resolve_precision
 from pawcast.store import open_store
 from pawcast.training import checkpoint, lease, optimizers, timing
-from pawcast.training.checkpoint import BEST_WEIGHTS, OPTIMIZER, TrainState
+from pawcast.training.checkpoint import BEST_WEIGHTS, OPTIMIZER, SUMMARY, TrainState
 from pawcast.training.collective import Collective
 from pawcast.training.config import LoopConfig
 from pawcast.training.loader import BATCHES_AHEAD_OF_GPU, Batch, BatchLoader
@@ -124,8 +124,9 @@ class RankTrainer:
         self.state = TrainState(epochs_done=0, history={key: [] for key in HISTORY_KEYS}, best_epoch=-1)
         self._best_weights = b""
         self._timing: StepTiming | None = None
+        notes: list[str] = []
         if self.rank == 0:
-            self._restore()
+            self._restore(notes)
         self.state = ray.train.collective.broadcast_from_rank_zero(self.state)
         ranks.broadcast([*self.model.weights, *self._optimizer.variables])
         # One call for each split: Ray then puts all of its blocks into this node's object store,
@@ -136,6 +137,8 @@ class RankTrainer:
         )
         self._step = TrainStep(recipe, self.model, self._optimizer, ranks)
         self.reporter = ProgressReporter(config.progress if self.rank == 0 else None, self._train)
+        for note in notes:
+            self.reporter.note(note)
         self.reporter.start_run(self.state.epochs_done, _summary(self.model))
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
@@ -226,10 +229,10 @@ class RankTrainer:
         if self.rank == 0:
             self._save_checkpoint(weights)
 
-    def _restore(self) -> None:
+    def _restore(self, notes: list[str]) -> None:
         """Load the run's newest checkpoint, or else the pretrained weights of the recipe."""
         config, recipe = self._config, self._recipe
-        if latest := checkpoint.load_latest(self._store, config.run):
+        if latest := checkpoint.load_latest(self._store, config.run, notes.append):
             self.state, files = latest
             self._best_weights = files[BEST_WEIGHTS]
             weights_file.load(self.model, files[WEIGHTS])
@@ -288,7 +291,8 @@ class RankTrainer:
 
     def _save_checkpoint(self, weights: bytes) -> None:
         optimizer = optimizers.dump(self._optimizer)
-        files = {WEIGHTS: weights, BEST_WEIGHTS: self._best_weights, OPTIMIZER: optimizer}
+        summary = _summary(self.model).encode()
+        files = {WEIGHTS: weights, BEST_WEIGHTS: self._best_weights, OPTIMIZER: optimizer, SUMMARY: summary}
         checkpoint.save(self._store, self._config.run, self.state, files)
 
     def _put_json(self, name: str, value: object) -> None:

@@ -33,6 +33,7 @@ class ProgressUpdate(NamedTuple):
             was not validated.
         timing: After the first epoch: the parts of an average step.
         failed: At the end of a run that can't go on: the reason.
+        note: A sentence that the user should read.
     """
 
     epoch: int = 0
@@ -46,6 +47,7 @@ class ProgressUpdate(NamedTuple):
     summary: str | None = None
     timing: StepTiming | None = None
     failed: PawcastError | None = None
+    note: str | None = None
 
 
 class ProgressReporter:
@@ -97,6 +99,10 @@ class ProgressReporter:
     def failed(self, error: PawcastError) -> None:
         """Report why the run can't go on, where another attempt would not help."""
         self._send(ProgressUpdate(failed=error))
+
+    def note(self, sentence: str) -> None:
+        """Report a sentence that the user should read."""
+        self._send(ProgressUpdate(note=sentence))
 
     def _send(self, update: ProgressUpdate) -> None:
         if self._queue is not None:

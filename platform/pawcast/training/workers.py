@@ -71,7 +71,9 @@ def fit(
     def observe(update: ProgressUpdate) -> None:
         if update.summary:
             store.put(f"runs/{config.run}/summary.txt", update.summary.encode())
-        if update.failed:
+        if update.note:
+            on_note(update.note)
+        elif update.failed:
             reported.append(update.failed)
         else:
             on_update(update)

@@ -85,10 +85,10 @@ def test_a_damaged_content_is_replaced_when_it_is_written_again(store):
         assert records.read_content(store, digest, digest, FIX) == b"content"
 
 
-def test_not_a_number_is_no_json(store):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        records.write(store, KEY, {"auc": float("nan")})
-    assert not store.exists(KEY)
+def test_nan_and_infinity_become_null(store):
+    records.write(store, KEY, {"auc": float("nan"), "loss": [float("inf"), 0.5]})
+    fields = json.loads(store.get(KEY))
+    assert (fields["auc"], fields["loss"]) == (None, [None, 0.5])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pawcast.evaluation.reports.confusion import draw_confusion
 from pawcast.evaluation.reports.gallery import Tile, draw_contact_sheet
 from pawcast.evaluation.reports.page import Section, render_page
 from pawcast.evaluation.reports.predictions import TILE_SIZE, format_prediction
-from pawcast.registry import ModelVersion
+from pawcast.registry import CURVES, ModelVersion, read_file
 from pawcast.store import Store
 from pawcast.vision import preprocess
 
@@ -20,7 +20,7 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
     """Write `report.html` and its pictures, `confusion.png` and `photos.png`, into a folder.
 
     Args:
-        store: Where the version's run, with its training curves, is.
+        store: Where the version is.
         folder: Made if it isn't there.
         version: The model.
         name: What it was evaluated on.
@@ -30,7 +30,7 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         The page's path.
 
     Raises:
-        NotFoundError: If the store has no training curves of the version's run.
+        IntegrityError: If the training curves of the version are missing or were changed.
     """
     metrics = evaluation.metrics
     wrong = sum(map(sum, metrics.confusion)) - sum(metrics.confusion[i][i] for i in (0, 1))
@@ -53,13 +53,14 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         "Dataset": f"{version.dataset}@{version.dataset_sha256[:12]}",
         "Trained": version.created,
     }
-    curves = store.get(f"runs/{version.run}/curves.png")
     sections = [
-        Section("Training", image=curves, alt="Accuracy and loss over the epochs"),
         Section("Right and wrong by class", image=confusion, alt="Confusion matrix"),
         Section("Photos with their predicted label", image=photos, alt="Wrong and right predictions"),
         Section("Recipe", table=[(key, str(value)) for key, value in version.recipe.model_dump().items()]),
     ]
+    if CURVES in version.files:
+        curves = read_file(store, version, CURVES)
+        sections.insert(0, Section("Training", image=curves, alt="Accuracy and loss over the epochs"))
     page = folder / "report.html"
     atomic.write(folder / "photos.png", photos)
     atomic.write(folder / "confusion.png", confusion)
