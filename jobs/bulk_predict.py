@@ -63,7 +63,7 @@ def main(
     from pawcast.evaluation.reports.predictions import draw_prediction_sheet
 
     photos = open_photos(images, dataset, store_uri)
-    started, options = time.time(), bulk.BulkOptions(batch, connections, timeout, patience)
+    options = bulk.BulkOptions(batch, connections, timeout, patience)
     with (
         ProgressBars() as bars,
         bulk.bulk_predict(
@@ -80,7 +80,6 @@ def main(
         ids, scores = [row.id for row in predicted.rows], [row.score for row in predicted.rows]
         sheet = draw_prediction_sheet(photos.read, ids, scores, predicted.classes, predicted.model)
         atomic.write(out / "photos.png", sheet)
-        atomic.sweep(out, started)
     if failed:
         raise DataError(
             f"{len(failed):,} of {len(predicted.rows):,} photos have no prediction",

@@ -27,7 +27,7 @@ from pawcast.data.sources import Photo
 from pawcast.data.split import split_photos
 from pawcast.errors import DataError, ImageError
 from pawcast.runtime import ray_session
-from pawcast.store import Store, shared_store
+from pawcast.store import Store, shared_store, warn_if_conditions_are_ignored
 
 MIN_SIDE = 16
 
@@ -104,6 +104,7 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
     # Read before the work begins: so the later one of two concurrent ingests notices the other,
     # and an unreachable store fails before the photos are read.
     since = manifests.read_latest(store, dataset)
+    warn_if_conditions_are_ignored(store)
     with ray_session.connect():
         records, quarantine = inspect_photos(listings, min_side, progress)
         # Checked before the split, whose error "too few photos" would hide that photos are

@@ -26,7 +26,7 @@ from pawcast.recipes.schema import Recipe
 from pawcast.registry import CURVES, WEIGHTS, ModelVersion, Parity
 from pawcast.runtime import ray_session
 from pawcast.runtime.devices import Precision
-from pawcast.store import Store, shared_store
+from pawcast.store import Store, shared_store, warn_if_conditions_are_ignored
 from pawcast.training import checkpoint, lease, runs
 from pawcast.training.checkpoint import BEST_WEIGHTS, SUMMARY
 from pawcast.training.config import LoopConfig
@@ -124,6 +124,7 @@ def train(
     weights = _read_pretrained(recipe)
     with ray_session.connect():
         workers = _with_resources(workers)
+        warn_if_conditions_are_ignored(store, callbacks.note)
         record = runs.claim(store, run, manifest, recipe, weights, model, workers)
         return _run(store, record, manifest, workers, weights, max_failures, callbacks)
 
