@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from pawcast.errors import ConflictError, PawcastError, StoreError, StoreFullError
+from pawcast.errors import ConflictError, IntegrityError, PawcastError, StoreError, StoreFullError
 
 NAME = "bulk.sqlite"
+_log = logging.getLogger(__name__)
 _TABLES = (
     "CREATE TABLE header (value TEXT NOT NULL)",
     "CREATE TABLE batches (start INTEGER PRIMARY KEY, rows TEXT NOT NULL, sha256 BLOB NOT NULL)",
@@ -75,8 +77,9 @@ class Journal:
         fresh: Replace whatever journal there is.
 
     Raises:
-        ConflictError: If the journal there belongs to other photos or another model, if it is
-            damaged, or if another run is using it.
+        ConflictError: If the journal there belongs to other photos or another model, or if another
+            run is using it.
+        IntegrityError: If it is damaged.
         StoreFullError: If the disk is full.
         StoreError: If the journal can't be written.
 
@@ -91,6 +94,8 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             if fresh:
                 _discard(self._path)
+            if exists(folder) and not self._path.stat().st_size:
+                _log.warning(f"{self._path} is empty: all photos are predicted again.")
             self._database = _connect(self._path)
             try:
                 self._begin(header)
@@ -121,6 +126,8 @@ class Journal:
         """Lock the journal until the connection closes, and read it; fill it if it is new."""
         execute = self._database.execute
         execute("BEGIN EXCLUSIVE")
+        if execute("PRAGMA quick_check").fetchall() != [(b"ok",)]:
+            raise _unreadable(self._path)
         if execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
             for statement in _TABLES:
                 execute(statement)
@@ -227,5 +234,5 @@ def _not_writable(path: Path, reason: str | None) -> StoreError:
     return StoreError(f"{path} can't be written", received=reason, fix=fix)
 
 
-def _unreadable(path: Path) -> ConflictError:
-    return ConflictError(f"{path} is damaged, or isn't a journal of this version of Pawcast", fix=_FIX)
+def _unreadable(path: Path) -> IntegrityError:
+    return IntegrityError(f"{path} is damaged, or isn't a journal of this version of Pawcast", fix=_FIX)

@@ -14,7 +14,7 @@ import pytest
 
 from pawcast.client import journal as journals
 from pawcast.client.journal import Journal, JournalHeader, PredictionRow
-from pawcast.errors import ConflictError, StoreError, StoreFullError
+from pawcast.errors import ConflictError, IntegrityError, StoreError, StoreFullError
 
 HEADER = JournalHeader("test1.zip", 9, "ab" * 32, "catdog@3", "cd" * 32)
 BATCHES = {
@@ -42,12 +42,12 @@ def recovers(folder: Path, data: bytes) -> bool:
     (folder / journals.NAME).write_bytes(data)
     try:
         with Journal(folder, HEADER) as journal:
-            assert journal.batches.items() <= BATCHES.items()
+            assert journal.batches in (BATCHES, {})
             journal.append(7, NEXT)
             count = len(journal.batches)
         assert len(batches(folder)) == count
         return True
-    except ConflictError as error:
+    except (ConflictError, IntegrityError) as error:
         message = str(error)
     assert "--fresh" in message
     assert "\n" not in message
