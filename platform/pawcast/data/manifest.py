@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Literal
 
 from pawcast.core import names
 from pawcast.core.records import Record
-from pawcast.errors import ConflictError, NotFoundError, suggest
+from pawcast.errors import ConflictError, IntegrityError, NotFoundError, suggest
 from pawcast.store import Store, records, refs
 from pawcast.store.refs import RefState
 
 SPLITS = ("train", "val", "test", "unlabelled")
 _DIGITS = 64
+_AGAIN = "run `pawcast ingest` again; the splits stay the same"
 
 
 class Shard(Record):
@@ -116,7 +120,7 @@ def publish(store: Store, manifest: Manifest, since: RefState | None = None) -> 
     names.check("dataset", manifest.dataset)
     since = since or read_latest(store, manifest.dataset)
     digest, key = manifest.digest, _latest_key(manifest.dataset)
-    records.write_content(store, f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json(), digest)
+    records.write_content(store, manifest_key(manifest.dataset, digest), manifest.to_json(), digest)
     moved = since.target == digest or refs.move(store, key, digest, since)
     # Two ingests of the same photos at the same time publish the same digest: no conflict.
     if not moved and read_latest(store, manifest.dataset).target != digest:
@@ -131,8 +135,13 @@ def _latest_key(dataset: str) -> str:
     return f"datasets/{dataset}/refs/latest"
 
 
+def manifest_key(dataset: str, digest: str = "") -> str:
+    """Return the key of a manifest, or without a digest the prefix of all of them."""
+    return f"datasets/{dataset}/manifests/" + (f"{digest}.json" if digest else "")
+
+
 def load(store: Store, dataset: str) -> Manifest:
-    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST` (the first digits do).
+    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST` (12 or more digits).
 
     Raises:
         NotFoundError: If there is no such dataset, naming those that exist.
@@ -140,27 +149,40 @@ def load(store: Store, dataset: str) -> Manifest:
             wrote it.
     """
     name, _, wanted = dataset.partition("@")
-    folder, fix = f"datasets/{name}/manifests/", "run `pawcast ingest` again; the splits stay the same"
-    known = [key.removeprefix(folder).removesuffix(".json") for key in store.list(folder)]
-    matches = [digest for digest in known if digest.startswith(wanted)]
-    if wanted in ("", "latest"):
-        state = read_latest(store, name)
-        if not state.target and (state.etag or known):
-            raise refs.damage(store, _latest_key(name), state, fix)
-        matches = [state.target] if state.target else []
-    elif len(wanted) == _DIGITS:
-        # A record names this digest, so the manifest has existed.
-        matches = [wanted]
+    key = manifest_key(name, _latest(store, name) if wanted in ("", "latest") else _digest(store, name, wanted))
+    digest = key.rpartition("/")[2].removesuffix(".json")
+    return records.validate(store, key, records.read_content(store, key, digest, _AGAIN), Manifest, _AGAIN)
+
+
+def _latest(store: Store, name: str) -> str:
+    """Return the digest that a dataset's `latest` points at."""
+    state = read_latest(store, name)
+    if state.target:
+        return state.target
+    if state.etag or any(store.list(manifest_key(name))):
+        raise refs.damage(store, _latest_key(name), state, _AGAIN)
+    raise _unknown(store, name, "latest")
+
+
+def _digest(store: Store, name: str, start: str) -> str:
+    """Return the one digest that begins with some digits."""
+    if len(start) == _DIGITS:
+        # A record names it, so the manifest has existed.
+        return start
+    matches = [key for key in store.list(manifest_key(name)) if key.rpartition("/")[2].startswith(start)]
     if len(matches) != 1:
-        datasets = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
-        raise NotFoundError(
-            "Unknown dataset",
-            received=repr(dataset),
-            expected=suggest(name, datasets),
-            fix="make it with `pawcast ingest`, or check --store",
-        )
-    key = f"{folder}{matches[0]}.json"
-    return records.validate(store, key, records.read_content(store, key, matches[0], fix), Manifest, fix)
+        raise _unknown(store, name, start)
+    return matches[0].rpartition("/")[2].removesuffix(".json")
+
+
+def _unknown(store: Store, name: str, digest: str) -> NotFoundError:
+    datasets = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
+    return NotFoundError(
+        "Unknown dataset",
+        received=repr(f"{name}@{digest}"),
+        expected=suggest(name, datasets),
+        fix="make it with `pawcast ingest`, or check --store",
+    )
 
 
 def write_report(store: Store, dataset: str, report: bytes) -> str:
@@ -173,4 +195,27 @@ def write_report(store: Store, dataset: str, report: bytes) -> str:
 def read_report(store: Store, manifest: Manifest) -> bytes:
     """Return the JSON of a dataset's report. Raises `IntegrityError` if it was changed."""
     key = report_key(manifest.dataset, manifest.report_sha256)
-    return records.read_content(store, key, manifest.report_sha256, "run `pawcast ingest` again")
+    return records.read_content(store, key, manifest.report_sha256, _AGAIN)
+
+
+def objects(store: Store, dataset: str) -> Iterator[records.Read]:
+    """Yield every object of all versions of a dataset and how to read it.
+
+    Raises:
+        NotFoundError: If there is no such dataset.
+    """
+    yield _latest_key(dataset), partial(_latest, store, dataset)
+    stored = {key.rpartition("/")[2].removesuffix(".json") for key in store.list(manifest_key(dataset))}
+    for digest in sorted(stored | ({read_latest(store, dataset).target} - {""})):
+        load_it = partial(load, store, f"{dataset}@{digest}")
+        yield manifest_key(dataset, digest), load_it
+        with suppress(IntegrityError):
+            yield from contents(store, load_it())
+
+
+def contents(store: Store, manifest: Manifest) -> Iterator[records.Read]:
+    """Yield a dataset's report and shards, and how to read each."""
+    yield report_key(manifest.dataset, manifest.report_sha256), partial(read_report, store, manifest)
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            yield shard.key, partial(records.read_content, store, shard.key, shard.sha256, _AGAIN)

@@ -111,7 +111,7 @@ def read(store: Store, shard: Shard) -> pa.Table:
     Raises:
         IntegrityError: If it is missing, or its bytes aren't those that the manifest recorded.
     """
-    data = records.read_content(store, shard.key, shard.sha256, "run `pawcast ingest` again")
+    data = records.read_content(store, shard.key, shard.sha256, "run `pawcast ingest` again; the splits stay the same")
     return pq.read_table(io.BytesIO(data))
 
 

@@ -10,11 +10,13 @@ Layout in the store:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 from pawcast.core import names
 from pawcast.core.records import Record
-from pawcast.errors import ConflictError, NotFoundError, UsageError, suggest
+from pawcast.errors import ConflictError, IntegrityError, NotFoundError, UsageError, suggest
 from pawcast.recipes.schema import Recipe
 from pawcast.runtime.devices import Precision
 from pawcast.store import Store, records, refs
@@ -175,6 +177,33 @@ def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
         raise NotFoundError(f"{version.name} has no such file", received=repr(name), expected=expected)
     digest = version.files[name].sha256
     return records.read_content(store, _file_key(version.model, digest), digest, _ANOTHER)
+
+
+def objects(store: Store, model: str) -> Iterator[records.Read]:
+    """Yield every object of a model and how to read it.
+
+    Raises:
+        NotFoundError: If there is no such model.
+    """
+    if not (newest := _newest(store, model)):
+        raise _unknown(store, model, "latest")
+    for name in {"latest", *(key.rpartition("/")[2] for key in store.list(_ref_key(model, "")))}:
+        yield _ref_key(model, name), partial(_target, store, model, name)
+    for number in range(1, newest + 1):
+        name = f"{model}@{number}"
+        yield _version_key(model, number), partial(resolve, store, name)
+        try:
+            version = resolve(store, name)
+        except IntegrityError:
+            continue
+        for file, record in version.files.items():
+            yield _file_key(model, record.sha256), partial(read_file, store, version, file)
+    for key in store.list(f"models/{model}/evaluations/"):
+        yield key, partial(_read_evaluation, store, key)
+
+
+def _read_evaluation(store: Store, key: str) -> bytes:
+    return records.unseal(store, key, store.get(key), "run `pawcast evaluate` again")
 
 
 def _file_key(model: str, digest: str) -> str:

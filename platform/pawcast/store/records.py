@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -27,6 +28,7 @@ from pawcast.errors import IntegrityError, NotFoundError
 from pawcast.store.base import Store
 
 _R = TypeVar("_R", bound=Record)
+_READERS = 8
 _SEALED = re.compile(rb'(\{.+),\n "sha256": "([0-9a-f]{64})"\n\}\n', re.DOTALL)
 
 
@@ -100,6 +102,31 @@ def write_content(store: Store, key: str, data: bytes, sha256: str) -> None:
     """Write a content to a key that is named by it. Replace what is there if that was changed."""
     if not store.put_if_absent(key, data, sha256) and store.get(key) != data:
         store.put(key, data)
+
+
+Read = tuple[str, Callable[[], object]]
+"""A key, and a function that reads its value and raises `IntegrityError` if that was changed."""
+
+
+class Checked(NamedTuple):
+    """A key whose value was read, and what is wrong with it; empty if it is whole."""
+
+    key: str
+    damage: str
+
+
+def check(reads: Iterable[Read]) -> Iterator[Checked]:
+    """Read values, several at a time, and yield what was found."""
+
+    def checked(read: Read) -> Checked:
+        try:
+            read[1]()
+        except IntegrityError as error:
+            return Checked(read[0], error.what)
+        return Checked(read[0], "")
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="check") as pool:
+        yield from pool.map(checked, reads)
 
 
 def _proof(key: str, body: bytes) -> str:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from pydantic import Field
 
@@ -115,6 +116,23 @@ def load_latest(
     for what in damaged:
         note(f"{what}. The run was killed while it wrote its first checkpoint, and begins again.")
     return None
+
+
+def objects(store: Store, run: str) -> Iterator[records.Read]:
+    """Yield every object of a run's checkpoints and how to read it."""
+    fix = f"resume the run: pawcast train --resume {run}"
+    for folder in _folders(store, run):
+        key = folder + _STATE
+        if not store.exists(key):
+            # Not a checkpoint, or no longer one.
+            continue
+        yield key, partial(records.read, store, key, TrainState, fix)
+        try:
+            state = records.read(store, key, TrainState, fix)
+        except IntegrityError:
+            continue
+        for name, sha256 in state.files.items():
+            yield folder + name, partial(records.read_content, store, folder + name, sha256, fix)
 
 
 def _folder(run: str) -> str:

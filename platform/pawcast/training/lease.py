@@ -24,14 +24,15 @@ def acquire(store: Store, run: str) -> str:
     epoch, and ends.
     """
     attempt = uuid.uuid4().hex
-    records.write(store, _key(run), Attempt(attempt=attempt))
+    records.write(store, key_of(run), Attempt(attempt=attempt))
     return attempt
 
 
 def holder(store: Store, run: str) -> str:
     """Return the token of the attempt that holds the lease. Raises `IntegrityError` if damaged."""
-    return records.read(store, _key(run), Attempt, f"resume the run: pawcast train --resume {run}").attempt
+    return records.read(store, key_of(run), Attempt, f"resume the run: pawcast train --resume {run}").attempt
 
 
-def _key(run: str) -> str:
+def key_of(run: str) -> str:
+    """Return the key of a run's lease."""
     return f"runs/{run}/attempt.json"

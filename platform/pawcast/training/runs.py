@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pawcast
 from pawcast.core import names
 from pawcast.core.records import Record
+from pawcast.data import manifest as manifests
 from pawcast.data.manifest import Manifest
-from pawcast.errors import ConflictError, NotFoundError, suggest
+from pawcast.errors import ConflictError, IntegrityError, NotFoundError, suggest
 from pawcast.recipes.schema import Recipe
 from pawcast.store import Store, records
+from pawcast.training import checkpoint, lease
 
 
 class Workers(Record):
@@ -134,15 +137,12 @@ def load(store: Store, run: str) -> RunRecord:
         IntegrityError: If a record of it is missing or was changed, or another version of Pawcast
             wrote it.
     """
-    names.check("run", run)
-    known = {key.split("/")[1] for key in store.list("runs/")}
-    if run not in known:
-        raise NotFoundError("No such run", received=repr(run), expected=suggest(run, known))
+    _require(store, run)
     if result := read_result(store, run):
         raise ConflictError(
             "The run is over", received=f"{run!r}, which became {result.version}", expected="a run that was stopped"
         )
-    return records.read(store, _record_key(run), RunRecord, "train again, with another --run")
+    return _read_record(store, run)
 
 
 def finish(store: Store, run: str, version: str) -> None:
@@ -162,6 +162,43 @@ def read_result(store: Store, run: str) -> RunResult | None:
         return None
     fix = f"delete it, then resume the run: pawcast train --resume {run}"
     return records.read(store, _result_key(run), RunResult, fix)
+
+
+def objects(store: Store, run: str) -> Iterator[records.Read]:
+    """Yield every object of a run, with the manifest of its dataset, and how to read it.
+
+    Raises:
+        NotFoundError: If there is no such run.
+    """
+    _require(store, run)
+    yield _record_key(run), partial(_read_record, store, run)
+    with suppress(IntegrityError):
+        record = _read_record(store, run)
+        name = f"{record.dataset}@{record.dataset_sha256}"
+        yield manifests.manifest_key(record.dataset, record.dataset_sha256), partial(manifests.load, store, name)
+    checkpoints = list(checkpoint.objects(store, run))
+    if checkpoints or store.exists(lease.key_of(run)):
+        yield lease.key_of(run), partial(lease.holder, store, run)
+    yield from checkpoints
+    if not store.exists(_result_key(run)):
+        return
+    yield _result_key(run), partial(read_result, store, run)
+    with suppress(IntegrityError):
+        result = read_result(store, run)
+        for name, sha256 in result.files.items() if result else ():
+            key = f"runs/{run}/{name}"
+            yield key, partial(records.read_content, store, key, sha256, "train again")
+
+
+def _require(store: Store, run: str) -> None:
+    names.check("run", run)
+    known = {key.split("/")[1] for key in store.list("runs/")}
+    if run not in known:
+        raise NotFoundError("No such run", received=repr(run), expected=suggest(run, known))
+
+
+def _read_record(store: Store, run: str) -> RunRecord:
+    return records.read(store, _record_key(run), RunRecord, "train again, with another --run")
 
 
 @cache
