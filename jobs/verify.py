@@ -1,4 +1,4 @@
-"""Read datasets, runs and models again and compare every byte with its sha256."""
+"""Verify that datasets, runs and models are whole and unchanged."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ def main(
     model: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Verify this model; repeatable.")] = None,
     store_uri: StoreOption = None,
 ) -> tuple[Result, str]:
-    """Verify datasets, runs and models: every byte must match its sha256.
+    """Verify that datasets, runs and models are whole and unchanged.
 
     Without an option all of the store is verified. Each damaged or missing object is named. Ingest,
     train or register the same again to put it right.

@@ -164,6 +164,24 @@ def test_changed_weights_are_refused(store, tmp_path):
         registry.read_file(store, version, "w")
 
 
+def test_registering_the_same_weights_again_puts_a_damaged_file_right(store):
+    version = register(store)
+    key = f"models/catdog/files/{version.files['w'].sha256}"
+    for damaged in (b"", b"weightz"):
+        store.put(key, damaged)
+        register(store)
+        assert registry.read_file(store, version, "w") == b"weights"
+
+
+def test_a_number_is_never_used_twice(store):
+    register(store)
+    register(store)
+    store.delete("models/catdog/versions/2.json")
+    with pytest.raises(IntegrityError, match=r"versions/2\.json is missing"):
+        registry.resolve(store, "catdog@2")
+    assert register(store).version == 3
+
+
 def test_a_file_that_a_version_does_not_have_is_not_found(store):
     register(store)
     with pytest.raises(NotFoundError, match="no such file"):
