@@ -1,4 +1,4 @@
-"""Verify that datasets, runs and models are whole and unchanged."""
+"""Check that datasets, runs and models are undamaged."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ def main(
     model: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Verify this model; repeatable.")] = None,
     store_uri: StoreOption = None,
 ) -> tuple[Result, str]:
-    """Verify that datasets, runs and models are whole and unchanged.
+    """Check that datasets, runs and models are undamaged.
 
     Without an option all of the store is verified. Each damaged or missing object is named. Ingest,
     train or register the same again to put it right.

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pyarrow import fs
 
 _T = TypeVar("_T")
-_AWS = "https://s3.amazonaws.com"
 _HEADERS = {
     "ChecksumSHA256": s3_errors.CHECKSUM_HEADER,
     "IfNoneMatch": "If-None-Match",
@@ -169,7 +168,7 @@ class S3Store:
 
     def _with_retries(self, key: str, request: Callable[[], _T]) -> _T:
         """Repeat a request until it succeeds, fails for good, or has failed for too long."""
-        with s3_errors.translate_errors(self.uri, self.bucket, key, proxy_of(endpoint_url() or _AWS)):
+        with s3_errors.translate_errors(self.uri, self.bucket, key, proxy()):
             give_up, pause = None, _FIRST_PAUSE
             while True:
                 try:
@@ -200,7 +199,7 @@ def create_client(policy: RetryPolicy) -> Any:
         # The signature covers an upload's checksum. Signing the body too would hash it once more.
         s3={"addressing_style": "path" if endpoint_url() else "auto", "payload_signing_enabled": False},
         # None: those of the environment.
-        proxies=None if proxy_of(endpoint_url() or _AWS) else {},
+        proxies=None if proxy() else {},
     )
     # A session of its own: the default session keeps the credentials that it saw first, and isn't
     # thread-safe.
@@ -215,3 +214,8 @@ def create_client(policy: RetryPolicy) -> Any:
 def endpoint_url() -> str:
     """Return the server to use instead of AWS, as boto3 finds it in the environment."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def proxy() -> str:
+    """Return the proxy between this machine and the server; empty if there is none."""
+    return proxy_of(endpoint_url() or "https://s3.amazonaws.com")
