@@ -58,7 +58,8 @@ def write(target: Path, data: bytes) -> None:
 def store_error(error: OSError, what: str, fix: str) -> StoreError:
     """Return the error to raise instead: a `StoreFullError` if disk or quota is full."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFullError(what, received=error.strerror, fix="free some space, then run the command again")
+        full = f"{what}: the disk is full"
+        return StoreFullError(full, received=error.strerror, fix="free some space, then run the command again")
     return StoreError(what, received=error.strerror, fix=fix)
 
 

@@ -141,7 +141,9 @@ def manifest_key(dataset: str, digest: str = "") -> str:
 
 
 def load(store: Store, dataset: str) -> Manifest:
-    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST` (12 or more digits).
+    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST`.
+
+    The first digits of a digest do, if no other digest of the dataset begins with them.
 
     Raises:
         NotFoundError: If there is no such dataset, naming those that exist.
