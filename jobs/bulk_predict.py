@@ -1,6 +1,5 @@
 """Predict many photos over HTTP and write predictions.csv."""
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -94,7 +93,7 @@ def main(
     if form == "labels" and fill not in (None, 0, 1):
         raise UsageError("--fill must be a label", received=fill, expected="0 or 1, or --form probabilities")
     photos = open_photos(images, dataset, store_uri)
-    started, options = time.time(), bulk.BulkOptions(batch, connections, timeout, patience)
+    options = bulk.BulkOptions(batch, connections, timeout, patience)
     with (
         ProgressBars() as bars,
         bulk.bulk_predict(
@@ -112,7 +111,6 @@ def main(
         left_out = describe_left_out(photos.left_out)
         sheet = draw_prediction_sheet(photos.read, ids, scores, predicted.classes, predicted.model, left_out)
         atomic.write(out / "photos.png", sheet)
-        atomic.sweep(out, started)
     result, text = summary(predicted, seconds, out)
     result |= {"form": form, "positive_class": predicted.classes[1], "without_prediction": len(failed), "fill": fill}
     result["left_out"] = [asdict(kind) for kind in photos.left_out]

@@ -21,6 +21,7 @@ COMMANDS = (
     "predict",
     "bulk-predict",
     "pseudo-label",
+    "verify",
     "doctor",
 )
 """In the order of `pawcast --help`. Each is the function `main` of the module of that name."""

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from pawcast import registry
 from pawcast.recipes import resolve
 from pawcast.recipes.schema import Recipe
-from pawcast.registry import WEIGHTS, ModelVersion, Parity
+from pawcast.registry import CURVES, WEIGHTS, ModelVersion, Parity
 from pawcast.runtime.devices import Precision
 from pawcast.store import Store
 from pawcast.vision.preprocess import Preprocessing
@@ -48,14 +48,19 @@ def weights(seed: int, recipe: Recipe = _RECIPE) -> bytes:
 
 
 def publish(
-    store: Store, seed: int = 1, data: bytes | None = None, model: str = "pets", recipe: Recipe = _RECIPE
+    store: Store,
+    seed: int = 1,
+    data: bytes | None = None,
+    model: str = "pets",
+    recipe: Recipe = _RECIPE,
+    curves: bytes | None = None,
 ) -> ModelVersion:
     """Register a version and point `production` at it."""
     content = weights(seed, recipe) if data is None else data
     version = registry.register(
         store,
         model,
-        {WEIGHTS: content},
+        {WEIGHTS: content} | ({CURVES: curves} if curves else {}),
         run="r",
         created="2026-01-01T00:00:00Z",
         code="0",

@@ -27,7 +27,7 @@ from pawcast.data.report import DEFAULT_LIMITS, CheckLimits, DataReport
 from pawcast.data.split import split_photos
 from pawcast.errors import DataError, ImageError, UsageError
 from pawcast.runtime import ray_session
-from pawcast.store import Store, shared_store
+from pawcast.store import Store, shared_store, warn_if_conditions_are_ignored
 
 
 class IngestResult(NamedTuple):
@@ -92,6 +92,7 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
     # Read before the work begins: so the later one of two concurrent ingests notices the other,
     # and an unreachable store fails before the photos are read.
     since = manifests.read_latest(store, dataset)
+    warn_if_conditions_are_ignored(store)
     with ray_session.connect():
         photos = [(path, listing.photos) for path, listing in zip(paths, listings, strict=True)]
         records, quarantine = inspect_photos(photos, min_side, progress)
@@ -114,9 +115,7 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
     # If this fails, the shards stay without a manifest: no reader sees them, and the next ingest
     # of the same photos reuses them.
     report.enforce_limits(data_report.checks, limits)
-    report_json = data_report.to_json()
-    report_sha256 = hashlib.sha256(report_json).hexdigest()
-    store.put_if_absent(manifests.report_key(dataset, report_sha256), report_json)
+    report_sha256 = manifests.write_report(store, dataset, data_report.to_json())
     manifest = Manifest(
         dataset=dataset,
         classes=list(classes),

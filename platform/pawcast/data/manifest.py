@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Literal
 
 from pawcast.core import names
@@ -21,6 +24,8 @@ from pawcast.store import Store, records, refs
 from pawcast.store.refs import RefState
 
 SPLITS = ("train", "val", "test", "unlabelled")
+_DIGITS = 64
+_AGAIN = "run `pawcast ingest` again; the splits stay the same"
 
 
 class Shard(Record):
@@ -115,10 +120,10 @@ def publish(store: Store, manifest: Manifest, since: RefState | None = None) -> 
     names.check("dataset", manifest.dataset)
     since = since or read_latest(store, manifest.dataset)
     digest, key = manifest.digest, _latest_key(manifest.dataset)
-    store.put_if_absent(f"datasets/{manifest.dataset}/manifests/{digest}.json", manifest.to_json())
-    moved = since.value == digest or refs.move(store, key, digest, since)
+    records.write_content(store, manifest_key(manifest.dataset, digest), manifest.to_json(), digest)
+    moved = since.target == digest or refs.move(store, key, digest, since)
     # Two ingests of the same photos at the same time publish the same digest: no conflict.
-    if not moved and read_latest(store, manifest.dataset).value != digest:
+    if not moved and read_latest(store, manifest.dataset).target != digest:
         raise ConflictError(
             f"Another ingest moved {manifest.dataset}@latest at the same time",
             fix=f"use {manifest.dataset}@{digest[:12]}, or run this one again to make it the latest",
@@ -130,35 +135,89 @@ def _latest_key(dataset: str) -> str:
     return f"datasets/{dataset}/refs/latest"
 
 
+def manifest_key(dataset: str, digest: str = "") -> str:
+    """Return the key of a manifest, or without a digest the prefix of all of them."""
+    return f"datasets/{dataset}/manifests/" + (f"{digest}.json" if digest else "")
+
+
 def load(store: Store, dataset: str) -> Manifest:
-    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST` (12 or more digits).
+    """Load a dataset's manifest by `NAME` (its latest) or `NAME@DIGEST`.
+
+    The first digits of a digest do, if no other digest of the dataset begins with them.
 
     Raises:
         NotFoundError: If there is no such dataset, naming those that exist.
-        IntegrityError: If the manifest doesn't match its digest, or an earlier Pawcast wrote it.
+        IntegrityError: If the ref or the manifest is missing or was changed, or an earlier Pawcast
+            wrote it.
     """
     name, _, wanted = dataset.partition("@")
-    try:
-        if wanted in ("", "latest"):
-            wanted = store.get(_latest_key(name)).decode()
-        (key,) = store.list(f"datasets/{name}/manifests/{wanted}")
-        data = store.get(key)
-    except (NotFoundError, ValueError):
-        known = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
-        raise NotFoundError(
-            "Unknown dataset",
-            received=repr(dataset),
-            expected=suggest(name, known),
-            fix="make it with `pawcast ingest`, or check --store",
-        ) from None
+    key = manifest_key(name, _latest(store, name) if wanted in ("", "latest") else _digest(store, name, wanted))
     digest = key.rpartition("/")[2].removesuffix(".json")
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise IntegrityError(
-            f"The manifest {key} in {store.uri} was changed", fix="delete it and run `pawcast ingest` again"
-        )
-    return records.parse(
-        Manifest,
-        data,
-        f"The manifest of {dataset}",
-        fix="run `pawcast ingest` again; the splits stay the same",
+    return records.validate(store, key, records.read_content(store, key, digest, _AGAIN), Manifest, _AGAIN)
+
+
+def _latest(store: Store, name: str) -> str:
+    """Return the digest that a dataset's `latest` points at."""
+    state = read_latest(store, name)
+    if state.target:
+        return state.target
+    if state.etag or any(store.list(manifest_key(name))):
+        raise refs.damage(store, _latest_key(name), state, _AGAIN)
+    raise _unknown(store, name, "latest")
+
+
+def _digest(store: Store, name: str, start: str) -> str:
+    """Return the one digest that begins with some digits."""
+    if len(start) == _DIGITS:
+        # A record names it, so the manifest has existed.
+        return start
+    matches = [key for key in store.list(manifest_key(name)) if key.rpartition("/")[2].startswith(start)]
+    if len(matches) != 1:
+        raise _unknown(store, name, start)
+    return matches[0].rpartition("/")[2].removesuffix(".json")
+
+
+def _unknown(store: Store, name: str, digest: str) -> NotFoundError:
+    datasets = {key.split("/")[1] for key in store.list("datasets/") if "/refs/" in key}
+    return NotFoundError(
+        "Unknown dataset",
+        received=repr(f"{name}@{digest}"),
+        expected=suggest(name, datasets),
+        fix="make it with `pawcast ingest`, or check --store",
     )
+
+
+def write_report(store: Store, dataset: str, report: bytes) -> str:
+    """Store the JSON of a dataset's report; return its sha256."""
+    digest = hashlib.sha256(report).hexdigest()
+    records.write_content(store, report_key(dataset, digest), report, digest)
+    return digest
+
+
+def read_report(store: Store, manifest: Manifest) -> bytes:
+    """Return the JSON of a dataset's report. Raises `IntegrityError` if it was changed."""
+    key = report_key(manifest.dataset, manifest.report_sha256)
+    return records.read_content(store, key, manifest.report_sha256, _AGAIN)
+
+
+def objects(store: Store, dataset: str) -> Iterator[records.Read]:
+    """Yield every object of all versions of a dataset and how to read it.
+
+    Raises:
+        NotFoundError: If there is no such dataset.
+    """
+    yield _latest_key(dataset), partial(_latest, store, dataset)
+    stored = {key.rpartition("/")[2].removesuffix(".json") for key in store.list(manifest_key(dataset))}
+    for digest in sorted(stored | ({read_latest(store, dataset).target} - {""})):
+        load_it = partial(load, store, f"{dataset}@{digest}")
+        yield manifest_key(dataset, digest), load_it
+        with suppress(IntegrityError):
+            yield from contents(store, load_it())
+
+
+def contents(store: Store, manifest: Manifest) -> Iterator[records.Read]:
+    """Yield a dataset's report and shards, and how to read each."""
+    yield report_key(manifest.dataset, manifest.report_sha256), partial(read_report, store, manifest)
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            yield shard.key, partial(records.read_content, store, shard.key, shard.sha256, _AGAIN)

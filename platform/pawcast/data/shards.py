@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pawcast.data.manifest import Shard
-from pawcast.errors import IntegrityError
-from pawcast.store import Store
+from pawcast.store import Store, records
 
 MAX_ROWS = 2_048
 MAX_BYTES = 32 * 2**20
@@ -91,7 +90,7 @@ def write(store: Store, dataset: str, split: str, rows: Sequence[PhotoRow], clas
     data = buffer.getvalue().to_pybytes()
     digest = hashlib.sha256(data).hexdigest()
     key = f"datasets/{dataset}/shards/{split}-{digest}.parquet"
-    store.put_if_absent(key, data, digest)
+    records.write_content(store, key, data, digest)
     return Shard(key=key, sha256=digest, bytes=len(data), rows=len(rows))
 
 
@@ -99,14 +98,9 @@ def read(store: Store, shard: Shard) -> pa.Table:
     """Read one shard and verify its sha256 before anything of it is used.
 
     Raises:
-        IntegrityError: If the bytes aren't those that the manifest recorded.
-        NotFoundError: If the shard is missing.
+        IntegrityError: If it is missing, or its bytes aren't those that the manifest recorded.
     """
-    data = store.get(shard.key)
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise IntegrityError(
-            f"The shard {shard.key} in {store.uri} was changed", fix="delete it and run pawcast ingest again"
-        )
+    data = records.read_content(store, shard.key, shard.sha256, "run `pawcast ingest` again; the splits stay the same")
     return pq.read_table(io.BytesIO(data))
 
 

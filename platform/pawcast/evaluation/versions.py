@@ -16,7 +16,7 @@ from pawcast.errors import UsageError, suggest
 from pawcast.evaluation.evaluate import Evaluation, evaluate
 from pawcast.evaluation.reports.report import format_summary, write_report
 from pawcast.inference.engine import Engine
-from pawcast.store import Store
+from pawcast.store import Store, records
 
 
 def evaluate_engine(
@@ -85,7 +85,7 @@ def evaluate_version(
     }
     folder = folder or Path("var/reports") / f"{version.model}-{version.version}-{name}"
     content = json.dumps(result, indent=1, allow_nan=False).encode()
-    store.put(f"models/{version.model}/evaluations/{version.version}-{name}.json", content)
+    records.write(store, f"models/{version.model}/evaluations/{version.version}-{name}.json", result)
     report = write_report(store, folder, version, name, evaluation)
     atomic.write(folder / "evaluation.json", content)
     return {**result, "report": str(report)}, format_summary(version, name, evaluation, report)

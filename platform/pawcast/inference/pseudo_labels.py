@@ -108,8 +108,7 @@ def pseudo_label(
     for rows in shards.cut(confident_rows(), lambda row: len(row.data)):
         new_shards.append(shards.write(store, dataset, "train", rows, base.classes))
         labels.update(row.label for row in rows)
-    report = store.get(manifests.report_key(base.dataset, base.report_sha256))
-    store.put_if_absent(manifests.report_key(dataset, base.report_sha256), report)
+    manifests.write_report(store, dataset, manifests.read_report(store, base))
     joined = {name: labels[i] for i, name in enumerate(base.classes)}
     old_train = base.splits["train"]
     train = Split(
@@ -148,7 +147,7 @@ def confidence_threshold(probabilities: np.ndarray, labels: np.ndarray, min_accu
 
 def _photos_to_exclude(store: Store, base: Manifest) -> tuple[set[str], set[str]]:
     """Return hashes of labelled photos, and names of near duplicates of `val` and `test`."""
-    report = DataReport.model_validate_json(store.get(manifests.report_key(base.dataset, base.report_sha256)))
+    report = DataReport.model_validate_json(manifests.read_report(store, base))
     hashes = {row.sha256 for split in ("train", *_EVALUATION_SPLITS) for row in SplitReader(store, base.splits[split])}
     pairs = [dict(zip(pair.splits, (pair.first, pair.second), strict=True)) for pair in report.near_duplicates]
     near = {pair["unlabelled"] for pair in pairs if "unlabelled" in pair and pair.keys() & _EVALUATION_SPLITS}

@@ -10,7 +10,9 @@ Layout in the store:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 from pawcast.core import names
@@ -23,11 +25,14 @@ from pawcast.vision.preprocess import Preprocessing
 
 WEIGHTS = "model.weights.h5"
 """The name of a version's weights among its files, in Keras's format."""
+CURVES = "curves.png"
+"""The name of the plot of its training among its files."""
 
 MAX_DIFFERENCE = 0.01
 """How far a served probability may be from the one that Keras computes in float32."""
 
 _ATTEMPTS = 20
+_ANOTHER = "promote another version (pawcast promote), or train again (pawcast train)"
 _MIN_SAME_LABELS = 0.999
 # With more photos than this computed twice, bfloat16 is no faster than float32 alone.
 _MAX_FALLBACK_SHARE = 0.25
@@ -79,7 +84,7 @@ class ModelVersion(Record):
         architecture: The network's summary, for people.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     model: str
     version: int
     run: str
@@ -113,12 +118,12 @@ def register(store: Store, model: str, files: dict[str, bytes], **facts: Any) ->
     file_records = {}
     for name, data in files.items():
         digest = hashlib.sha256(data).hexdigest()
-        store.put_if_absent(_file_key(model, digest), data, digest)
+        records.write_content(store, _file_key(model, digest), data, digest)
         file_records[name] = FileRecord(sha256=digest, bytes=len(data))
     for _ in range(_ATTEMPTS):
-        number = max(_numbers(store, model), default=0) + 1
+        number = _newest(store, model) + 1
         version = ModelVersion(model=model, version=number, files=file_records, **facts)
-        if store.put_if_absent(_version_key(model, number), version.model_dump_json(indent=1).encode()):
+        if records.create(store, _version_key(model, number), version):
             refs.advance(store, _ref_key(model, "latest"), number)
             return version
     raise ConflictError(f"No free version number for {model}", fix="try again when fewer runs finish at once")
@@ -154,7 +159,7 @@ def move_ref(store: Store, model: str, ref: str, version: int) -> int | None:
     before = refs.read(store, key)
     if not refs.move(store, key, str(version), before):
         raise ConflictError(f"Somebody else moved {model}@{ref} at the same time", fix="look at it, then try again")
-    return int(before.value) if before.value.isdecimal() else None
+    return int(before.target) if before.target else None
 
 
 def resolve(store: Store, name: str) -> ModelVersion:
@@ -163,24 +168,16 @@ def resolve(store: Store, name: str) -> ModelVersion:
     Raises:
         UsageError: If the name is malformed.
         NotFoundError: If there is none, naming those that exist.
-        IntegrityError: If its record is damaged, or an earlier Pawcast wrote it.
+        IntegrityError: If the ref or the record is missing or was changed, or an earlier Pawcast
+            wrote it.
     """
     model, _, ref = name.partition("@")
     names.check("model", model)
     ref = names.check("ref", ref or "latest")
-    number = ref
-    try:
-        if not ref.isdecimal():
-            number = store.get(_ref_key(model, ref)).decode()
-        data = store.get(_version_key(model, int(number)))
-    except NotFoundError:
-        raise _unknown(store, model, ref) from None
-    except ValueError:
-        fix = _promote_command(store, model, ref)
-        what = f"The ref {model}@{ref} holds no version number"
-        raise IntegrityError(what, received=repr(number), fix=fix) from None
-    fix = "train the model again (pawcast train), or serve it with the Pawcast that registered it"
-    return records.parse(ModelVersion, data, f"The record of {model}@{number}", fix)
+    number = int(ref) if ref.isdecimal() else _target(store, model, ref)
+    if ref.isdecimal() and not 1 <= number <= _newest(store, model):
+        raise _unknown(store, model, ref)
+    return records.read(store, _version_key(model, number), ModelVersion, _ANOTHER)
 
 
 def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
@@ -194,11 +191,34 @@ def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
         expected = suggest(name, version.files)
         raise NotFoundError(f"{version.name} has no such file", received=repr(name), expected=expected)
     digest = version.files[name].sha256
-    data = store.get(_file_key(version.model, digest))
-    if hashlib.sha256(data).hexdigest() != digest:
-        fix = "train again, or promote another version"
-        raise IntegrityError(f"{name} of {version.name} in {store.uri} was changed", fix=fix)
-    return data
+    return records.read_content(store, _file_key(version.model, digest), digest, _ANOTHER)
+
+
+def objects(store: Store, model: str) -> Iterator[records.Read]:
+    """Yield every object of a model and how to read it.
+
+    Raises:
+        NotFoundError: If there is no such model.
+    """
+    if not (newest := _newest(store, model)):
+        raise _unknown(store, model, "latest")
+    for name in {"latest", *(key.rpartition("/")[2] for key in store.list(_ref_key(model, "")))}:
+        yield _ref_key(model, name), partial(_target, store, model, name)
+    for number in range(1, newest + 1):
+        name = f"{model}@{number}"
+        yield _version_key(model, number), partial(resolve, store, name)
+        try:
+            version = resolve(store, name)
+        except IntegrityError:
+            continue
+        for file, record in version.files.items():
+            yield _file_key(model, record.sha256), partial(read_file, store, version, file)
+    for key in store.list(f"models/{model}/evaluations/"):
+        yield key, partial(_read_evaluation, store, key)
+
+
+def _read_evaluation(store: Store, key: str) -> bytes:
+    return records.unseal(store, key, store.get(key), "run `pawcast evaluate` again")
 
 
 def _file_key(model: str, digest: str) -> str:
@@ -217,6 +237,24 @@ def _numbers(store: Store, model: str) -> list[int]:
     keys = store.list(f"models/{model}/versions/")
     stems = [key.rpartition("/")[2].removesuffix(".json") for key in keys]
     return [int(stem) for stem in stems if stem.isdecimal()]
+
+
+def _newest(store: Store, model: str) -> int:
+    """Return the highest number that a version has had; 0 without any."""
+    latest = refs.read(store, _ref_key(model, "latest")).target
+    return max([int(latest or 0), *_numbers(store, model)])
+
+
+def _target(store: Store, model: str, ref: str) -> int:
+    """Return the number that a ref points at."""
+    key = _ref_key(model, ref)
+    state = refs.read(store, key)
+    if state.target:
+        return int(state.target)
+    # `latest` exists since the first version.
+    if state.etag or (ref == "latest" and _numbers(store, model)):
+        raise refs.damage(store, key, state, _promote_command(store, model, ref))
+    raise _unknown(store, model, ref)
 
 
 def _unknown(store: Store, model: str, ref: str) -> NotFoundError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import uuid
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +12,12 @@ from pawcast.errors import UsageError
 
 if TYPE_CHECKING:
     from pyarrow import fs
+
+_CONDITIONS_IGNORED = (
+    "The store {uri} ignores If-None-Match and If-Match: run one job at a time on it, or two could overwrite each "
+    "other's datasets and models. AWS, MinIO and SeaweedFS honor them."
+)
+_log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
@@ -59,6 +67,18 @@ class Store(Protocol):
 
     def filesystem(self, prefix: str) -> tuple[fs.FileSystem, str]:
         """Return an Arrow file system and the path of `prefix` in it, for Ray Train's own files."""
+
+
+def warn_if_conditions_are_ignored(store: Store, warn: Callable[[str], None] = _log.warning) -> None:
+    """Warn if a server writes whatever the condition says. Costs three small requests in S3."""
+    if not store.uri.startswith("s3://"):
+        return
+    key = f"conditions-{uuid.uuid4().hex}"
+    try:
+        if store.put_if_absent(key, b"1") and store.put_if_absent(key, b"2"):
+            warn(_CONDITIONS_IGNORED.format(uri=store.uri))
+    finally:
+        store.delete(key)
 
 
 @lru_cache(maxsize=8)

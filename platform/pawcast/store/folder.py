@@ -21,7 +21,9 @@ class FolderStore:
     """Files below one folder. A value is written to a temporary file first, so it appears whole.
 
     `put_if_absent` makes a hard link, which POSIX defines as atomic. `put_if_match` compares and
-    replaces while it holds an exclusive lock on a file beside the value. The ETag is the SHA-256.
+    replaces while it holds an exclusive lock on a file beside the value, as `put_if_absent` does
+    where there are no hard links. The ETag is the SHA-256. New files and folders have the
+    permissions that the umask allows.
     """
 
     def __init__(self, root: str) -> None:
@@ -46,18 +48,24 @@ class FolderStore:
         with self._translate_errors(key):
             path = self._path(key)
             if path.exists():
+                atomic.sweep(path.parent)
                 return False
             with atomic.temporary_file(path, data, durable=True) as temporary:
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
                     return False
+                except OSError:
+                    # exFAT, SMB and gcsfuse have no hard links.
+                    with _lock(path):
+                        if path.exists():
+                            return False
+                        temporary.replace(path)
                 return True
 
     def put_if_match(self, key: str, data: bytes, etag: str) -> bool:
         path = self._path(key)
-        with self._translate_errors(key), open(path.with_name(f".{path.name}.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._translate_errors(key), _lock(path):
             if _etag(path.read_bytes()) != etag:
                 return False
             self.put(key, data)
@@ -102,6 +110,14 @@ class FolderStore:
             raise NotFoundError(f"The store {self.uri} has no {key}") from None
         except OSError as error:
             raise atomic.store_error(error, f"The store {self.uri} refused {key}", "check its permissions") from None
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a value, which all processes and accounts share."""
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _etag(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Refs: small mutable values that point at immutable ones. They move by compare-and-swap.
+"""Refs: small mutable records that point at immutable ones. They move by compare-and-swap.
 
 A ref is the only kind of key that changes. Each move names the state that it starts from, so of two
 concurrent moves only one succeeds and the other one notices.
@@ -8,14 +8,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pawcast.errors import NotFoundError
+from pawcast.core.records import Record
+from pawcast.errors import IntegrityError, NotFoundError
+from pawcast.store import records
 from pawcast.store.base import Store
 
 
-class RefState(NamedTuple):
-    """The value of a ref at one moment, and its ETag. Both are empty if the ref doesn't exist."""
+class Ref(Record):
+    """What a ref holds: the digest of a manifest, or the number of a version."""
 
-    value: str
+    target: str
+
+
+class RefState(NamedTuple):
+    """The target of a ref at one moment, and its ETag.
+
+    Both are empty if the ref doesn't exist. The target alone is empty if the ref was changed by
+    something else than Pawcast; a move then repairs it.
+    """
+
+    target: str
     etag: str
 
 
@@ -25,15 +37,24 @@ def read(store: Store, key: str) -> RefState:
         data, etag = store.get_with_etag(key)
     except NotFoundError:
         return RefState("", "")
-    return RefState(data.decode(errors="replace"), etag)
+    try:
+        return RefState(records.parse(store, key, data, Ref, "").target, etag)
+    except IntegrityError:
+        return RefState("", etag)
 
 
-def move(store: Store, key: str, value: str, since: RefState) -> bool:
-    """Move a ref to a value if nobody has moved it since `read` returned `since`.
+def damage(store: Store, key: str, state: RefState, fix: str) -> IntegrityError:
+    """Return the error for a ref without a target that should have one."""
+    cause = "was changed, or written by an earlier version of Pawcast" if state.etag else "is missing"
+    return IntegrityError(f"{key} in {store.uri} {cause}", fix=fix)
+
+
+def move(store: Store, key: str, target: str, since: RefState) -> bool:
+    """Point a ref at a target if nobody has moved it since `read` returned `since`.
 
     Return whether this call moved it.
     """
-    data = value.encode()
+    data = records.seal(key, Ref(target=target))
     return store.put_if_match(key, data, since.etag) if since.etag else store.put_if_absent(key, data)
 
 
@@ -41,7 +62,7 @@ def advance(store: Store, key: str, number: int) -> None:
     """Move a ref up to a number. Leave it if it holds that number or a higher one already."""
     while True:
         state = read(store, key)
-        if state.value.isdecimal() and int(state.value) >= number:
+        if state.target and int(state.target) >= number:
             return
         if move(store, key, str(number), state):
             return

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlparse
 
+from pawcast.core.proxies import proxy_of
 from pawcast.errors import UsageError
 from pawcast.store import s3_errors
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from pyarrow import fs
 
 _T = TypeVar("_T")
+_HEADERS = {
+    "ChecksumSHA256": s3_errors.CHECKSUM_HEADER,
+    "IfNoneMatch": "If-None-Match",
+    "IfMatch": "If-Match",
+}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 4.0
 
 
@@ -58,12 +64,12 @@ class S3Store:
     """
 
     def __init__(self, uri: str, retry_policy: RetryPolicy = RETRY_POLICY) -> None:
-        parsed = urlparse(uri)
-        if parsed.scheme != "s3" or not parsed.netloc:
+        # Not by `urlparse`: in a key, `#` and `?` are characters like others.
+        self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not uri.startswith("s3://") or not self.bucket:
             raise UsageError("Not an S3 location", received=repr(uri), expected="s3://bucket/prefix")
         self.uri = uri.rstrip("/")
-        self.bucket = parsed.netloc
-        self.prefix = parsed.path.strip("/")
+        self.prefix = prefix.strip("/")
         self.retry_policy = retry_policy
 
     def get(self, key: str) -> bytes:
@@ -131,11 +137,16 @@ class S3Store:
 
     def _put_object(self, key: str, data: bytes, sha256: str | None = None, **condition: str) -> None:
         """Upload with a SHA-256 that the server checks the body against and keeps for readers."""
-        digest = bytes.fromhex(sha256) if sha256 else hashlib.sha256(data).digest()
-        checksum = base64.b64encode(digest).decode()
-        self._client.put_object(
-            Bucket=self.bucket, Key=self._full_key(key), Body=data, ChecksumSHA256=checksum, **condition
-        )
+        options = condition
+        if self._client.meta.config.request_checksum_calculation != "when_required":
+            digest = bytes.fromhex(sha256) if sha256 else hashlib.sha256(data).digest()
+            options = {"ChecksumSHA256": base64.b64encode(digest).decode(), **condition}
+        try:
+            self._client.put_object(Bucket=self.bucket, Key=self._full_key(key), Body=data, **options)
+        except Exception as error:
+            if options and s3_errors.is_unsupported(error):
+                raise s3_errors.refused_headers(self.uri, [_HEADERS[name] for name in options], error) from None
+            raise
 
     def _conditional_put(self, key: str, data: bytes, sha256: str | None = None, **condition: str) -> bool:
         may_be_written = False
@@ -157,7 +168,7 @@ class S3Store:
 
     def _with_retries(self, key: str, request: Callable[[], _T]) -> _T:
         """Repeat a request until it succeeds, fails for good, or has failed for too long."""
-        with s3_errors.translate_errors(self.uri, self.bucket, key):
+        with s3_errors.translate_errors(self.uri, self.bucket, key, proxy()):
             give_up, pause = None, _FIRST_PAUSE
             while True:
                 try:
@@ -187,6 +198,8 @@ def create_client(policy: RetryPolicy) -> Any:
         read_timeout=policy.read_timeout,
         # The signature covers an upload's checksum. Signing the body too would hash it once more.
         s3={"addressing_style": "path" if endpoint_url() else "auto", "payload_signing_enabled": False},
+        # None: those of the environment.
+        proxies=None if proxy() else {},
     )
     # A session of its own: the default session keeps the credentials that it saw first, and isn't
     # thread-safe.
@@ -201,3 +214,8 @@ def create_client(policy: RetryPolicy) -> Any:
 def endpoint_url() -> str:
     """Return the server to use instead of AWS, as boto3 finds it in the environment."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def proxy() -> str:
+    """Return the proxy between this machine and the server; empty if there is none."""
+    return proxy_of(endpoint_url() or "https://s3.amazonaws.com")

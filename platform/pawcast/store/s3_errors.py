@@ -19,12 +19,15 @@ from pawcast.errors import (
     StoreFullError,
 )
 
+CHECKSUM_HEADER = "x-amz-checksum-sha256"
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _FULL = {"InsufficientStorage", "XMinioStorageFull", "507"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _INVALID = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
 
+# For a header that the server doesn't know, besides the status 501.
+_UNSUPPORTED = {"NotImplemented", "InvalidRequest", "InvalidArgument", "BadRequest", "400"}
 _TRANSIENT_STATUS = {429, 500, 502, 503, 504}
 _OVERLOAD = {"SlowDown", "RequestTimeout"}
 # Another conditional write of the same key is in progress (409).
@@ -56,6 +59,20 @@ def is_precondition_failed(error: Exception) -> bool:
     return _code(error) in {"PreconditionFailed", "412"}
 
 
+def is_unsupported(error: Exception) -> bool:
+    """Return whether the server doesn't know something that the request asked for."""
+    return _code(error) != "" and (_status(error) == 501 or _code(error) in _UNSUPPORTED)
+
+
+def refused_headers(uri: str, headers: list[str], error: Exception) -> StoreError:
+    """Return the error for an upload whose headers a server refuses."""
+    fix = "choose a server that knows it, such as AWS, MinIO or SeaweedFS"
+    if CHECKSUM_HEADER in headers:
+        fix = f"set AWS_REQUEST_CHECKSUM_CALCULATION=when_required; if that doesn't help, {fix}"
+    what = f"The store {uri} refused an upload with the header {' or '.join(headers)}"
+    return StoreError(what, received=f"{_status(error)} {_code(error)}", fix=fix)
+
+
 def may_have_written(error: Exception) -> bool:
     """Return whether the server may have executed the request all the same."""
     return _code(error) == "" or _status(error) >= 500
@@ -73,8 +90,8 @@ def is_transient(error: Exception) -> bool:
 
 
 @contextmanager
-def translate_errors(uri: str, bucket: str, key: str) -> Iterator[None]:
-    """Raise the errors that boto3 raises inside the block as Pawcast's."""
+def translate_errors(uri: str, bucket: str, key: str, proxy: str = "") -> Iterator[None]:
+    """Raise the errors that boto3 raises inside the block as Pawcast's. They name the proxy."""
     from botocore import exceptions as e
 
     no_credentials = (e.NoCredentialsError, e.PartialCredentialsError, e.CredentialRetrievalError)
@@ -82,7 +99,7 @@ def translate_errors(uri: str, bucket: str, key: str) -> Iterator[None]:
     try:
         yield
     except e.ClientError as error:
-        raise _refusal(uri, bucket, key, error) from None
+        raise _refusal(uri, bucket, key, proxy, error) from None
     except e.FlexibleChecksumError:
         raise IntegrityError(
             f"{key} in {uri} arrived with bytes that don't match its checksum",
@@ -91,13 +108,15 @@ def translate_errors(uri: str, bucket: str, key: str) -> Iterator[None]:
     except e.BotoCoreError as error:
         kind, what = StoreError, f"The store {uri} could not be reached"
         fix = "check AWS_ENDPOINT_URL, AWS_REGION and the network"
+        if proxy:
+            what, fix = f"{what} through the proxy {proxy}", f"{fix}, and HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
         if isinstance(error, no_credentials + no_login):
             kind, what = StoreAccessError, f"There are no usable credentials for {uri}"
             fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws, and start Ray with them"
         raise kind(what, received=" ".join(str(error).split()), fix=fix) from None
 
 
-def _refusal(uri: str, bucket: str, key: str, error: Exception) -> PawcastError:
+def _refusal(uri: str, bucket: str, key: str, proxy: str, error: Exception) -> PawcastError:
     code = _code(error)
     other = ("The store {uri} refused {key}", "look at the server's log")
     if is_transient(error):
@@ -105,7 +124,8 @@ def _refusal(uri: str, bucket: str, key: str, error: Exception) -> PawcastError:
     what, fix = next(((what, fix) for codes, what, fix in _REFUSALS if code in codes), other)
     refusal = StoreError if is_transient(error) else StoreAccessError
     kind = NotFoundError if code in _MISSING else StoreFullError if code in _FULL else refusal
-    return kind(what.format(uri=uri, bucket=bucket, key=key), received=f"{_status(error)} {code}", fix=fix)
+    received = f"{_status(error)} {code}" + (f" through the proxy {proxy} (HTTP_PROXY, HTTPS_PROXY)" if proxy else "")
+    return kind(what.format(uri=uri, bucket=bucket, key=key), received=received, fix=fix)
 
 
 def _code(error: Exception) -> str:

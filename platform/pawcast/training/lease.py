@@ -5,10 +5,16 @@ runs/RUN/attempt.json   the token of the attempt that holds the lease
 
 from __future__ import annotations
 
-import json
 import uuid
 
-from pawcast.store import Store
+from pawcast.core.records import Record
+from pawcast.store import Store, records
+
+
+class Attempt(Record):
+    """The attempt that holds the lease, by its token."""
+
+    attempt: str
 
 
 def acquire(store: Store, run: str) -> str:
@@ -18,15 +24,15 @@ def acquire(store: Store, run: str) -> str:
     epoch, and ends.
     """
     attempt = uuid.uuid4().hex
-    store.put(_key(run), json.dumps({"attempt": attempt}).encode())
+    records.write(store, key_of(run), Attempt(attempt=attempt))
     return attempt
 
 
 def holder(store: Store, run: str) -> str:
-    """Return the token of the attempt that holds the lease."""
-    attempt: str = json.loads(store.get(_key(run)))["attempt"]
-    return attempt
+    """Return the token of the attempt that holds the lease. Raises `IntegrityError` if damaged."""
+    return records.read(store, key_of(run), Attempt, f"resume the run: pawcast train --resume {run}").attempt
 
 
-def _key(run: str) -> str:
+def key_of(run: str) -> str:
+    """Return the key of a run's lease."""
     return f"runs/{run}/attempt.json"

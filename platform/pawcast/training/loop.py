@@ -23,7 +23,7 @@ from pawcast.runtime.devices import usable_cpus
 from pawcast.runtime.tensorflow import configure_tensorflow, keras, resolve_precision
 from pawcast.store import open_store
 from pawcast.training import checkpoint, collective, lease, optimizers, timing
-from pawcast.training.checkpoint import BEST_WEIGHTS, OPTIMIZER, TrainState
+from pawcast.training.checkpoint import BEST_WEIGHTS, OPTIMIZER, SUMMARY, TrainState
 from pawcast.training.collective import Collective
 from pawcast.training.loader import BATCHES_AHEAD_OF_GPU, Batch, BatchLoader
 from pawcast.training.metrics import MetricSums, balanced_weights
@@ -86,8 +86,9 @@ class RankTrainer:
         self._best_weights = b""
         self._sample: tuple[Batch, float, float] | None = None
         self._timing: StepTiming | None = None
+        notes: list[str] = []
         if self._rank == 0:
-            self._restore()
+            self._restore(notes)
         self.state = ray.train.collective.broadcast_from_rank_zero(self.state)
         ranks.broadcast([*self._model.weights, *self._optimizer.variables])
         # One call for each split: Ray then puts all of its blocks into this node's object store,
@@ -100,6 +101,8 @@ class RankTrainer:
         weights = balanced_weights(config.train.labels) if recipe.class_weights == "balanced" else None
         self._step = TrainStep(recipe, self._model, self._optimizer, ranks, weights)
         self._reporter = ProgressReporter(config.progress if self._rank == 0 else None, self._train)
+        for note in notes:
+            self._reporter.send(ProgressUpdate(note=note))
         if self.state.epochs_done:
             self._reporter.send(ProgressUpdate(resumed=self.state.epochs_done))
         else:
@@ -173,9 +176,9 @@ class RankTrainer:
         if self._rank == 0:
             self._save_checkpoint(weights)
 
-    def _restore(self) -> None:
+    def _restore(self, notes: list[str]) -> None:
         """Load the run's newest checkpoint, or else the pretrained weights of the recipe."""
-        if latest := checkpoint.load_latest(self._store, self._config.run):
+        if latest := checkpoint.load_latest(self._store, self._config.run, notes.append):
             self.state, files = latest
             self._best_weights = files[BEST_WEIGHTS]
             weights_file.load(self._model, files[WEIGHTS])
@@ -251,7 +254,8 @@ class RankTrainer:
 
     def _save_checkpoint(self, weights: bytes) -> None:
         optimizer = optimizers.dump(self._optimizer)
-        files = {WEIGHTS: weights, BEST_WEIGHTS: self._best_weights, OPTIMIZER: optimizer}
+        summary = _summary(self._model).encode()
+        files = {WEIGHTS: weights, BEST_WEIGHTS: self._best_weights, OPTIMIZER: optimizer, SUMMARY: summary}
         checkpoint.save(self._store, self._config.run, self.state, files)
 
     def _put(self, name: str, text: str) -> None:

@@ -31,6 +31,7 @@ class ProgressUpdate(NamedTuple):
         finished: At the end of an epoch: its values by name; without `val_acc` and `val_loss` if it
             was not validated.
         timing: After the first epoch: the parts of an average step.
+        note: A sentence that the user should read.
     """
 
     epoch: int = 0
@@ -43,6 +44,7 @@ class ProgressUpdate(NamedTuple):
     finished: dict[str, float] | None = None
     summary: str | None = None
     timing: StepTiming | None = None
+    note: str | None = None
 
 
 class ProgressReporter:

@@ -1,28 +1,29 @@
 """A run's record: what its result depends on, written before it begins and never changed.
 
 runs/RUN/run.json       recipe, data digest, code and workers: a `RunRecord`
-runs/RUN/result.json    the model version that came of the run; a run that has it is over
+runs/RUN/result.json    the model version that came of the run, and the sha256 of the run's files:
+                        a `RunResult`; a run that has it is over
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-
-from pydantic import ValidationError
 
 import pawcast
 from pawcast.core import names
 from pawcast.core.records import Record
+from pawcast.data import manifest as manifests
 from pawcast.data.manifest import Manifest
-from pawcast.errors import ConflictError, NotFoundError, UsageError, suggest
+from pawcast.errors import ConflictError, IntegrityError, NotFoundError, suggest
 from pawcast.recipes.schema import Recipe
-from pawcast.store import Store
+from pawcast.store import Store, records
+from pawcast.training import checkpoint, lease
 
 
 class Workers(Record):
@@ -85,6 +86,13 @@ class RunRecord(Record):
     workers: Workers
 
 
+class RunResult(Record):
+    """What came of a run: a model version, and the sha256 of each of the run's files by name."""
+
+    version: str
+    files: dict[str, str]
+
+
 def claim(
     store: Store,
     run: str | None,
@@ -113,9 +121,13 @@ def claim(
         model=model,
         workers=workers,
     )
-    if not store.put_if_absent(_record_key(record.run), record.model_dump_json(indent=1).encode()):
-        resume = "" if store.exists(_result_key(record.run)) else f", or go on with it: --resume {record.run}"
-        raise ConflictError(f"The run's name {record.run!r} is taken", fix=f"choose another --run{resume}")
+    if not records.create(store, _record_key(record.run), record):
+        is_over = store.exists(_result_key(record.run))
+        raise ConflictError(
+            "The run's name is taken",
+            received=repr(record.run),
+            fix="choose another --run" + ("" if is_over else f", or go on with it: --resume {record.run}"),
+        )
     return record
 
 
@@ -125,31 +137,71 @@ def load(store: Store, run: str) -> RunRecord:
     Raises:
         NotFoundError: If there is no such run.
         ConflictError: If it is over.
-        UsageError: If another version of Pawcast wrote it.
+        IntegrityError: If a record of it is missing or was changed, or another version of Pawcast
+            wrote it.
     """
-    names.check("run", run)
-    try:
-        data = store.get(_record_key(run))
-    except NotFoundError:
-        known = {key.split("/")[1] for key in store.list("runs/")}
-        raise NotFoundError("No such run", received=repr(run), expected=suggest(run, known)) from None
-    if store.exists(_result_key(run)):
-        version = json.loads(store.get(_result_key(run)))["version"]
-        raise ConflictError(f"The run {run!r} is over: it became {version}")
-    try:
-        return RunRecord.model_validate_json(data)
-    except ValidationError:
-        raise UsageError(
-            f"The run {run!r} was begun by another version of Pawcast",
-            received=json.loads(data).get("code"),
-            expected=pawcast.__version__,
-            fix="train again",
-        ) from None
+    _require(store, run)
+    if result := read_result(store, run):
+        raise ConflictError(
+            "The run is over", received=f"{run!r}, which became {result.version}", expected="a run that was stopped"
+        )
+    return _read_record(store, run)
 
 
 def finish(store: Store, run: str, version: str) -> None:
-    """Write down the model version that came of a run."""
-    store.put(_result_key(run), json.dumps({"version": version}).encode())
+    """Write down the model version that came of a run, and the sha256 of the run's files."""
+    folder = f"runs/{run}/"
+    # Records prove themselves, and each checkpoint has one.
+    proven = ("run.json", "attempt.json", "result.json")
+    files = [key.removeprefix(folder) for key in store.list(folder)]
+    files = [name for name in files if "/" not in name and name not in proven]
+    digests = {name: hashlib.sha256(store.get(folder + name)).hexdigest() for name in files}
+    records.write(store, _result_key(run), RunResult(version=version, files=digests))
+
+
+def read_result(store: Store, run: str) -> RunResult | None:
+    """Return the result of a run; None if it isn't over. Raises `IntegrityError` if damaged."""
+    if not store.exists(_result_key(run)):
+        return None
+    fix = f"delete it, then resume the run: pawcast train --resume {run}"
+    return records.read(store, _result_key(run), RunResult, fix)
+
+
+def objects(store: Store, run: str) -> Iterator[records.Read]:
+    """Yield every object of a run, with the manifest of its dataset, and how to read it.
+
+    Raises:
+        NotFoundError: If there is no such run.
+    """
+    _require(store, run)
+    yield _record_key(run), partial(_read_record, store, run)
+    with suppress(IntegrityError):
+        record = _read_record(store, run)
+        name = f"{record.dataset}@{record.dataset_sha256}"
+        yield manifests.manifest_key(record.dataset, record.dataset_sha256), partial(manifests.load, store, name)
+    checkpoints = list(checkpoint.objects(store, run))
+    if checkpoints or store.exists(lease.key_of(run)):
+        yield lease.key_of(run), partial(lease.holder, store, run)
+    yield from checkpoints
+    if not store.exists(_result_key(run)):
+        return
+    yield _result_key(run), partial(read_result, store, run)
+    with suppress(IntegrityError):
+        result = read_result(store, run)
+        for name, sha256 in result.files.items() if result else ():
+            key = f"runs/{run}/{name}"
+            yield key, partial(records.read_content, store, key, sha256, "train again")
+
+
+def _require(store: Store, run: str) -> None:
+    names.check("run", run)
+    known = {key.split("/")[1] for key in store.list("runs/")}
+    if run not in known:
+        raise NotFoundError("No such run", received=repr(run), expected=suggest(run, known))
+
+
+def _read_record(store: Store, run: str) -> RunRecord:
+    return records.read(store, _record_key(run), RunRecord, "train again, with another --run")
 
 
 @cache

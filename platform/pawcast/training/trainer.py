@@ -23,12 +23,12 @@ from pawcast.errors import DataError, IntegrityError, UsageError
 from pawcast.evaluation.reports.curves import draw_curves
 from pawcast.models.pretrained.source import read_weights
 from pawcast.recipes.schema import Recipe
-from pawcast.registry import WEIGHTS, ModelVersion, Parity
+from pawcast.registry import CURVES, WEIGHTS, ModelVersion, Parity
 from pawcast.runtime import ray_session
 from pawcast.runtime.devices import Precision
-from pawcast.store import Store, shared_store
+from pawcast.store import Store, shared_store, warn_if_conditions_are_ignored
 from pawcast.training import checkpoint, lease, runs
-from pawcast.training.checkpoint import BEST_WEIGHTS, TrainState
+from pawcast.training.checkpoint import BEST_WEIGHTS, SUMMARY, TrainState
 from pawcast.training.progress import ProgressUpdate
 from pawcast.training.runs import RunRecord, Workers
 from pawcast.training.workers import LoopConfig, fit
@@ -123,6 +123,7 @@ def train(
     weights = read_weights(recipe.pretrained) if recipe.pretrained else None
     with ray_session.connect():
         workers = _with_resources(workers)
+        warn_if_conditions_are_ignored(store, callbacks.note)
         record = runs.claim(store, run, manifest, recipe, weights, model, workers)
         return _run(store, record, manifest, workers, weights, max_failures, callbacks)
 
@@ -231,7 +232,8 @@ def _register(store: Store, record: RunRecord, manifest: Manifest, progress: Pro
     weights = files[BEST_WEIGHTS]
     title = f"{run}: {recipe.name} on {manifest.dataset}, {state.epochs_done} epochs"
     store.put(f"runs/{run}/{WEIGHTS}", weights)
-    store.put(f"runs/{run}/curves.png", draw_curves(history, title))
+    curves = draw_curves(history, title)
+    store.put(f"runs/{run}/{CURVES}", curves)
     preprocessing = Preprocessing(
         image_size=recipe.image_size, eval_downscale=recipe.eval_downscale, mirror=recipe.mirror
     )
@@ -242,7 +244,7 @@ def _register(store: Store, record: RunRecord, manifest: Manifest, progress: Pro
     version = registry.register(
         store,
         record.model,
-        {WEIGHTS: weights},
+        {WEIGHTS: weights, CURVES: curves},
         run=run,
         created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         code=pawcast.__version__,
@@ -260,7 +262,7 @@ def _register(store: Store, record: RunRecord, manifest: Manifest, progress: Pro
             "train_cpu_seconds": state.total("cpu_seconds"),
         },
         parity=parity,
-        architecture=store.get(f"runs/{run}/summary.txt").decode(),
+        architecture=files[SUMMARY].decode(),
     )
     return _finish(store, manifest, version, state)
 

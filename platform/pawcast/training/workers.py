@@ -99,7 +99,8 @@ def fit(
         workers: How many workers, and the resources of each.
         max_failures: How many such failures to survive.
         on_update: Called with the workers' progress.
-        on_note: Called with a sentence for each failure that is survived.
+        on_note: Called with a sentence for each failure that is survived and each damaged
+            checkpoint.
 
     Raises:
         KeyboardInterrupt: If Ctrl-C has ended them.
@@ -111,6 +112,9 @@ def fit(
 
     def observe(update: ProgressUpdate) -> None:
         nonlocal epochs_done
+        if update.note:
+            on_note(update.note)
+            return
         epochs_done = update.resumed or (update.epoch + 1 if update.finished else epochs_done)
         on_update(update)
 

@@ -47,7 +47,7 @@ def recovers(folder: Path, data: bytes) -> bool:
             count = len(journal.batches)
         assert len(batches(folder)) == count
         return True
-    except IntegrityError as error:
+    except (ConflictError, IntegrityError) as error:
         message = str(error)
     assert "--fresh" in message
     assert "\n" not in message

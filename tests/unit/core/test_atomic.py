@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
-import time
+import signal
+import subprocess
+import sys
+from typing import BinaryIO
 
 import pytest
 
@@ -17,7 +21,6 @@ def test_write_makes_the_folder_and_replaces_an_older_file(tmp_path):
     atomic.write(target, b"old")
     atomic.write(target, b"new")
     assert target.read_bytes() == b"new"
-    assert target.stat().st_mode & 0o777 == 0o644
     assert [path.name for path in target.parent.iterdir()] == ["result.csv"]
 
 
@@ -55,10 +58,38 @@ def test_a_failed_write_is_a_store_error_and_leaves_the_older_file(tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_sweep_removes_only_old_temporary_files(tmp_path):
-    now = time.time()
-    for name, age in ((f"{atomic.PREFIX}old", 60), (f"{atomic.PREFIX}new", -60), ("old", 60)):
-        (tmp_path / name).write_bytes(b"")
-        os.utime(tmp_path / name, (now - age, now - age))
-    atomic.sweep(tmp_path, now)
-    assert {path.name for path in tmp_path.iterdir()} == {f"{atomic.PREFIX}new", "old"}
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_the_umask_decides_who_may_read(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        atomic.write(tmp_path / "x", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == mode
+
+
+def test_the_file_of_a_killed_writer_is_removed_at_the_next_write_and_no_other(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from pawcast.core import atomic\n"
+        "with atomic.temporary_file(Path(sys.argv[1]), b'half'): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "x"], check=False).returncode == -signal.SIGKILL
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"half"]
+    with atomic.temporary_file(tmp_path / "y", b"living") as living:
+        atomic.write(tmp_path / "x", b"new")
+        assert {path.name for path in tmp_path.iterdir()} == {living.name, "x"}
+
+
+def test_a_file_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    lock, calls = fcntl.flock, []
+
+    def flock(file: BinaryIO, operation: int) -> None:
+        calls.append(file.name)
+        if len(calls) == 1:
+            os.unlink(file.name)  # noqa: PTH108
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    atomic.write(tmp_path / "x", b"data")
+    assert (tmp_path / "x").read_bytes() == b"data"
+    assert len(set(calls)) == 2

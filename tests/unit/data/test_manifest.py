@@ -47,3 +47,17 @@ def test_a_changed_manifest_is_refused(store, tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
     with pytest.raises(IntegrityError, match="was changed"):
         manifests.load(store, "pets")
+
+
+@pytest.mark.parametrize("name", ["refs/latest", "manifests/{}.json"])
+@pytest.mark.parametrize("value", [b"", b"{}", None], ids=["emptied", "changed", "deleted"])
+def test_publishing_again_puts_a_damaged_dataset_right(store, name, value):
+    manifest = publish(store)
+    key = f"datasets/pets/{name.format(manifest.digest)}"
+    store.delete(key)
+    if value is not None:
+        store.put(key, value)
+    with pytest.raises(IntegrityError, match=f"{key}.*pawcast ingest"):
+        manifests.load(store, "pets")
+    assert publish(store) == manifest
+    assert manifests.load(store, "pets") == manifest

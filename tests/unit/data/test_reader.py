@@ -86,7 +86,7 @@ def test_a_changed_or_missing_shard_is_never_used(store, manifest):
     with pytest.raises(IntegrityError, match="pawcast ingest"):
         list(reader)
     second.unlink()
-    with pytest.raises(NotFoundError):
+    with pytest.raises(IntegrityError, match="is missing"):
         reader.find("cat.11")
 
 

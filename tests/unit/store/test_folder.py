@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +169,64 @@ def test_no_temporary_file_is_left(store, tmp_path):
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["k"]
 
 
+def test_a_file_system_without_hard_links_keeps_the_contract(tmp_path, monkeypatch):
+    def link(source: object, target: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("os.link", link)
+    store = open_store(str(tmp_path))
+    check_contract(store)
+    for round_ in range(ROUNDS):
+        created = race(lambda i, key=f"race/{round_}": store.put_if_absent(key, f"new {i}".encode()))
+        assert created.count(True) == 1
+        assert store.get(f"race/{round_}") == f"new {created.index(True)}".encode()
+
+
+@contextmanager
+def account(number: int) -> Iterator[None]:
+    """Run the block with the rights of another account."""
+    os.setegid(number)
+    os.seteuid(number)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acting as another account needs root")
+@pytest.mark.parametrize(("umask", "shared"), [(0o022, False), (0o000, True)])
+def test_a_second_account_may_do_what_the_umask_allows(umask, shared):
+    before = os.umask(umask)
+    try:
+        # Not in `tmp_path`, which only its owner may enter.
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o777 & ~umask)
+            store = open_store(f"{folder}/store")
+            store.put("a/value", b"1")
+            assert store.put_if_absent("a/ref", b"1")
+            assert store.put_if_match("a/ref", b"2", store.get_with_etag("a/ref")[1])
+            with account(65_534):
+                assert list(store.list("")) == ["a/ref", "a/value"]
+                assert store.get("a/value") == b"1"
+                data, etag = store.get_with_etag("a/ref")
+                assert data == b"2"
+                if shared:
+                    assert store.put_if_match("a/ref", b"3", etag)
+                    assert store.put_if_absent("a/other", b"4")
+                    store.put("a/value", b"5")
+                else:
+                    with pytest.raises(StoreError, match="Permission denied"):
+                        store.put_if_match("a/ref", b"3", etag)
+                    with pytest.raises(StoreError, match="check its permissions"):
+                        store.put("a/value", b"5")
+            if shared:
+                assert store.put_if_match("a/ref", b"6", store.get_with_etag("a/ref")[1])
+                assert (store.get("a/other"), store.get("a/value")) == (b"4", b"5")
+    finally:
+        os.umask(before)
+
+
 def test_a_failed_write_leaves_no_temporary_file_and_no_change(tmp_path):
     store = open_store(str(tmp_path))
     store.put("a/b", b"1")
@@ -180,7 +242,7 @@ def test_a_full_disk_is_reported_and_the_store_stays_readable(tmp_path):
     try:
         store = open_store(str(tmp_path))
         store.put("small", b"kept")
-        with pytest.raises(StoreFullError, match=r"refused small\. Received: No space left"):
+        with pytest.raises(StoreFullError, match=r"refused small: the disk is full\. Received: No space left"):
             store.put("small", bytes(2**20))
         with pytest.raises(StoreFullError):
             store.put_if_absent("large", bytes(2**20))

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pawcast.store import Store, open_store, refs
+from pawcast.store import Store, open_store, records, refs
 from pawcast.store.folder import FolderStore
-from pawcast.store.refs import RefState
+from pawcast.store.refs import Ref, RefState
 
 KEY = "models/pets/refs/production"
 
@@ -26,16 +26,16 @@ def test_a_move_needs_the_present_state(store):
     assert refs.move(store, KEY, "1", absent)
     assert not refs.move(store, KEY, "2", absent)
     first = refs.read(store, KEY)
-    assert first.value == "1"
+    assert first.target == "1"
     assert refs.move(store, KEY, "2", first)
     assert not refs.move(store, KEY, "3", first)
-    assert refs.read(store, KEY).value == "2"
+    assert refs.read(store, KEY).target == "2"
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["first move", "later move"])
 def test_of_concurrent_moves_from_one_state_one_succeeds(store, earlier):
     if earlier:
-        store.put(KEY, b"0")
+        refs.move(store, KEY, "0", refs.read(store, KEY))
     since = refs.read(store, KEY)
     start = threading.Barrier(8)
 
@@ -46,22 +46,23 @@ def test_of_concurrent_moves_from_one_state_one_succeeds(store, earlier):
     with ThreadPoolExecutor(8) as pool:
         moved = list(pool.map(move, range(1, 9)))
     assert moved.count(True) == 1
-    assert refs.read(store, KEY).value == str(moved.index(True) + 1)
+    assert refs.read(store, KEY).target == str(moved.index(True) + 1)
 
 
 def test_advance_only_goes_up(store):
     for number, expected in ((2, "2"), (1, "2"), (2, "2"), (10, "10"), (9, "10")):
         refs.advance(store, KEY, number)
-        assert refs.read(store, KEY).value == expected
+        assert refs.read(store, KEY).target == expected
 
 
-def test_advance_repairs_a_ref_that_holds_no_number(store):
-    store.put(KEY, b"broken")
+@pytest.mark.parametrize("broken", [b"broken", b"", b"7", records.seal("another/key", Ref(target="7"))])
+def test_advance_repairs_a_damaged_ref(store, broken):
+    store.put(KEY, broken)
     refs.advance(store, KEY, 1)
-    assert refs.read(store, KEY).value == "1"
+    assert refs.read(store, KEY).target == "1"
 
 
-@pytest.mark.parametrize(("theirs", "expected"), [(b"1", "2"), (b"3", "3")])
+@pytest.mark.parametrize(("theirs", "expected"), [("1", "2"), ("3", "3")])
 def test_advance_goes_on_when_somebody_moves_the_ref_meanwhile(tmp_path, theirs, expected):
     class Overtaken(FolderStore):
         """A store in which somebody else moves the ref after it was read for the first time."""
@@ -74,14 +75,14 @@ def test_advance_goes_on_when_somebody_moves_the_ref_meanwhile(tmp_path, theirs,
             finally:
                 if not self.overtaken:
                     self.overtaken = True
-                    self.put(key, theirs)
+                    self.put(key, records.seal(key, Ref(target=theirs)))
 
     store = Overtaken(str(tmp_path))
     refs.advance(store, KEY, 2)
-    assert refs.read(store, KEY).value == expected
+    assert refs.read(store, KEY).target == expected
 
 
 def test_concurrent_advances_end_at_the_highest_number(store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: refs.advance(store, KEY, number), range(1, 17)))
-    assert refs.read(store, KEY).value == "16"
+    assert refs.read(store, KEY).target == "16"

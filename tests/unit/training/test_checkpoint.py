@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
+from pawcast.errors import IntegrityError
 from pawcast.models import weights as weights_file
 from pawcast.registry import WEIGHTS
-from pawcast.store import open_store
+from pawcast.store import open_store, records
 from pawcast.training import checkpoint, optimizers
-from pawcast.training.checkpoint import BEST_WEIGHTS, OPTIMIZER, TrainState
+from pawcast.training.checkpoint import BEST_WEIGHTS, OPTIMIZER, SUMMARY, TrainState
+from tests.support.damage import DAMAGES
 from tests.support.training import network_and_optimizer
 
-FILES = {WEIGHTS: b"weights", BEST_WEIGHTS: b"best", OPTIMIZER: b"optimizer"}
+FILES = {WEIGHTS: b"weights", BEST_WEIGHTS: b"best", OPTIMIZER: b"optimizer", SUMMARY: b"summary"}
 
 
 def save(store, epochs: int, files: dict[str, bytes] = FILES) -> None:
@@ -44,24 +48,45 @@ def test_a_checkpoint_before_the_first_validation_has_no_best_weights(tmp_path):
     assert files[BEST_WEIGHTS] == b""
 
 
-@pytest.mark.parametrize("damage", ["truncated file", "missing file", "no state", "invalid state"])
-def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
+@pytest.mark.parametrize("name", ["state.json", *FILES])
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, damage, name):
     store = open_store(str(tmp_path))
     assert checkpoint.load_latest(store, "run") is None
     for epochs in (1, 2, 3):
         save(store, epochs)
     folder = "runs/run/checkpoints/"
     assert sorted({key.split("/")[3] for key in store.list(folder)}) == ["000002", "000003"]
-    newest = f"{folder}000003/"
-    if damage == "truncated file":
-        store.put(newest + OPTIMIZER, store.get(newest + OPTIMIZER)[:-1])
-    elif damage == "missing file":
-        store.delete(newest + BEST_WEIGHTS)
-    elif damage == "no state":
-        store.delete(newest + "state.json")
-    else:
-        store.put(newest + "state.json", b"{")
-    assert checkpoint.load_latest(store, "run")[0].epochs_done == 2
-    # The epoch is trained again and its checkpoint replaces the broken one.
+    key = f"{folder}000003/{name}"
+    store.put("runs/other.json", records.seal("runs/other.json", TrainState(epochs_done=9, history={}, best_epoch=0)))
+    damage(store, key, "runs/other.json", random.Random(0))
+    notes: list[str] = []
+    assert checkpoint.load_latest(store, "run", notes.append)[0].epochs_done == 2
+    assert len(notes) == 1
+    assert notes[0].startswith(key)
+    assert notes[0].endswith("The checkpoint before it is used.")
+    # The epoch is trained again and its checkpoint replaces the damaged one.
     save(store, 3)
-    assert checkpoint.load_latest(store, "run")[0].epochs_done == 3
+    assert checkpoint.load_latest(store, "run", pytest.fail)[0].epochs_done == 3
+
+
+def test_a_run_without_a_whole_checkpoint_does_not_begin_again_silently(tmp_path):
+    store = open_store(str(tmp_path))
+    for epochs in (1, 2):
+        save(store, epochs)
+    store.delete("runs/run/checkpoints/000001/state.json")
+    store.put(f"runs/run/checkpoints/000002/{WEIGHTS}", b"")
+    with pytest.raises(IntegrityError, match=f"000002/{WEIGHTS}.*000001/state.json.*delete runs/run/checkpoints/"):
+        checkpoint.load_latest(store, "run", pytest.fail)
+    for key in store.list("runs/run/checkpoints/"):
+        store.delete(key)
+    assert checkpoint.load_latest(store, "run", pytest.fail) is None
+
+
+def test_a_first_checkpoint_that_was_never_finished_is_said(tmp_path):
+    store = open_store(str(tmp_path))
+    store.put(f"runs/run/checkpoints/000001/{WEIGHTS}", b"half")
+    notes: list[str] = []
+    assert checkpoint.load_latest(store, "run", notes.append) is None
+    assert "000001/state.json is missing" in notes[0]
+    assert "begins again" in notes[0]

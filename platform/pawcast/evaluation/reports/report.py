@@ -11,7 +11,7 @@ from pawcast.evaluation.metrics import ClassificationMetrics
 from pawcast.evaluation.reports.gallery import Tile, draw_contact_sheet
 from pawcast.evaluation.reports.page import Section, render_page
 from pawcast.evaluation.reports.predictions import TILE_SIZE, format_prediction
-from pawcast.registry import ModelVersion
+from pawcast.registry import CURVES, ModelVersion, read_file
 from pawcast.store import Store
 from pawcast.vision import preprocess
 
@@ -20,14 +20,14 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
     """Write `report.html` and its picture of photos, `photos.png`; return the page's path.
 
     Args:
-        store: Where the version's run, with its training curves, is.
+        store: Where the version is.
         folder: Made if it isn't there.
         version: The model.
         name: What it was evaluated on.
         evaluation: The outcome.
 
     Raises:
-        NotFoundError: If the store has no training curves of the version's run.
+        IntegrityError: If the training curves of the version are missing or were changed.
     """
     metrics = evaluation.metrics
     wrong = metrics.photos - sum(metrics.confusion[i][i] for i in (0, 1))
@@ -45,13 +45,14 @@ def write_report(store: Store, folder: Path, version: ModelVersion, name: str, e
         "Dataset": f"{version.dataset}@{version.dataset_sha256[:12]}",
         "Trained": version.created,
     }
-    curves = store.get(f"runs/{version.run}/curves.png")
     sections = [
-        Section("Training", image=curves, alt="Accuracy and loss over the epochs"),
         Section("Classes", text=_remark(version, metrics), table=_class_table(version, metrics)),
         Section("Photos with their predicted label", image=photos, alt="Wrong and right predictions"),
         Section("Recipe", table=[(key, str(value)) for key, value in version.recipe.model_dump().items()]),
     ]
+    if CURVES in version.files:
+        curves = read_file(store, version, CURVES)
+        sections.insert(0, Section("Training", image=curves, alt="Accuracy and loss over the epochs"))
     page = folder / "report.html"
     atomic.write(folder / "photos.png", photos)
     atomic.write(page, render_page(f"{version.name} on {name}", facts, sections).encode())
