@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pawcast_jobs.verify import main
 
-from pawcast.core.command import ErrorWithResult
+from pawcast.core.command import CommandError
 from pawcast.errors import NotFoundError
 from pawcast.store import Store, open_store
 from tests.support.whole_job import write_jobs
@@ -45,7 +45,7 @@ def test_each_damaged_object_is_named(store, capsys, options, damaged):
     if not damaged:
         assert main(**options, store_uri=store.uri)[0]["damaged"] == []
         return
-    with pytest.raises(ErrorWithResult) as caught:
+    with pytest.raises(CommandError) as caught:
         main(**options, store_uri=store.uri)
     assert caught.value.exit_code == 5
     assert caught.value.result["damaged"] == damaged
@@ -61,5 +61,5 @@ def test_a_name_that_is_not_there_is_not_found(store):
 
 def test_what_an_earlier_pawcast_wrote_is_named(store):
     store.put("models/catdog/refs/latest", b"2")
-    with pytest.raises(ErrorWithResult, match="models/catdog/refs/latest"):
+    with pytest.raises(CommandError, match="models/catdog/refs/latest"):
         main(model=["catdog"], store_uri=store.uri)

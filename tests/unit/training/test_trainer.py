@@ -63,7 +63,7 @@ def test_a_run_killed_after_its_registration_registers_no_second_version(store):
     assert len(list(store.list("models/catdog/versions/"))) == 2
     # `latest` never moves back.
     assert registry.resolve(store, "catdog@latest").run == "another"
-    with pytest.raises(ConflictError, match="it became catdog@1"):
+    with pytest.raises(ConflictError, match="which became catdog@1"):
         trainer.resume(store, "killed")
 
 
