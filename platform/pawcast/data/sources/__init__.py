@@ -1,7 +1,6 @@
-"""Sources of photos: a zip, a folder, or a CSV of `file,label`. Read only; nothing is unpacked.
+"""Sources of photos: a folder, an archive, Parquet, S3, or a table of labels. Read only.
 
-A photo's label comes from the CSV. Without a CSV it comes from the file's name (`cat.7.jpg`) or
-else from its folder (`Cat/7.jpg`).
+A photo's label comes from a table of labels, its folder (`Cat/7.jpg`) or its name (`cat.7.jpg`).
 
 A source is untrusted. `scan` refuses a source that no honest tool makes: paths that lead out of it,
 ambiguous names, overlapping members, zip bombs. Everything else costs one photo: `read` yields the
@@ -11,18 +10,18 @@ reason instead of its bytes. README.md beside this file lists each threat and wh
 from __future__ import annotations
 
 import hashlib
-import os
-import zipfile
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pawcast.data.sources import labels, table, zip_archive
-from pawcast.data.sources.folder import Folder
+from pawcast.data.sources import labels, table
+from pawcast.data.sources.container import Entry
+from pawcast.data.sources.contents import list_photos
 from pawcast.data.sources.labels import EXTENSIONS, FORMATS, display_name, extension, natural_key, refusal
-from pawcast.data.sources.zip_archive import ZipArchive
-from pawcast.errors import DataError, ImageError, NotFoundError
+from pawcast.data.sources.opening import open_source
+from pawcast.errors import DataError, ImageError, UsageError
 
 __all__ = [
     "EXTENSIONS",
@@ -36,9 +35,6 @@ __all__ = [
     "scan",
     "source_digest",
 ]
-
-
-_EXPECTED = "a zip or a folder of photos, or a CSV of file,label"
 
 
 class Photo(NamedTuple):
@@ -117,35 +113,26 @@ def scan(
         DataError: If the path is none of these, holds no photo or a photo without a label, or
             isn't safe to read.
     """
-    container = _open(path)
-    if _is_csv(path):
-        label_of = table.labels(path, classes)
-        paths = {member: labels.normalize_path(member) for member in label_of}
-    else:
-        members = container.members()
-        listed = [(member, name) for member in members if labels.is_photo(name := labels.normalize_path(member))]
-        if not listed:
-            _refuse_empty(path, members)
-        if isinstance(container, ZipArchive):
-            container.check_photos(listed)
-        paths = dict(listed)
-        label_of = {member: labels.label_from_path(name, classes) if classes else -1 for member, name in paths.items()}
-    root = labels.shared_folder(paths.values(), classes)
-    ordered = sorted(paths, key=natural_key)
-    names = [paths[member][len(root) :] for member in ordered]
+    container = open_source(path)
+    entries, others = list_photos(path, container, classes, label_column, group)
+    entries.sort(key=lambda entry: natural_key(entry.member))
+    entries, label_of, contradictions = _labels(path, entries, classes)
+    root = labels.shared_folder([entry.name for entry in entries], classes)
+    names = [entry.name[len(root) :] for entry in entries]
+    splits, folders = _splits(path, names, split_folders)
+    columns = (labels.photo_ids(names), names, entries, label_of, _groups(entries, names, group), splits)
     photos = [
-        Photo(labels.escape_name(id_), labels.escape_name(name), member, label_of[member])
-        for id_, name, member in zip(labels.photo_ids(names), names, ordered, strict=True)
+        Photo(labels.escape_name(id_), labels.escape_name(name), entry.member, *rest)
+        for id_, name, entry, *rest in zip(*columns, strict=True)
     ]
-    unlabelled = [photo.member for photo in photos if photo.label < 0]
-    if classes and unlabelled:
-        raise DataError(
-            f"{len(unlabelled):,} of {len(photos):,} photos in {display_name(path)} have no label",
-            received=_some(unlabelled, 3),
-            expected=f"{classes[0]}.7.jpg, or {classes[0]}/7.jpg, or a CSV of file,label",
-            fix="rename or remove them, or correct --classes",
+    left_out = [
+        LeftOut(
+            kind, len(found), tuple(sorted((labels.escape_name(entry.name) for entry in found), key=natural_key)[:3])
         )
-    return Listing(photos, [], [], [])
+        for kind, found in sorted(others.items(), key=lambda item: (-len(item[1]), item[0]))
+        if found
+    ]
+    return Listing(photos, left_out, [photos[i].name for i in contradictions], folders)
 
 
 def read(path: str, photos: Sequence[Photo]) -> Iterator[bytes | ImageError]:
@@ -153,12 +140,7 @@ def read(path: str, photos: Sequence[Photo]) -> Iterator[bytes | ImageError]:
 
     A photo larger than `vision.decode.MAX_BYTES` is never read or inflated beyond that size.
     """
-    container = _open(path)
-    for photo in photos:
-        try:
-            yield container.read(photo.member)
-        except ImageError as error:
-            yield error
+    yield from open_source(path).read_all([photo.member for photo in photos])
 
 
 def source_digest(path: str, photos: Sequence[Photo]) -> str:
@@ -167,47 +149,66 @@ def source_digest(path: str, photos: Sequence[Photo]) -> str:
     Copies of a source have the same digest. It changes when a photo is added, removed, renamed or
     gets another size.
     """
-    container = _open(path)
+    container = open_source(path)
     digest = hashlib.sha256()
     for photo in photos:
         digest.update(repr((photo.name, container.metadata(photo.member))).encode(errors="backslashreplace"))
     return digest.hexdigest()
 
 
-def _open(path: str) -> Folder | ZipArchive:
-    """Open a source; for a CSV, the folder that it is in."""
-    source = Path(path)
+def _labels(path: str, entries: list[Entry], classes: Sequence[str]) -> tuple[list[Entry], list[int], list[int]]:
+    """Return the photos with their labels, and the indices of those whose names contradict."""
+    if not classes:
+        return entries, [-1] * len(entries), []
+    contradictions: list[int] = []
+    if any(entry.label for entry in entries):
+        label_of = [labels.label_from_text(entry.label, classes) if entry.label else -1 for entry in entries]
+        for entry, label in zip(entries, label_of, strict=True):
+            if entry.label and label < 0:
+                raise table.unknown_label(f"{display_name(path)}, {display_name(entry.name)}:", entry.label, classes)
+    else:
+        # A link may name the class of a file that lies elsewhere in the source without one.
+        targets = {entry.target for entry in entries}
+        label_of, contradictions = labels.labels_from_paths([entry.name for entry in entries], classes)
+        if len(targets) > 1:
+            pairs = zip(entries, label_of, strict=True)
+            entries = [entry for entry, label in pairs if label >= 0 or entry.member not in targets]
+            label_of, contradictions = labels.labels_from_paths([entry.name for entry in entries], classes)
+    unlabelled = [entry.member for entry, label in zip(entries, label_of, strict=True) if label < 0]
+    if unlabelled:
+        tables = sorted(str(file) for file in Path(path).parent.glob("*.csv")) if "://" not in path else []
+        raise DataError(
+            f"{len(unlabelled):,} of {len(entries):,} photos in {display_name(path)} have no label",
+            received=", ".join(map(display_name, unlabelled[:3])) + (", …" if len(unlabelled) > 3 else ""),
+            expected=f"{classes[0]}.7.jpg, or {classes[0]}/7.jpg, or a CSV of file,label",
+            fix=f"name {display_name(tables[0])} instead, if that holds their labels"
+            if tables
+            else "rename or remove them, or correct --classes",
+        )
+    return entries, label_of, contradictions
+
+
+def _splits(path: str, names: Sequence[str], wanted: bool) -> tuple[list[str], list[str]]:
+    """Return each photo's split if it is wanted, and the folders that are named after splits."""
+    folders = [labels.split_folder(name) for name in names]
+    distinct = sorted({folder for folder in folders if folder}, key=natural_key)
+    if len({labels.split_of(folder) for folder in distinct}) < 2:
+        if wanted:
+            expected, fix = "folders such as train and validation", "leave out --split-folders"
+            raise refusal(path, "has no folders for its splits", ", ".join(distinct) or "none", expected, fix=fix)
+        distinct = []
+    return [labels.split_of(folder) if wanted else "" for folder in folders], distinct
+
+
+def _groups(entries: Sequence[Entry], names: Sequence[str], group: str) -> list[str]:
+    """Return each photo's group: what a column says, else what a pattern finds in its name."""
+    if not group or any(entry.group for entry in entries):
+        return [entry.group for entry in entries]
     try:
-        if source.is_dir():
-            return Folder(source)
-        if _is_csv(path):
-            return Folder(source.parent)
-        # What is on the disk; the rest of the path is the name of a member.
-        outer = next((outer for outer in (source, *source.parents) if outer.exists()), source)
-        if outer.is_file() and zipfile.is_zipfile(outer):
-            return zip_archive.open_zip(outer, source.relative_to(outer).as_posix())
-        exists, received = source.exists(), display_name(path)
-    except (OSError, ValueError) as error:  # A name that is too long, or a null character in it.
-        exists, received = False, f"{display_name(path)} ({labels.error_reason(error)})"
-    if not exists:
-        raise NotFoundError("There is no such file or folder", received=received, expected=_EXPECTED)
-    if not os.access(source, os.R_OK):
-        raise refusal(path, "can't be read", "Permission denied", fix="make it readable")
-    raise refusal(path, "is neither a folder nor a whole zip", expected=_EXPECTED, fix="download or copy it again")
-
-
-def _is_csv(path: str) -> bool:
-    return Path(path).suffix.lower() == ".csv" and Path(path).is_file()
-
-
-def _refuse_empty(path: str, members: Sequence[str]) -> None:
-    zips = sorted((m for m in members if m.lower().endswith(".zip")), key=natural_key)
-    if zips:
-        fix = f"name one of them, such as {display_name(path.rstrip('/'))}/{display_name(zips[0])}"
-        raise refusal(path, "holds no photos, only zips", _some(zips, 5), fix=fix)
-    expected = f"files ending in {', '.join(EXTENSIONS)}"
-    raise refusal(path, "holds no photos", expected=expected, fix="name the zip or folder that holds them")
-
-
-def _some(names: Sequence[str], count: int) -> str:
-    return ", ".join(map(display_name, names[:count])) + (", …" if len(names) > count else "")
+        found = [re.search(group, name) for name in names]
+    except re.error as error:
+        expected = "a column of the CSV, or a regular expression such as '^(.*?)_'"
+        raise UsageError("--group is no column and no regular expression", received=error, expected=expected) from None
+    if not any(found):
+        raise UsageError("--group matches no photo's name", received=group, expected=f"it to match {names[0]}")
+    return [match.group(1 if match.re.groups else 0) or "" if match else "" for match in found]

@@ -1,4 +1,4 @@
-"""Parts of a file as seekable files of their own: a range of its bytes, stored or deflated."""
+"""Parts of a file as seekable files of their own: a range of its bytes, as it is or inflated."""
 
 from __future__ import annotations
 
@@ -7,11 +7,40 @@ import io
 import os
 import threading
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 _STEP = 2**20
 _MAX_STATES = 1_024  # About 40 KiB each.
 _CHUNK = 64 * 2**10
+
+
+MAX_DIRECTORY = 256 * 2**20
+
+
+class BoundedReader(io.BufferedReader):
+    """Refuses to read too much at once, as a header or directory may demand that lies.
+
+    Raises:
+        ValueError: If more than `MAX_DIRECTORY` bytes are asked for.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_DIRECTORY:
+            raise ValueError(f"its directory is too large, {size:,} bytes of at most {MAX_DIRECTORY:,}")
+        return super().read(size)
+
+
+class _File(io.FileIO):
+    """A file that is closed once nothing refers to it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def open_file(path: Path) -> FileRange:
+    """Open a whole file."""
+    return FileRange(_File(path), 0, path.stat().st_size)
 
 
 class FileRange(io.RawIOBase):
@@ -67,21 +96,30 @@ class InflatedRange(FileRange):
 
     Args:
         compressed: The deflated range.
-        size: Bytes once inflated.
+        size: Bytes once inflated; at most so many for gzip.
+        gzip: Whether it is gzip, one member or several, rather than a bare deflate stream.
 
     Raises:
-        EOFError, zlib.error: If it is damaged.
+        EOFError, OverflowError, zlib.error: If it is damaged, or gzip that exceeds `size`.
     """
 
-    def __init__(self, compressed: FileRange, size: int) -> None:
+    def __init__(self, compressed: FileRange, size: int, *, gzip: bool = False) -> None:
         super().__init__(compressed.file, compressed.start, size)
         self._compressed, self._lock = compressed, threading.Lock()
-        self._restore(_State(0, 0, zlib.decompressobj(-zlib.MAX_WBITS)))
+        self._window = zlib.MAX_WBITS + 16 if gzip else -zlib.MAX_WBITS
+        self._restore(_State(0, 0, zlib.decompressobj(self._window)))
         self._states = [self._state()]
-        while self._block_end < size:
-            self._advance()
-            if self._block_end >= self._states[-1].position + max(_STEP, size // _MAX_STATES):
+        step = _STEP
+        while (gzip or self._block_end < size) and self._advance():
+            if gzip and self._block_end > size:
+                raise OverflowError(f"it inflates to more than {size:,} bytes")
+            if self._block_end >= self._states[-1].position + step:
                 self._states.append(self._state())
+            if len(self._states) > _MAX_STATES:
+                del self._states[1::2]
+                step *= 2
+        if gzip:
+            self.size = self._block_end
 
     def read_at(self, position: int, size: int) -> bytes:
         data = b""
@@ -91,10 +129,10 @@ class InflatedRange(FileRange):
             if position < self._block_start or nearest.position > self._block_end:
                 self._restore(nearest)
             while position + len(data) < end:
-                if position + len(data) >= self._block_end:
-                    self._advance()
-                else:
+                if position + len(data) < self._block_end:
                     data += self._block[position + len(data) - self._block_start :][: end - position - len(data)]
+                elif not self._advance():
+                    break
         return data
 
     @property
@@ -109,13 +147,23 @@ class InflatedRange(FileRange):
         self._block, self._block_start = b"", state.position
         self._compressed_position, self._decompressor = state.compressed_position, state.decompressor.copy()
 
-    def _advance(self) -> None:
-        """Inflate the next block."""
-        data = self._decompressor.unconsumed_tail
-        if not data:
-            data = self._compressed.read_at(self._compressed_position, _CHUNK)
-            self._compressed_position += len(data)
-        block = self._decompressor.decompress(data, _CHUNK)
-        if not block and (not data or self._decompressor.eof):
+    def _advance(self) -> bool:
+        """Inflate the next block. Return whether there is one; a gzip may be at its end."""
+        block = b""
+        while not block:
+            data = self._decompressor.unconsumed_tail or self._decompressor.unused_data
+            if not data:
+                data = self._compressed.read_at(self._compressed_position, _CHUNK)
+                self._compressed_position += len(data)
+            if self._decompressor.eof:
+                # Behind the last member of a gzip there may be zeros, as on tapes.
+                if self._window < 0 or not data.strip(b"\0"):
+                    break
+                self._decompressor = zlib.decompressobj(self._window)
+            elif not data:
+                break
+            block = self._decompressor.decompress(data, _CHUNK)
+        if not block and (self._window < 0 or not self._decompressor.eof):
             raise EOFError("it ends too early")
         self._block_start, self._block = self._block_end, block
+        return bool(block)

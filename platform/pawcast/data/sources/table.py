@@ -1,98 +1,229 @@
-"""A CSV of labels, `file,label`, whose files lie below its own folder."""
+"""A table of labels, such as `file,label`, as people and programs write it."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import io
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from posixpath import isfile
+from typing import NamedTuple
 
-from pawcast.data.sources.labels import (
-    EXTENSIONS,
-    display_name,
-    error_reason,
-    fold_case,
-    leads_out,
-    normalize_path,
-    refusal,
-)
-from pawcast.errors import NotFoundError, suggest
+from pawcast.data.sources import labels
+from pawcast.data.sources.container import Entry
+from pawcast.data.sources.folder import Folder
+from pawcast.data.sources.labels import EXTENSIONS as PHOTO_EXTENSIONS
+from pawcast.data.sources.labels import display_name, error_reason, leads_out, normalize_path, refusal
+from pawcast.errors import DataError, NotFoundError, suggest
 
+EXTENSIONS = (".csv", ".tsv")
 MAX_FILE = 256 * 2**20
-_FILE_COLUMNS = ("file", "image", "id", "filename", "path")
-_LABEL_COLUMNS = ("label", "class")
+# Names of columns in lower case, letters and digits only; the most telling first.
+FILE_COLUMNS = (
+    *("file", "filename", "filepath", "files", "filenames", "filepaths", "path", "paths"),
+    *("image", "imagename", "imagefile", "imagepath", "images", "img", "imgname", "imgpath", "photo", "picture"),
+    *("imageid", "imgid", "photoid", "id", "ids", "name"),
+)
+LABEL_COLUMNS = ("label", "labels", "class", "classes", "classname", "category", "target", "y")
+_DELIMITERS = ",;\t|"
 
 
-def labels(path: str, classes: Sequence[str]) -> dict[str, int]:
-    """Return the label of each listed file, by its path below the CSV's folder.
+class Table(NamedTuple):
+    """A table of labels.
 
-    The header names a column of files and a column of labels, among any others. A label is the name
-    of a class, ignoring case, or its index. A file may lack its extension.
+    Attributes:
+        path: For messages.
+        header: The names of its columns.
+        rows: Line number and cells of each row below the header that isn't empty.
+    """
+
+    path: str
+    header: list[str]
+    rows: list[tuple[int, list[str]]]
+
+    def lists_photos(self, files: Files, label_column: str) -> bool:
+        """Return whether it has a column of labels, and its first row names a photo."""
+        return bool(self.rows) and self._label_column(label_column) >= 0 and any(map(files.find, self.rows[0][1]))
+
+    def photos(self, files: Files, classes: Sequence[str], label_column: str, group: str) -> list[Entry]:
+        """Return every photo that the table lists.
+
+        Args:
+            files: Where they are.
+            classes: Names of the classes. Empty: labels aren't looked at.
+            label_column: The column of labels. Empty: `label`, `class` and the like, or the only
+                other column.
+            group: The column of groups, if there is one of this name.
+
+        Raises:
+            DataError: If a column is missing, a label is unknown, a photo has two labels, or a file
+                is outside of the source or ambiguous.
+            NotFoundError: If a listed file is missing.
+        """
+        file, label, grouped = self._file_column(files), self._label_column(label_column), self._find((), group)
+        header = repr(display_name(",".join(self.header)))
+        if classes and label < 0 and label_column:
+            raise refusal(self.path, f"has no column {display_name(label_column)}", header, fix="name one of these")
+        if file < 0 or (classes and label < 0):
+            expected = "file,label (or image,label, or id,label) as the first line"
+            fix = "add it, or name the column of labels with --label-column"
+            raise refusal(self.path, "lacks a header", header, expected, fix=fix)
+        found: dict[str, tuple[Entry, int]] = {}
+        for line, row in self.rows:
+            where = f"{display_name(self.path)}, line {line:,}:"
+            member = _member(files, row[file], where)
+            text = row[label] if classes else ""
+            if classes and labels.label_from_text(text, classes) < 0:
+                raise unknown_label(where, text, classes)
+            entry = Entry(member, normalize_path(member), label=text, group=row[grouped] if grouped >= 0 else "")
+            first, first_line = found.setdefault(member, (entry, line))
+            if classes and labels.label_from_text(first.label, classes) != labels.label_from_text(text, classes):
+                received = f"{display_name(row[file])}: {first.label} on line {first_line:,}, and {text}"
+                raise refusal(where, "one photo has two labels", received, fix="remove the wrong line")
+        if not found:
+            raise refusal(self.path, "lists no photo", fix="add a line for each photo, or name their folder")
+        return [entry for entry, _ in found.values()]
+
+    def _file_column(self, files: Files) -> int:
+        """Return the column of files: among those of a known name, one whose file is there."""
+        plain = [_plain(name) for name in self.header]
+        known = [plain.index(name) for name in FILE_COLUMNS if name in plain]
+        first = self.rows[0][1] if self.rows else []
+        candidates = (known or range(len(plain))) if first else []
+        return next((i for i in candidates if files.find(first[i])), known[0] if known else -1)
+
+    def _label_column(self, wanted: str) -> int:
+        found = find_column(self.header, LABEL_COLUMNS, wanted)
+        if found < 0 and not wanted and len(self.header) == 2:
+            return 1 if _plain(self.header[0]) in FILE_COLUMNS else 0 if _plain(self.header[1]) in FILE_COLUMNS else -1
+        return found
+
+    def _find(self, known: Sequence[str], wanted: str) -> int:
+        return find_column(self.header, known, wanted)
+
+
+class Files:
+    """Finds photos by what tables call them: a path, its end, with or without the extension.
 
     Args:
-        path: The CSV, at most `MAX_FILE` bytes.
-        classes: Names of the classes. Empty: every label is -1.
+        members: The member of each photo, by its path below the source's root.
+        folder: The table's own folder below the root, with a slash at its end, or empty.
+    """
+
+    def __init__(self, members: Mapping[str, str], folder: str = "") -> None:
+        self._members, self._folder = members, folder
+        self._by_end: dict[str, list[str]] = defaultdict(list)
+        for name, member in members.items():
+            parts = name.split("/")
+            for i in range(len(parts)):
+                end = "/".join(parts[i:])
+                self._by_end[end].append(member)
+                self._by_end[labels.without_extension(end)].append(member)
+
+    def find(self, file: str) -> list[str]:
+        """Return the members that a table may mean: one, none, or several."""
+        name = normalize_path(file.strip())
+        if member := self._members.get(self._folder + name):
+            return [member]
+        beside = self._by_end.get(self._folder + name) if self._folder else None
+        return beside or self._by_end.get(name, [])
+
+    def holds(self, member: str) -> bool:
+        """Return whether a member that was found isn't outside of the source."""
+        return True
+
+
+class FilesOnDisk(Files):
+    """Photos below the folder that a table is in, or in archives beside it.
+
+    The folder is listed only if a photo isn't where the table says.
+
+    Args:
+        folder: The table's folder.
+        list_photos: Lists the folder: the member of each photo by its path.
+    """
+
+    def __init__(self, folder: Folder, list_photos: Callable[[], Mapping[str, str]]) -> None:
+        self._disk, self._list_photos = folder, list_photos
+        self._listed: Files | None = None
+
+    def find(self, file: str) -> list[str]:
+        name = normalize_path(file.strip())
+        endings = ("", *PHOTO_EXTENSIONS, *map(str.upper, PHOTO_EXTENSIONS))
+        found = [name + ending for ending in endings if isfile(self._disk.path / (name + ending))]
+        if name in found:
+            found = [name]
+        if not found and self._listed is None:
+            self._listed = Files(self._list_photos())
+        return found or (self._listed.find(name) if self._listed else [])
+
+    def holds(self, member: str) -> bool:
+        return self._disk.holds(member.partition("//")[0])  # An archive beside the table.
+
+
+def parse(path: str, data: bytes) -> Table:
+    """Read a table: UTF-8 or UTF-16, with commas, semicolons, tabs or bars.
+
+    Args:
+        path: For messages.
+        data: The file.
 
     Raises:
-        DataError: If the CSV can't be read, names an unknown class or a file outside of its
-            folder, or gives one file two labels.
-        NotFoundError: If a listed file is missing.
+        DataError: If it is none, or a line has another number of columns than the header.
     """
-    found: dict[str, tuple[int, int]] = {}
-    index = {str(i): i for i in range(len(classes))} | {fold_case(name): i for i, name in enumerate(classes)}
-    for line, file, text in _rows(path, bool(classes)):
-        where = f"{display_name(path)}, line {line:,}:"
-        member = _member(Path(path).parent, file, where)
-        label = index.get(fold_case(text.strip()), -1)
-        if classes and label < 0:
-            expected = f"{suggest(text.strip().lower(), classes)}, or 0 to {len(classes) - 1}"
-            received = repr(display_name(text))
-            raise refusal(where, "unknown label", received, expected, fix="correct the line, or --classes")
-        first, first_line = found.setdefault(member, (label, line))
-        if first != label:
-            received = f"{display_name(file)}: {classes[first]} on line {first_line:,}, and {classes[label]}"
-            raise refusal(where, "one photo has two labels", received, fix="remove the wrong line")
-    if not found:
-        raise refusal(path, "lists no photo", fix="add a line for each photo, or name their folder")
-    return {member: label for member, (label, _) in found.items()}
-
-
-def _rows(path: str, labelled: bool) -> Iterator[tuple[int, str, str]]:
-    """Yield (line number, file, label) of each line."""
-    if Path(path).stat().st_size > MAX_FILE:
-        raise refusal(path, "is too large", expected=f"at most {MAX_FILE >> 20} MiB", fix="split it")
     try:
-        with open(path, encoding="utf-8-sig", newline="") as text:
-            rows = csv.reader(text, strict=True)
-            header = [column.strip().lower() for column in next(rows, [])]
-            file = next((header.index(column) for column in _FILE_COLUMNS if column in header), -1)
-            label = next((header.index(column) for column in _LABEL_COLUMNS if column in header), -1)
-            if file < 0 or (labelled and label < 0):
-                expected = "file,label (or image,label, or id,label) as the first line"
-                raise refusal(path, "lacks a header", repr(display_name(",".join(header))), expected, fix="add it")
-            for row in rows:
-                if len(row) == len(header):
-                    yield rows.line_num, row[file], row[label] if label >= 0 else ""
-                elif any(row):
-                    what = f"has {len(row)} columns on line {rows.line_num:,}"
-                    fix = "put names with a comma in double quotes"
-                    raise refusal(path, what, repr(display_name(",".join(row))), f"{len(header)}", fix=fix)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        received, fix = error_reason(error), "save it again as CSV in UTF-8"
-        raise refusal(path, "can't be read as CSV", received, "UTF-8, commas", fix=fix) from None
+        text = data.decode("utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+        lines = io.StringIO(text, newline="")
+        first = lines.readline()
+        if excel := re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE):  # A first line of Excel's own.
+            delimiter = excel.group(1)
+        else:
+            delimiter = max(_DELIMITERS, key=first.count)
+            lines.seek(0)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        header = [column.strip() for column in next(reader, [])]
+        skipped = 1 if excel else 0
+        rows = [(reader.line_num + skipped, row) for row in reader if any(row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        fix = "save it again as CSV in UTF-8"
+        raise refusal(path, "can't be read as CSV", error_reason(error), "UTF-8 or UTF-16", fix=fix) from None
+    for line, row in rows:
+        if len(row) != len(header):
+            received, expected = repr(display_name(delimiter.join(row))), f"{len(header)}, as in the header"
+            fix = f"put names that hold {delimiter!r} in double quotes"
+            raise refusal(path, f"has {len(row)} columns on line {line:,}", received, expected, fix=fix)
+    return Table(path, header, rows)
 
 
-def _member(root: Path, file: str, where: str) -> str:
-    """Return a listed file's path below the root, with its extension."""
-    name, shown = normalize_path(file), display_name(file)
-    endings = ["", *EXTENSIONS, *map(str.upper, EXTENSIONS)]
-    found = [name + ending for ending in endings if isfile(root / (name + ending))]
-    if leads_out(file) or any(not (root / member).resolve().is_relative_to(root.resolve()) for member in found):
-        fix = "put the CSV beside or above its photos"
+def find_column(header: Sequence[str], known: Sequence[str], wanted: str = "") -> int:
+    """Return the index of the column `wanted`, else of the first known one; -1 if there is none."""
+    if wanted:
+        return next((i for i, name in enumerate(header) if name.casefold() == wanted.casefold()), -1)
+    plain = [_plain(name) for name in header]
+    return next((plain.index(name) for name in known if name in plain), -1)
+
+
+def unknown_label(where: str, text: str, classes: Sequence[str]) -> DataError:
+    expected = f"{suggest(text.strip().lower(), classes)}, or 0 to {len(classes) - 1}"
+    return refusal(where, "unknown label", repr(display_name(text)), expected, fix="correct it, or --classes")
+
+
+def _plain(name: str) -> str:
+    """Return a column's name in lower case, without spaces, underscores and the like."""
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _member(files: Files, file: str, where: str) -> str:
+    """Return the one photo that a line names."""
+    shown = display_name(file)
+    found = [] if leads_out(file) else files.find(file)
+    if leads_out(file) or not all(map(files.holds, found)):
+        fix = "put the CSV beside or above its photos, and write paths from there"
         raise refusal(where, "the file is outside of the CSV's folder", repr(shown), fix=fix)
     if not found:
-        expected, fix = f"a file below {display_name(str(root))}", "correct the line, or remove it"
+        expected, fix = "a file below the folder that the CSV is in", "correct the line, or remove it"
         raise NotFoundError(f"{where} there is no such file", received=shown, expected=expected, fix=fix)
-    if len(found) > 1 and name not in found:
-        raise refusal(where, "several files have this name", shown, " or ".join(found), fix="write the extension")
+    if len(found) > 1:
+        raise refusal(where, "several files have this name", shown, " or ".join(found[:3]), fix="write the whole path")
     return found[0]

@@ -18,13 +18,14 @@ def test_a_fifo_or_device_in_a_folder_is_never_opened(tmp_path):
 
 
 def test_what_changes_between_scan_and_read_is_a_reason(tmp_path):
-    path = make_folder(tmp_path / "a", {f"{i}.jpg": b"1" for i in range(5)} | {"secret.txt": b"secret"})
+    path = make_folder(tmp_path / "a", {f"{i}.jpg": b"1" for i in range(5)})
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
     photos = sources.scan(path).photos
     paths = [tmp_path / "a" / photo.member for photo in photos]
     for file in paths[:4]:
         file.unlink()
     os.mkfifo(paths[0])
-    paths[1].symlink_to(tmp_path / "a" / "secret.txt")
+    paths[1].symlink_to(tmp_path / "secret.jpg")
     paths[2].mkdir()
     contents = list(sources.read(path, photos))
     assert [reason(item) for item in contents[:4]] == [

@@ -22,7 +22,6 @@ from tests.support.sources import CLASSES
         ("cats/7.jpg", 0),
         ("train/Dogs/x.jpg", 1),
         ("PetImages/Cat/3.jpg", 0),
-        ("dogs/cat.1.jpg", 0),
         ("cats/dogs/1.jpg", 1),
         ("7.jpg", -1),
         ("train/7.jpg", -1),
@@ -31,8 +30,21 @@ from tests.support.sources import CLASSES
         ("hotdog.jpg", -1),
     ],
 )
-def test_a_label_is_the_names_first_word_else_the_nearest_folders(member, label):
-    assert labels.label_from_path(member, CLASSES) == label
+def test_a_label_is_the_nearest_folders_or_the_names_first_word(member, label):
+    assert labels.labels_from_paths([member], CLASSES) == ([label], [])
+
+
+def test_a_folder_decides_against_a_file_name_where_there_are_class_folders():
+    paths = ["cats/dog_bed.jpg", "cats/cat.1.jpg", "dogs/7.jpg", "x/dog.1.jpg"]
+    assert labels.labels_from_paths(paths, CLASSES) == ([0, 0, 1, 1], [0])
+
+
+def test_a_folder_decides_if_it_is_the_only_one_and_not_every_name_tells_a_class():
+    assert labels.labels_from_paths(["cats/dog_bed.jpg", "cats/7.jpg"], CLASSES) == ([0, 0], [0])
+
+
+def test_file_names_decide_in_one_folder_that_happens_to_be_named_after_a_class():
+    assert labels.labels_from_paths(["dog/cat.1.jpg", "dog/dog.1.jpg"], CLASSES) == ([0, 1], [])
 
 
 @pytest.mark.parametrize(
@@ -50,7 +62,15 @@ def test_a_label_is_the_names_first_word_else_the_nearest_folders(member, label)
     ],
 )
 def test_classes_of_any_script_and_of_several_words(member, label):
-    assert labels.label_from_path(member, ["кошка", "maine-coon", "café"]) == label
+    assert labels.labels_from_paths([member], ["кошка", "maine-coon", "café"])[0] == [label]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("cat", 0), (" DOG ", 1), ("dogs", 1), ("0", 0), ("1.0", 1), ("01", 1), ("2", -1), ("0.97", -1), ("", -1)],
+)
+def test_a_label_in_a_table_is_a_class_or_its_number(text, label):
+    assert labels.label_from_text(text, CLASSES) == label
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=20))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pawcast.client.journal import PredictionRow
 from pawcast.client.submission import errors_csv
 from pawcast.data import sources
-from pawcast.errors import DataError, ImageError, NotFoundError
+from pawcast.errors import DataError, ImageError, NotFoundError, UsageError
 from pawcast.vision import decode
 from pawcast.vision.decode import MAX_BYTES
 from tests.support.files import make_folder, make_zip
@@ -125,7 +125,8 @@ def test_hidden_and_other_files_are_left_out(tmp_path):
 
 
 def test_all_photo_extensions_count_in_either_case(tmp_path):
-    files = {f"cat.{i}{ext}": b"" for i, ext in enumerate((*sources.EXTENSIONS, *map(str.upper, sources.EXTENSIONS)))}
+    endings = [ending for ending in sources.EXTENSIONS if ending not in {".avif", ".heic", ".heif"}]
+    files = {f"cat.{i}{ending}": b"" for i, ending in enumerate((*endings, *map(str.upper, endings)))}
     assert names(make_folder(tmp_path / "a", files), CLASSES) == sorted(files, key=sources.natural_key)
 
 
@@ -287,3 +288,54 @@ def test_a_file_name_that_is_not_utf8_reaches_the_table_of_errors(tmp_path):
     make_folder(tmp_path, {os.fsdecode(b"cat\xff.jpg"): b""})
     (photo,) = sources.scan(str(tmp_path)).photos
     assert rb"cat\udcff.jpg" in errors_csv([PredictionRow(photo.id, photo.member, None, "empty file")])
+
+
+SPLIT = {
+    f"pets/{folder}/{name}/{i}.jpg": b"" for folder in ("Train", "validation") for name in CLASSES for i in range(2)
+}
+
+
+def test_folders_named_after_splits_are_told_and_used_on_demand(tmp_path):
+    for path in (make_zip(tmp_path / "a.zip", SPLIT), make_folder(tmp_path / "a", SPLIT)):
+        listing = sources.scan(path, CLASSES)
+        assert listing.split_folders == ["Train", "validation"]
+        assert {photo.split for photo in listing.photos} == {""}
+        photos = sources.scan(path, CLASSES, split_folders=True).photos
+        assert [photo.split for photo in photos] == ["train"] * 4 + ["val"] * 4
+
+
+@pytest.mark.parametrize("files", [{"train/cat.1.jpg": b""}, {"a/cat.1.jpg": b"", "train/cat.2.jpg": b""}])
+def test_a_source_of_less_than_two_splits_has_none(tmp_path, files):
+    path = make_zip(tmp_path / "a.zip", files)
+    assert sources.scan(path, CLASSES).split_folders == []
+    with pytest.raises(DataError, match="has no folders for its splits"):
+        sources.scan(path, CLASSES, split_folders=True)
+
+
+def test_a_pattern_finds_groups_in_names(tmp_path):
+    path = make_folder(tmp_path / "a", {f"{name}/{pet}_{i}.jpg": b"" for name in CLASSES for pet in "xy" for i in "12"})
+    photos = sources.scan(path, CLASSES, group=r"([^/]+)_\d").photos
+    assert [photo.group for photo in photos] == ["x", "x", "y", "y"] * 2
+    assert {photo.group for photo in sources.scan(path, group=r"^cat/.").photos} == {"cat/x", "cat/y", ""}
+    assert {photo.group for photo in sources.scan(path).photos} == {""}
+
+
+@pytest.mark.parametrize(("pattern", "line"), [("(", "no regular expression"), ("zebra", "matches no photo's name")])
+def test_a_pattern_that_finds_no_group_is_refused(tmp_path, pattern, line):
+    with pytest.raises(UsageError, match=line):
+        sources.scan(make_folder(tmp_path / "a", {"cat.1.jpg": b""}), group=pattern)
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        (b"\xff\xd8\xff\xe0", "is one photo, not a source of photos"),
+        (b"7z\xbc\xaf\x27\x1c", "Fix: unpack it with `7z x a.bin`, and name the folder"),
+        (b"\xfd7zXZ\0", "Fix: unpack it with `tar -xf a.bin`, and name the folder"),
+        (b"Rar!\x1a\x07\x01", "Fix: unpack it with `7z x a.bin`"),
+        (b"text", "is neither a folder nor a whole zip, tar or Parquet file"),
+    ],
+)
+def test_a_file_that_is_no_source_says_what_to_do(tmp_path, head, line):
+    (tmp_path / "a.bin").write_bytes(head)
+    assert line in refusal(str(tmp_path / "a.bin"))
