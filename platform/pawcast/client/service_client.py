@@ -16,7 +16,6 @@ import httpx
 
 from pawcast.client.retry import TransientError, retrying
 from pawcast.errors import ConflictError, ImageError, ServiceError, UsageError
-from pawcast.inference.predictor import to_prediction
 
 # Statuses of a server or gateway that starts, stops, is replaced or is busy. Ray Serve's proxy
 # answers 404 until the application is deployed.
@@ -56,14 +55,14 @@ class ServiceClient:
     """
 
     def __init__(self, url: str, key: str | None = None, timeout: float = 60, connections: int = 1) -> None:
-        self.url = url.rstrip("/")
+        self.url, self._proxy = url.rstrip("/"), ""
         if key and not (key.isascii() and key.isprintable() and " " not in key):
             raise UsageError("The API key can't be sent", expected="printable ASCII characters without a space")
         try:
             address = httpx.URL(self.url)
-            self._proxy = _proxy(address)
             if address.scheme not in ("http", "https") or not address.host or (address.port or 0) > 65_535:
                 raise httpx.InvalidURL("not an address such as http://127.0.0.1:8000")
+            self._proxy = _proxy(address)
             self._http = httpx.AsyncClient(
                 base_url=self.url,
                 # Without TLS, no certificate authorities need be read.
@@ -71,7 +70,8 @@ class ServiceClient:
                 timeout=httpx.Timeout(timeout, connect=min(_CONNECT_SECONDS, timeout)),
                 limits=httpx.Limits(max_connections=connections),
                 headers={"authorization": f"Bearer {key}"} if key else {},
-                trust_env=bool(self._proxy),
+                # Never the proxy of the environment for this machine itself.
+                mounts={} if self._proxy else {f"all://{address.netloc.decode()}": None},
             )
         except httpx.InvalidURL as error:
             raise self._unreachable(error) from None
@@ -160,16 +160,31 @@ class ServiceClient:
                     raise ValueError
                 return [_result(item, server.classes) for item in items]
         except (ValueError, KeyError, TypeError):
-            raise ServiceError(
-                f"The server at {self.url} doesn't answer with predictions",
-                received=f"HTTP {response.status_code}: {_error_of(response)}{self._proxy}",
-            ) from None
+            raise self._without_predictions(response) from None
         raise ConflictError(
             "The model changed during the run",
             received=model,
             expected=server.model,
             fix=f"add --fresh to have {model} predict all photos, or go on once {server.model} is back",
         )
+
+    async def classify_one(self, photo: bytes) -> dict[str, Any]:
+        """Send one photo as the body; return its prediction and the model's name.
+
+        Raises:
+            ImageError: If the service can't decode the photo.
+            TransientError, ServiceError: As `classify`.
+        """
+        headers = {"content-type": "application/octet-stream"}
+        response = await self._send("POST", "/v1/classify", content=photo, headers=headers)
+        try:
+            answer = response.json()
+            result = {"model": answer["model"], **answer["predictions"][0]}
+        except (ValueError, LookupError, TypeError):
+            raise self._without_predictions(response) from None
+        if error := result.get("error"):
+            raise ImageError(error)
+        return result
 
     async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -187,6 +202,12 @@ class ServiceClient:
             failure.retry_after = _retry_after(response)
             raise failure
         return response
+
+    def _without_predictions(self, response: httpx.Response) -> ServiceError:
+        return ServiceError(
+            f"The server at {self.url} doesn't answer with predictions",
+            received=f"HTTP {response.status_code}: {_error_of(response)}{self._proxy}",
+        )
 
     def _unreachable(self, error: Exception) -> ServiceError:
         return ServiceError(
@@ -209,12 +230,9 @@ def classify(photo: bytes, url: str, key: str | None = None) -> dict[str, Any]:
 
     async def send() -> dict[str, Any]:
         async with ServiceClient(url, key) as service:
-            server = await service.wait_until_ready(START_SECONDS)
+            await service.wait_until_ready(START_SECONDS)
             async with retrying(START_SECONDS) as retrier:
-                (score,) = await retrier.call(service.classify, server, [photo])
-        if isinstance(score, ImageError):
-            raise score
-        return {"model": server.model, **to_prediction(score, server.classes)._asdict()}
+                return await retrier.call(service.classify_one, photo)
 
     return asyncio.run(send())
 

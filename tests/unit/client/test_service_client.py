@@ -32,13 +32,29 @@ def test_an_invalid_key_is_refused_and_not_shown(stub, key):
 
 
 def test_one_photo(stub):
+    refusal = {"error": "x", "model": "sums@1", "predictions": [{"id": "photo", "error": "truncated"}]}
+    stub.rules.append(lambda number, photos: (422, {}, refusal) if photos == [b"bad"] else None)
     assert classify(b"photo", stub.url, "k")["scores"] == scores(b"photo")
     assert stub.headers[0]["authorization"] == "Bearer k"
-    with pytest.raises(ImageError, match="no photo"):
+    with pytest.raises(ImageError, match="truncated"):
         classify(b"bad", stub.url)
     stub.request_sizes.clear()
     stub.rules.append(first(1, 429, {"retry-after": "0"}))
     assert classify(b"photo", stub.url)["model"] == "sums@1"
+
+
+def test_one_photo_is_predicted_by_whatever_model_answers(stub):
+    stub.model = "sums@2"
+    assert classify(b"photo", stub.url)["model"] == "sums@2"
+
+
+@pytest.mark.parametrize(
+    "answer", [(200, {}, b"hello"), (200, {}, {"model": "x", "predictions": []}), (413, {}, {"error": "large"})]
+)
+def test_an_answer_without_a_prediction_is_one_line(stub, answer):
+    stub.rules.append(lambda number, photos: answer)
+    with pytest.raises(ServiceError, match=r"doesn't answer with predictions\. Received: HTTP"):
+        classify(b"photo", stub.url)
 
 
 def test_one_photo_is_given_up_after_a_while(stub, monkeypatch):
