@@ -9,18 +9,11 @@ from pawcast.core import command
 from pawcast.core.command import Result
 from pawcast.core.console import ProgressBars
 
-_TEST_SIZE = 200
-
 
 def main(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where to write the photos, the store and the results.")
     ] = Path("var/demo"),
-    labelled: Annotated[
-        int, typer.Option(metavar="N", min=300, help="How many labelled photos to draw, half of each class.")
-    ] = 2_400,
-    unlabelled: Annotated[int, typer.Option(metavar="N", min=1, help="How many photos to draw for prediction.")] = 600,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed draws other photos.")] = 0,
     port: Annotated[int, typer.Option(metavar="N", min=1, max=65_535, help="The port of the service.")] = 8_000,
     store: Annotated[
         str | None, typer.Option(metavar="URI", help="A folder or s3://bucket/prefix. [default: a folder in --out]")
@@ -37,19 +30,10 @@ def main(
 
     run.require_free_port(port)
     with ProgressBars() as progress:
-        train_zip, test_zip = write_zips(
-            out / "photos", labelled=labelled, unlabelled=unlabelled, seed=seed, progress=progress
-        )
-    return run.main(
-        labelled=str(train_zip),
-        unlabelled=str(test_zip),
-        dataset="demo",
-        recipe="smoke",
-        test_size=_TEST_SIZE,
-        out=out,
-        port=port,
-        store=store or str(out / "store"),
-    )
+        train_zip, test_zip = write_zips(out / "photos", labelled=2_400, unlabelled=600, seed=0, progress=progress)
+    sources = {"labelled": str(train_zip), "unlabelled": str(test_zip)}
+    store = store or str(out / "store")
+    return run.main(**sources, dataset="demo", recipe="smoke", test_size=200, out=out, port=port, store=store)
 
 
 if __name__ == "__main__":

@@ -30,17 +30,14 @@ def main(
         data = photo.read_bytes()
     except OSError as error:
         raise NotFoundError(f"{photo} can't be read", received=error.strerror, expected="a picture") from None
-    try:
-        if url:
+    if url:
+        try:
             answer = service_client.classify(data, url, api_key())
-        else:
-            loaded = pawcast.load_model(model, store=store_uri)
-            (prediction,) = loaded.predict(data, errors="return")
-            if isinstance(prediction, ImageError):
-                raise prediction
-            answer = {"model": loaded.name, **prediction._asdict()}
-    except ImageError as error:
-        raise ImageError(f"{photo} can't be used", received=error.what) from None
+        except ImageError as error:
+            raise ImageError(f"{photo} can't be used", received=error.what) from None
+    else:
+        loaded = pawcast.load_model(model, store=store_uri)
+        answer = {"model": loaded.name, **loaded.predict(photo)[0]._asdict()}
     result = {"photo": str(photo), **{key: answer[key] for key in ("model", "label", "probability", "scores")}}
     return result, f"{photo}: {result['label']} {result['probability']:.1%} ({result['model']})"
 

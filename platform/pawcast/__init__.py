@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pawcast import errors
+from pawcast.core.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from pawcast.core.progress import Progress
     from pawcast.data.ingest import IngestResult
     from pawcast.data.report import CheckLimits
     from pawcast.evaluation.evaluate import Evaluation
@@ -61,10 +61,6 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_CLASSES[name]), name)
 
 
-def __dir__() -> list[str]:
-    return list(__all__)
-
-
 def open_store(store: Store | str | None = None) -> Store:
     """Open the store that datasets, runs and models live in.
 
@@ -91,7 +87,7 @@ def ingest(  # noqa: PLR0913 - each option is a parameter, as in the command
     seed: int = 0,
     min_side: int = 16,
     limits: CheckLimits | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     store: Store | str | None = None,
 ) -> IngestResult:
     """Turn photos into a dataset: checked, hashed, split, and stored as Parquet shards. Uses Ray.
@@ -120,7 +116,6 @@ def ingest(  # noqa: PLR0913 - each option is a parameter, as in the command
         DataError: If a source has no usable photos, or more findings than the limits allow.
         ConflictError: If another ingest published the same name in the meantime.
     """
-    from pawcast.core.progress import silent
     from pawcast.data.ingest import ingest
     from pawcast.data.report import CheckLimits
 
@@ -135,7 +130,7 @@ def ingest(  # noqa: PLR0913 - each option is a parameter, as in the command
         seed=seed,
         min_side=min_side,
         limits=limits or CheckLimits(),
-        progress=progress or silent,
+        progress=progress,
     )
 
 
@@ -272,7 +267,7 @@ def evaluate(
     *,
     split: str = "test",
     labelled: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     store: Store | str | None = None,
 ) -> Evaluation:
     """Measure a model on a split of its own dataset, or on other labelled photos.
@@ -295,12 +290,11 @@ def evaluate(
         UsageError: If the dataset has no such split with labels.
         DataError: If no photo can be used.
     """
-    from pawcast.core.progress import silent
     from pawcast.evaluation.versions import evaluate_engine
 
     store = open_store(store)
     engine = load_model(model, store=store).engine if isinstance(model, str) else model.engine
-    return evaluate_engine(store, engine, split=split, labelled=labelled, progress=progress or silent)
+    return evaluate_engine(store, engine, split=split, labelled=labelled, progress=progress)
 
 
 def _assignments(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

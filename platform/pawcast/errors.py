@@ -42,22 +42,10 @@ class PawcastError(Exception):
     exit_code = 1
     http_status = 500
 
-    def __init__(
-        self,
-        what: str,
-        *,
-        received: object = None,
-        expected: object = None,
-        fix: str | None = None,
-    ) -> None:
-        parts = [what]
-        if received is not None:
-            parts.append(f"Received: {received}")
-        if expected is not None:
-            parts.append(f"Expected: {expected}")
-        if fix is not None:
-            parts.append(f"Fix: {fix}")
-        super().__init__(". ".join(part.rstrip(".") for part in parts) + ".")
+    def __init__(self, what: str, *, received: object = None, expected: object = None, fix: str | None = None) -> None:
+        parts = {"Received": received, "Expected": expected, "Fix": fix}
+        sentences = [what, *(f"{name}: {text}" for name, text in parts.items() if text is not None)]
+        super().__init__(". ".join(sentence.rstrip(".") for sentence in sentences) + ".")
         self.what = what
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -105,7 +93,6 @@ class IntegrityError(PawcastError):
     """Data that doesn't match its recorded sha256."""
 
     exit_code = 5
-    http_status = 500
 
 
 class StoreError(PawcastError):
@@ -155,7 +142,6 @@ class TrainingError(PawcastError):
     """
 
     exit_code = 10
-    http_status = 500
 
 
 EXIT_INTERRUPTED = 130

@@ -50,19 +50,18 @@ EXIT_CODES = (
 )
 
 
-class ErrorWithResult(PawcastError):
-    """A failure that has a result all the same: `--json` prints the result.
+class CommandError(PawcastError):
+    """A command that has printed why it failed.
 
     Args:
         what: What failed.
-        result: The result.
         exit_code: The exit code of the command.
+        result: What `--json` prints all the same.
     """
 
-    def __init__(self, what: str, result: Result, exit_code: int) -> None:
-        super().__init__(what, fix="see the table above")
-        self.result = result
-        self.exit_code = exit_code
+    def __init__(self, what: str, exit_code: int, result: Result | None = None) -> None:
+        super().__init__(what, fix="see the lines above")
+        self.exit_code, self.result = exit_code, result
 
 
 def new_app(**options: Any) -> typer.Typer:
@@ -86,7 +85,7 @@ def add(app: typer.Typer, command: Command, name: str | None = None) -> None:
         try:
             result, text = command(**options)
         except PawcastError as error:
-            if as_json and isinstance(error, ErrorWithResult):
+            if as_json and isinstance(error, CommandError) and error.result:
                 sys.stdout.write(json.dumps(error.result) + "\n")
             print_error(error)
             raise typer.Exit(error.exit_code) from None

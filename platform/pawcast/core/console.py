@@ -5,14 +5,7 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 console = Console(stderr=True, highlight=False)
 
@@ -58,20 +51,13 @@ class ProgressBars:
         started, done_before = self._started.setdefault(stage, (now, done))
         self.seconds[stage] = now - started
         if console.is_terminal:
-            speed = (done - done_before) / self.seconds[stage] if self.seconds[stage] else 0
-            self._update_bar(stage, done, total, f"{speed:,.0f}/s" if speed else "", note, unit)
-        else:
-            self._print_tenth(stage, done, total, note, unit)
-
-    def _update_bar(self, stage: str, done: int, total: int, rate: str, note: str, unit: str) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total, completed=done, rate="", note="", unit=unit)
-        self._bars.update(self._tasks[stage], completed=done, total=total, rate=rate, note=note)
-
-    def _print_tenth(self, stage: str, done: int, total: int, note: str, unit: str) -> None:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(stage, completed=done, rate="", note="", unit=unit)
+            rate = f"{(done - done_before) / self.seconds[stage]:,.0f}/s" if done > done_before else ""
+            self._bars.update(self._tasks[stage], completed=done, total=total, rate=rate, note=note)
+            return
         tenth = done * 10 // max(total, 1)
         if tenth > self._printed_tenths.get(stage, -1):
             self._printed_tenths[stage] = tenth
             count = f"{stage:<10} {done:>7,} of {total:,} {unit} " if unit else stage
-            line = f"{count} {note}".rstrip()
-            console.print(line, markup=False)
+            console.print(f"{count} {note}".rstrip(), markup=False)

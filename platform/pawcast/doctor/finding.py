@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
-from pawcast.errors import ClusterError, PawcastError, StoreError
-
-_EXIT_CODES = {"store": StoreError.exit_code, "ray": ClusterError.exit_code}
+from pawcast.errors import PawcastError
 
 
-@dataclass(frozen=True)
-class Finding:
+class CheckWarning(PawcastError):
+    """What a check raises about something that works, but is slow or may fail later."""
+
+    exit_code = 0
+
+
+class Finding(NamedTuple):
     """One line of the report. `exit_code` is 0 unless the level is "problem"."""
 
     area: str
@@ -22,34 +24,19 @@ class Finding:
     fix: str = ""
     exit_code: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields, for JSON."""
-        return asdict(self)
+
+def find(area: str, name: str, check: Callable[..., str], *arguments: object) -> Finding:
+    """Run a check. It returns what it saw, or raises an error, which brings exit code and fix."""
+    try:
+        return Finding(area, name, "ok", check(*arguments))
+    except PawcastError as error:
+        seen, _, fix = str(error).partition(" Fix: ")
+        return Finding(area, name, "problem" if error.exit_code else "warning", seen, fix, error.exit_code)
+    except Exception as error:
+        seen = f"{type(error).__name__}: {last_line(str(error))}"
+        return Finding(area, name, "problem", seen, "read the message", PawcastError.exit_code)
 
 
-def ok(area: str, check: str, seen: str) -> Finding:
-    """Return the finding that all is well."""
-    return Finding(area, check, "ok", seen)
-
-
-def warning(area: str, check: str, seen: str, fix: str) -> Finding:
-    """Return a finding on what works, but is slow or may fail later."""
-    return Finding(area, check, "warning", seen, fix)
-
-
-def problem(area: str, check: str, seen: str, fix: str) -> Finding:
-    """Return a finding on what makes jobs fail, or gives wrong results."""
-    return Finding(area, check, "problem", seen, fix, _EXIT_CODES.get(area, PawcastError.exit_code))
-
-
-def failure(area: str, check: str, error: Exception, fix: str = "this is unexpected; read the message") -> Finding:
-    """Return an error as a problem. A `PawcastError` brings its own exit code and mostly a fix."""
-    if isinstance(error, PawcastError):
-        seen, _, own_fix = str(error).partition(" Fix: ")
-        return Finding(area, check, "problem", seen, own_fix or fix, error.exit_code)
-    return problem(area, check, f"{type(error).__name__}: {' '.join(str(error).split())}", fix)
-
-
-def exit_code(findings: Iterable[Finding]) -> int:
-    """Return the highest exit code among the findings, or 0. Ray's outranks the store's."""
-    return max((finding.exit_code for finding in findings), default=0)
+def last_line(text: str) -> str:
+    """Return the last line of a process's output, or of an error."""
+    return (text.strip().splitlines() or ["no message"])[-1]

@@ -1,4 +1,4 @@
-"""The store: is it reachable, is its clock right, and does every operation do what it promises?
+"""The store: is it reachable, and does every operation do what it promises?
 
 All operations use keys below a prefix that nobody else uses. It is removed afterwards.
 """
@@ -6,87 +6,54 @@ All operations use keys below a prefix that nobody else uses. It is removed afte
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 
-from pawcast.doctor.finding import Finding, failure, ok, warning
+from pawcast.doctor.finding import Finding, find, last_line
 from pawcast.errors import PawcastError, StoreError
-from pawcast.store import Store, open_store, s3_errors
+from pawcast.store import Store, open_store
 from pawcast.store.folder import FolderStore
-from pawcast.store.s3 import RetryPolicy, S3Store, create_client
+from pawcast.store.s3 import RetryPolicy, S3Store
 
 _DATA = bytes(range(256)) * 4_096
-_LOW_SPACE = 5e9
-_MAX_SKEW = 60
-_SETTINGS = "correct --store and its settings; if they are right, look at the server's log"
+_TRY_ONCE = RetryPolicy(connect_timeout=5, read_timeout=10, max_attempts=1, retry_seconds=0)
 _WRONG_DATA = "don't use this store: jobs would read wrong data; look at the server's log"
 _CONDITIONS = (
     "run one job at a time on this store: two could overwrite each other's manifests and refs. "
     "Or choose a store that honors If-None-Match and If-Match, as AWS, SeaweedFS and MinIO do"
 )
-_ARROW = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment, where Arrow reads them"
 
 
 def check(uri: str) -> Iterator[Finding]:
-    """Reach the store, then try every operation once."""
+    """Reach the store, then try every operation once. Stop at the first one that all jobs need."""
     store = open_store(uri)
     if isinstance(store, S3Store):
-        findings = reach(store)
-        yield from findings
-        if findings[0].level == "problem":
+        yield (reached := find("store", "reach", reach, S3Store(uri, _TRY_ONCE)))
+        if reached.exit_code:
             return
     with scratch(store) as prefix:
-        yield from try_operations(store, prefix)
-        if isinstance(store, FolderStore) and store.root.exists():
-            yield space(store.uri, shutil.disk_usage(store.root).free)
+        yield (written := find("store", "read_write", read_write, store, prefix))
+        if written.exit_code:
+            return
+        yield find("store", "conditional_writes", conditional_writes, store, f"{prefix}/condition")
+        yield find("store", "arrow", arrow, store, prefix)
 
 
-def reach(store: S3Store) -> list[Finding]:
-    """List one key: is there a server, a bucket, a right to use it, and a clock that agrees?
+def reach(store: S3Store) -> str:
+    """List one key, once: a store's own retries take too long for this.
 
-    The request is sent once: a store's own retries take too long for this. It comes before any
-    write, since some servers make a missing bucket at the first write.
+    It comes before any write, since some servers make a missing bucket at the first write.
     """
-    policy = RetryPolicy(connect_timeout=5, read_timeout=10, max_attempts=1)
-    started = time.time()
-    try:
-        with s3_errors.translate_errors(store.uri, store.bucket, store.prefix):
-            client = create_client(policy)
-            response = client.list_objects_v2(Bucket=store.bucket, Prefix=store.prefix, MaxKeys=1)
-    except PawcastError as error:
-        return [failure("store", "reach", error, _SETTINGS)]
-    ended = time.time()
-    seen = f"{client.meta.endpoint_url} responds, {(ended - started) * 1_000:,.0f} ms"
-    date = response["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return [ok("store", "reach", seen), clock(date, (started + ended) / 2)]
-
-
-def clock(date: str | None, now: float) -> Finding:
-    """Compare a response's `Date` header with this machine's clock, in seconds since 1970.
-
-    From 15 minutes on S3 refuses all requests, so `reach` has failed already.
-    """
-    fix = "set this machine's clock (timedatectl set-ntp true), or the server's"
-    try:
-        skew = parsedate_to_datetime(date or "").timestamp() - now
-    except (ValueError, TypeError):
-        return warning("store", "clock", "the server doesn't tell its time", fix)
-    seen = f"the server's clock is {abs(skew):,.0f} s {'ahead' if skew > 0 else 'behind'}"
-    return warning("store", "clock", seen, fix) if abs(skew) > _MAX_SKEW else ok("store", "clock", seen)
+    store.exists("doctor")
+    return f"{store.uri} responds"
 
 
 @contextmanager
 def scratch(store: Store) -> Iterator[str]:
     """Yield a prefix that nobody uses; remove all keys below it afterwards, whatever happened."""
     prefix = f"doctor-{uuid.uuid4().hex}"
-    folders = (store.root, *store.root.parents) if isinstance(store, FolderStore) else ()
-    # os.path.exists returns False where Path.exists raises: below a folder that we may not enter.
-    missing = [folder for folder in folders if not os.path.exists(folder)]  # noqa: PTH110
     try:
         yield prefix
     finally:
@@ -96,65 +63,39 @@ def scratch(store: Store) -> Iterator[str]:
                 store.delete(key)
         if isinstance(store, FolderStore):
             shutil.rmtree(store.root / prefix, ignore_errors=True)
-        for folder in missing:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
 
-def try_operations(store: Store, prefix: str) -> list[Finding]:
-    """Try each operation below the prefix. Stop if nothing can be written."""
-    findings: list[Finding] = []
+def read_write(store: Store, prefix: str) -> str:
+    """Write, read, list and delete a value."""
+    key = f"{prefix}/value"
+    store.put(key, _DATA)
+    if store.get(key) != _DATA or list(store.list(f"{prefix}/")) != [key]:
+        raise StoreError("Other bytes or keys came back than were written", fix=_WRONG_DATA)
+    store.delete(key)
+    if store.exists(key):
+        raise StoreError("A deleted key is still there", fix=_WRONG_DATA)
+    return f"{store.uri} can be written, read, listed and deleted"
 
-    @contextmanager
-    def attempt(check: str, fix: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        except (PawcastError, OSError) as error:
-            findings.append(failure("store", check, error, fix))
-        else:
-            findings.append(ok("store", check, f"{(time.monotonic() - started) * 1_000:,.0f} ms"))
 
-    key, condition = f"{prefix}/value", f"{prefix}/condition"
-    with attempt("put", _SETTINGS):
-        store.put(key, _DATA)
-    if findings[0].level == "problem":
-        return findings
-    with attempt("get", _WRONG_DATA):
-        _require(store.get(key) == _DATA, "Other bytes came back than were written")
-    with attempt("list", _WRONG_DATA):
-        _require(list(store.list(f"{prefix}/")) == [key], "The keys that were listed aren't those that were written")
-    with attempt("put_if_absent", _CONDITIONS):
-        _require(store.put_if_absent(condition, b"1"), "The first write of a new key was refused")
-        lost = store.put_if_absent(condition, b"2") or store.get(condition) != b"1"
-        _require(not lost, "A second write of a new key succeeded: WRITES CAN BE LOST")
-    with attempt("put_if_match", _CONDITIONS):
-        _, etag = store.get_with_etag(condition)
-        _require(store.put_if_match(condition, b"3", etag), "A write was refused although nobody wrote in between")
-        lost = store.put_if_match(condition, b"4", etag) or store.get(condition) != b"3"
-        _require(not lost, "A write with an old ETag succeeded: WRITES CAN BE LOST")
-    with attempt("arrow", "check the folder's permissions" if isinstance(store, FolderStore) else _ARROW):
-        filesystem, path = store.filesystem(prefix)
+def conditional_writes(store: Store, key: str) -> str:
+    """Write a value only if it is new, and only if nobody else has changed it."""
+    written = [store.put_if_absent(key, b"1"), store.put_if_absent(key, b"2")]
+    _, etag = store.get_with_etag(key)
+    written += [store.put_if_match(key, b"3", etag), store.put_if_match(key, b"4", etag)]
+    if written != [True, False, True, False] or store.get(key) != b"3":
+        raise StoreError("The store ignores conditions: WRITES CAN BE LOST", fix=_CONDITIONS)
+    return "concurrent jobs can't overwrite each other's writes"
+
+
+def arrow(store: Store, prefix: str) -> str:
+    """Write by Arrow, as Ray Train does."""
+    filesystem, path = store.filesystem(prefix)
+    try:
         with filesystem.open_output_stream(f"{path}/arrow") as output:
             output.write(_DATA)
-        with filesystem.open_input_stream(f"{path}/value") as value:
-            same = value.read() == _DATA == store.get(f"{prefix}/arrow")
-        _require(same, "Arrow, which Ray Train uses, reads or writes other bytes")
-    with attempt("delete", "allow the credentials to delete there"):
-        store.delete(key)
-        _require(not store.exists(key), "A deleted key is still there")
-    return findings
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise StoreError(message)
-
-
-def space(uri: str, free: float) -> Finding:
-    """Check the bytes that are free on a folder's disk."""
-    seen = f"{free / 1e9:,.1f} GB free under {uri}"
-    if free < _LOW_SPACE:
-        fix = "free some space: shards take as much as the photos, each checkpoint up to 50 MB"
-        return warning("store", "space", seen, fix)
-    return ok("store", "space", seen)
+    except OSError as error:
+        fix = "set AWS_ENDPOINT_URL, AWS_REGION and the credentials in the environment, where Arrow reads them"
+        raise StoreError("Arrow can't write", received=last_line(str(error)), fix=fix) from None
+    if store.get(f"{prefix}/arrow") != _DATA:
+        raise StoreError("Arrow writes other bytes", fix=_WRONG_DATA)
+    return "Arrow, which Ray Train uses, can write"

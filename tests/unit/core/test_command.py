@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from pawcast.core import command
-from pawcast.core.command import ErrorWithResult
+from pawcast.core.command import CommandError
 from pawcast.errors import DataError
 
 
@@ -53,7 +53,7 @@ def test_an_error_is_one_line_and_an_exit_code(option):
 
 def test_an_error_with_a_result_prints_the_result_as_json():
     def fail() -> tuple[command.Result, str]:
-        raise ErrorWithResult("2 problems", {"problems": 2}, 8)
+        raise CommandError("2 problems", 8, {"problems": 2})
 
     result = run(fail, "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (8, {"problems": 2})

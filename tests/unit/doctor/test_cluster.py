@@ -1,68 +1,51 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
-from ray import cloudpickle
+import pytest
 
 from pawcast.doctor import cluster
-from pawcast.doctor.finding import Finding
-from pawcast.doctor.versions import PACKAGES, installed
+from pawcast.doctor.finding import find
+from pawcast.errors import ClusterError
+from pawcast.store import open_store
 
 
-def test_a_token_and_its_mode_must_match(tmp_path):
-    file = tmp_path / "auth_token"
-
-    def level(**environment: str) -> str:
-        return cluster.token(environment, file).level
-
-    assert level() == "ok"
-    assert level(RAY_AUTH_MODE="token") == "problem"
-    assert level(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="x") == "ok"
-    file.write_text("x")
-    assert level() == "warning"
-    assert level(RAY_AUTH_MODE="token") == "ok"
-    assert level(RAY_AUTH_MODE="disabled") == "ok"
-
-
-def test_little_shared_memory_is_a_warning():
-    assert "--shm-size" in cluster.shared_memory(64 << 20).fix
-    assert cluster.shared_memory(4e9).level == "ok"
+def test_a_node_must_have_the_same_versions_and_the_same_store(tmp_path):
+    store = str(tmp_path / "here")
+    open_store(store).put("k", b"written by the doctor")
+    open_store(store).put("other", b"x")
+    here = cluster.versions()
+    assert "same store" in cluster.node(here, store, "k")
+    assert "not tried" in cluster.node(here, "", "")
+    with pytest.raises(ClusterError, match=r"'ray': '0\.1'"):
+        cluster.node(here | {"ray": "0.1"}, store, "k")
+    with pytest.raises(ClusterError, match="share one folder"):
+        cluster.node(here, store, "other")
+    elsewhere = find("ray", "node a", cluster.node, here, str(tmp_path / "elsewhere"), "k")
+    assert (elsewhere.level, elsewhere.exit_code) == ("problem", 3)
+    assert "has no k" in elsewhere.seen
+    assert not (tmp_path / "elsewhere").exists()
 
 
-def check_node(error: str = "", store: str | None = "s3://b/p", **versions: str | None) -> list[Finding]:
-    return list(cluster.check_node("node a", store, installed(list(PACKAGES)) | versions, error))
+def join(monkeypatch, code: str) -> tuple[cluster.Finding, ...]:
+    monkeypatch.setattr(cluster, "_JOIN", code)
+    monkeypatch.setattr(cluster, "_JOIN_SECONDS", 1)
+    monkeypatch.setenv("RAY_ADDRESS", "1.2.3.4:5")
+    return tuple(cluster.check(None))
 
 
-def test_a_node_must_have_the_same_versions_and_reach_the_store():
-    (healthy,) = check_node()
-    assert healthy.level == "ok"
-    assert "read and written" in healthy.seen
-    assert "not tried" in check_node(store=None)[0].seen
-    (other,) = check_node(ray=None)
-    assert other.seen == f"ray None (here {installed(['ray'])['ray']})"
-    assert other.exit_code == 8
-    (refused,) = check_node("Refused. Fix: renew them.")
-    assert (refused.seen, refused.fix) == ("Refused.", "renew them.")
-    assert "ray start" in check_node("There are no credentials")[0].fix
-    assert len(check_node("Refused.", ray=None)) == 2
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import sys; sys.exit('error: broken')", "Ray failed. Received: broken."),
+        ("import sys; sys.stderr.write('InvalidAuthToken'); sys.exit(1)", "refused our token"),
+        ("import time; time.sleep(60)", "No answer within 1 s. Received: RAY_ADDRESS=1.2.3.4:5."),
+    ],
+)
+def test_a_ray_that_fails_is_one_problem(monkeypatch, code, words):
+    (finding,) = join(monkeypatch, code)
+    assert (finding.check, finding.level, finding.exit_code) == ("session", "problem", 8)
+    assert words in finding.seen
 
 
-def test_a_node_without_pawcast_answers_all_the_same(tmp_path):
-    task = tmp_path / "task"
-    task.write_bytes(cloudpickle.dumps(cluster.probe()))
-    code = (
-        "import sys, pickle, pathlib; sys.modules['pawcast'] = None;"
-        "run = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes());"
-        "versions, error = run(('pillow', 'no-such-package'), '/nowhere', 'k', b'x');"
-        "assert 'pip install' in error and versions['pillow'] and versions['no-such-package'] is None"
-    )
-    assert subprocess.run([sys.executable, "-c", code, task], check=False).returncode == 0
-
-
-def test_a_node_that_sees_another_folder_is_reported(tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    _, error = cluster.probe()((), str(elsewhere), "doctor-x/node", b"x")
-    assert "has no doctor-x/node" in error
-    assert not Path(elsewhere).exists()
+def test_the_findings_about_nodes_follow_that_about_the_session(monkeypatch):
+    found = join(monkeypatch, 'print(\'["2 CPUs", [["ray", "node a", "ok", "fine", "", 0]]]\')')
+    assert [(finding.check, finding.seen) for finding in found] == [("session", "2 CPUs"), ("node a", "fine")]
