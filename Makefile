@@ -97,7 +97,7 @@ bench-train: .venv/.dev var/bench/train/.installed ## Compare training with its 
 
 bench-serve: .venv/.dev var/bench/serve/.installed ## Compare the service with its peers: TEST=test1.zip [STORE=… MODEL=catdog@3]
 	@test -n "$(TEST)" || { echo "error: make bench-serve needs TEST. Expected: Kaggle's test1.zip. Fix: make bench-serve TEST=test1.zip" >&2; exit 2; }
-	@$(BIN)/python -m tests.benchmarks.serve --images "$(TEST)" --peers var/bench/serve/bin/python $(if $(MODEL),--store "$(or $(STORE),var/store)" --model "$(MODEL)") $(ARGS)
+	@$(BIN)/python -m tests.benchmarks.serve --images "$(TEST)" --peers var/bench/serve/bin/python --store "$(or $(STORE),var/store)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 	@$(MAKE) results
 
 bench-endurance: .venv/.dev ## Load the service to its limits and kill its replicas: TEST=test1.zip

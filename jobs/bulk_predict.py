@@ -1,8 +1,9 @@
 """Predict many photos over HTTP and write predictions.csv."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,11 +15,28 @@ from pawcast.core.settings import api_key
 from pawcast.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from pawcast.client.bulk import BulkResult
-    from pawcast.client.photos import PhotoSequence
+    from collections.abc import Sequence
 
-_NOTE_SECONDS = 10.0
+    from pawcast.client.bulk import BulkResult
+    from pawcast.client.journal import PredictionRow
+    from pawcast.client.photos import PhotoSequence
+    from pawcast.data.sources import LeftOut
+
 _NOTE_LENGTH = 60
+
+Form = Literal["labels", "probabilities"]
+
+
+class MissingPredictionsError(DataError):
+    """Some photos have no prediction. `--json` prints the result all the same."""
+
+    def __init__(self, result: Result, failed: "Sequence[PredictionRow]", out: Path, left_out: str) -> None:
+        super().__init__(
+            f"{len(failed):,} of {result['photos']:,} photos have no prediction{left_out}",
+            received=f"{failed[0].member}: {failed[0].error}",
+            fix=f"see {out / 'errors.csv'}; {out / 'predictions.csv'} has the others; add --fill 0.5 to have all in it",
+        )
+        self.result = result
 
 
 def main(
@@ -36,6 +54,17 @@ def main(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over, instead of continuing a run that was stopped.")
     ] = False,
+    form: Annotated[
+        Form, typer.Option(help="What predictions.csv holds: the label, 1 or 0, or the probability of label 1.")
+    ] = "probabilities",
+    clip: Annotated[
+        float,
+        typer.Option(metavar="N", min=0, max=0.5, help="Keep probabilities in predictions.csv this far from 0 and 1."),
+    ] = 0.005,
+    fill: Annotated[
+        float | None,
+        typer.Option(metavar="N", min=0, max=1, help="Write this, such as 0.5, for photos without a prediction."),
+    ] = None,
     batch: Annotated[
         int, typer.Option(metavar="N", min=1, max=256, help="At most this many photos in a request.")
     ] = 256,
@@ -62,6 +91,8 @@ def main(
     from pawcast.client.submission import errors_csv, predictions_csv
     from pawcast.evaluation.reports.predictions import draw_prediction_sheet
 
+    if form == "labels" and fill not in (None, 0, 1):
+        raise UsageError("--fill must be a label", received=fill, expected="0 or 1, or --form probabilities")
     photos = open_photos(images, dataset, store_uri)
     started, options = time.time(), bulk.BulkOptions(batch, connections, timeout, patience)
     with (
@@ -72,30 +103,32 @@ def main(
     ):
         seconds = bars.seconds["predicting"]
         failed = [row for row in predicted.rows if row.error]
-        atomic.write(out / "predictions.csv", predictions_csv(predicted.rows))
+        atomic.write(out / "predictions.csv", predictions_csv(predicted.rows, form, clip, fill))
         if failed:
             atomic.write(out / "errors.csv", errors_csv(predicted.rows))
         else:
             (out / "errors.csv").unlink(missing_ok=True)
         ids, scores = [row.id for row in predicted.rows], [row.score for row in predicted.rows]
-        sheet = draw_prediction_sheet(photos.read, ids, scores, predicted.classes, predicted.model)
+        left_out = describe_left_out(photos.left_out)
+        sheet = draw_prediction_sheet(photos.read, ids, scores, predicted.classes, predicted.model, left_out)
         atomic.write(out / "photos.png", sheet)
         atomic.sweep(out, started)
+    result, text = summary(predicted, seconds, out)
+    result |= {"form": form, "positive_class": predicted.classes[1], "without_prediction": len(failed), "fill": fill}
+    result["left_out"] = [asdict(kind) for kind in photos.left_out]
+    meaning = "label 1 is" if form == "labels" else f"kept {clip:g} from 0 and 1: the probability of"
+    text += f" ({meaning} {predicted.classes[1]}){left_out}"
+    if failed and fill is None:
+        raise MissingPredictionsError(result, failed, out, left_out)
     if failed:
-        raise DataError(
-            f"{len(failed):,} of {len(predicted.rows):,} photos have no prediction",
-            received=f"{failed[0].member}: {failed[0].error}",
-            fix=f"see {out / 'errors.csv'}; the predictions of the others are in {out / 'predictions.csv'}",
-        )
-    return summary(predicted, seconds, out)
+        text += f"; {len(failed):,} without a prediction, see {out / 'errors.csv'}, got {fill:g}"
+    return result, text
 
 
 def open_photos(images: str | None, dataset: str | None, store_uri: str | None) -> "PhotoSequence":
     """Open the photos to predict. Raises `UsageError` unless exactly one source is named."""
-    if not images and not dataset:
-        raise UsageError("No photos to predict", expected="either --images SOURCE or --dataset NAME")
-    if images and dataset:
-        raise UsageError("Two sources of photos", expected="either --images SOURCE or --dataset NAME")
+    if bool(images) == bool(dataset):
+        raise UsageError("Name one source of photos", expected="either --images SOURCE or --dataset NAME")
     if images:
         from pawcast.client.photos import SourcePhotos
 
@@ -106,14 +139,19 @@ def open_photos(images: str | None, dataset: str | None, store_uri: str | None) 
     return SplitReader.open(pawcast.open_store(store_uri), str(dataset), "unlabelled")
 
 
+def describe_left_out(left_out: "Sequence[LeftOut]") -> str:
+    """Return the end of a line: `; 51 left out: 50 heic, 1 link`, or nothing."""
+    kinds = ", ".join(f"{kind.count:,} {kind.kind}" for kind in left_out)
+    return f"; {sum(kind.count for kind in left_out):,} left out: {kinds}" if kinds else ""
+
+
 def with_notes(bars: ProgressBars) -> Progress:
-    """Return a progress that also prints notes where there is no terminal: one in ten seconds."""
-    last = -_NOTE_SECONDS
+    """Return a progress that also prints each new note where there is no terminal."""
+    printed = {""}
 
     def report(stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
-        nonlocal last
-        if note and not console.is_terminal and time.monotonic() - last >= _NOTE_SECONDS:
-            last = time.monotonic()
+        if stage == "predicting" and note not in printed and not console.is_terminal:
+            printed.add(note)
             console.print(note, soft_wrap=True, markup=False)
         bars(stage, done, total, note[:_NOTE_LENGTH], unit)
 
@@ -134,7 +172,7 @@ def summary(predicted: "BulkResult", seconds: float, out: Path) -> tuple[Result,
     }
     earlier = f", {predicted.earlier:,} of them in an earlier run" if predicted.earlier else ""
     text = f"{photos:,} photos by {predicted.model} in {seconds:,.1f} s{earlier}"
-    return result, f"{text}: {result['predictions']}, {result['picture']}"
+    return result, f"{text}: {result['picture']}, {result['predictions']}"
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def first_photo(source: str, out: Path) -> str:
     """Copy the first readable photo of a source to a file, and return its path."""
     from pawcast.data import sources
 
-    for photo in sources.scan(source):
+    for photo in sources.scan(source).photos:
         (data,) = sources.read(source, [photo])
         if not isinstance(data, ImageError):
             path = out / f"one{Path(photo.name).suffix}"

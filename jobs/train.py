@@ -1,6 +1,6 @@
 """Train a recipe on a dataset; register the best epoch."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,48 +15,24 @@ if TYPE_CHECKING:
     from pawcast.training.timing import StepTiming
     from pawcast.training.trainer import Trained
 
-_PARTS = {
-    "forward_backward": "forward and backward pass",
-    "augmentation": "augmentation",
-    "all_reduce": "all-reduce",
-    "data_wait": "waiting for data",
-}
+_RECIPE = f"One of {', '.join(recipes.RECIPES)}; or your own, package.module:function. [default: article]"
+_MODEL = "The model that gets a new version; or your own Keras model, package.module:function. [default: catdog]"
+_WORKERS = "Data-parallel workers. [default: 1; one for each GPU with --gpus-per-worker]"
+_CPUS = "CPUs of each worker. [default: all CPUs, divided among the workers]"
+_RESUME = "Continue this run, which was stopped, instead of a new one."
 
 
 def main(
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="The dataset: NAME or NAME@DIGEST.")] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"One of {', '.join(recipes.RECIPES)}; or your own, package.module:function. [default: article]",
-        ),
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help=_RECIPE)] = None,
     settings: SetOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="The model that gets a new version; or a Keras model of your own, package.module:function. "
-            "[default: catdog]",
-        ),
-    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help=_MODEL)] = None,
     run: Annotated[
         str | None, typer.Option(metavar="NAME", help="The name of the run. [default: the recipe and the time]")
     ] = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Continue this run, which was stopped, instead of a new one.")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Data-parallel workers. [default: 1; one for each GPU with --gpus-per-worker]"
-        ),
-    ] = None,
-    cpus_per_worker: Annotated[
-        float | None,
-        typer.Option(metavar="N", min=0.1, help="CPUs of each worker. [default: all CPUs, divided among the workers]"),
-    ] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help=_RESUME)] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help=_WORKERS)] = None,
+    cpus_per_worker: Annotated[float | None, typer.Option(metavar="N", min=0.1, help=_CPUS)] = None,
     gpus_per_worker: Annotated[
         float | None, typer.Option(metavar="N", min=0.0, help="GPUs of each worker. [default: 0]")
     ] = None,
@@ -78,8 +54,7 @@ def main(
 
     store = pawcast.open_store(store_uri)
     resources = {"number": workers, "cpus": cpus_per_worker, "gpus": gpus_per_worker}
-    given = {name: value for name, value in resources.items() if value is not None}
-    own_network = model if model and plugins.is_reference(model) else None
+    given = runs.Workers.model_validate({name: value for name, value in resources.items() if value is not None})
     if resume:
         refuse_with_resume({"dataset": dataset, "recipe": recipe, "run": run, "model": model, "set": settings})
         record = runs.load(store, resume)
@@ -89,8 +64,11 @@ def main(
     else:
         if dataset is None:
             raise UsageError("No dataset", expected="--dataset NAME, or --resume RUN")
-        overrides = [f"model={own_network}"] if own_network else []
-        config = recipes.resolve(recipe or "article", [*overrides, *(settings or [])])
+        overrides = list(settings or [])
+        if model and plugins.is_reference(model):
+            overrides.insert(0, f"model={model}")
+            model = None
+        config = recipes.resolve(recipe or "article", overrides)
         console.print(f"[bold]recipe[/] {config.model_dump_json()}", soft_wrap=True)
     with ProgressBars() as progress:
         callbacks = Callbacks(
@@ -98,67 +76,46 @@ def main(
             update=lambda update: show(update, config.epochs, progress),
             note=lambda note: console.print(f"[yellow]note:[/] {note}", soft_wrap=True),
         )
+        options: dict[str, Any] = {"max_failures": max_failures, "callbacks": callbacks, "store": store}
         if resume:
-            trained = pawcast.resume(
-                resume,
-                workers=runs.Workers.model_validate(given) if given else None,
-                max_failures=max_failures,
-                callbacks=callbacks,
-                store=store,
-            )
+            trained = pawcast.resume(resume, workers=given if given.model_fields_set else None, **options)
         else:
-            trained = pawcast.train(
-                str(dataset),
-                config,
-                workers=runs.Workers.model_validate(given),
-                model=model if model and not own_network else "catdog",
-                run=run,
-                max_failures=max_failures,
-                callbacks=callbacks,
-                store=store,
-            )
+            trained = pawcast.train(str(dataset), config, workers=given, model=model or "catdog", run=run, **options)
     return summary(trained, store.uri)
 
 
 def refuse_with_resume(options: dict[str, object]) -> None:
     """Refuse options that contradict --resume. Raises `UsageError`."""
     if given := [f"--{name}" for name, value in options.items() if value]:
-        raise UsageError(
-            "--resume takes recipe, dataset and names from the run",
-            received=" and ".join(given),
-            expected="--resume without them",
-        )
+        what = "--resume takes recipe, dataset and names from the run"
+        raise UsageError(what, received=" and ".join(given), expected="--resume without them")
 
 
 def show(update: "ProgressUpdate", epochs: int, progress: ProgressBars) -> None:
     """Print the network once, move the epoch's bar, and end each epoch with a line."""
     if update.summary:
         console.print(update.summary, markup=False)
-        return
-    if update.resumed:
+    elif update.resumed:
         console.print(f"continuing after epoch {update.resumed} of {epochs}, from its checkpoint")
-        return
-    if update.timing:
+    elif update.timing:
         console.print(f"[bold]timing[/] {describe(update.timing)}", soft_wrap=True)
-        return
-    epoch = f"epoch {update.epoch + 1:>2}/{epochs}"
-    rate = f"{update.photos_per_second:,.0f} photos/s"
-    if row := update.finished:
-        validated = "val_acc" in row
-        validation = f"val_loss {row['val_loss']:.4f}  val_acc [bold]{row['val_acc']:.4f}[/]  " if validated else ""
-        console.print(
-            f"{epoch}  loss {row['loss']:.4f}  acc {row['acc']:.4f}  {validation}{row['seconds']:,.0f} s  {rate}"
-        )
-    done, total = update.epoch * update.steps + update.step, epochs * update.steps
-    note = f"{epoch}  loss {update.loss:.4f}  acc {update.acc:.4f}  {rate}"
-    progress("training", done, total, note, unit="steps")
+    else:
+        epoch = f"epoch {update.epoch + 1:>2}/{epochs}  loss {update.loss:.4f}  acc {update.acc:.4f}"
+        rate = f"{update.photos_per_second:,.0f} photos/s"
+        if row := update.finished:
+            scores = (
+                f"  val_loss {row['val_loss']:.4f}  val_acc [bold]{row['val_acc']:.4f}[/]" if "val_acc" in row else ""
+            )
+            console.print(f"{epoch}{scores}  {row['seconds']:,.0f} s  {rate}")
+        done, total = update.epoch * update.steps + update.step, epochs * update.steps
+        progress("training", done, total, f"{epoch}  {rate}", unit="steps")
 
 
 def describe(timing: "StepTiming") -> str:
     """Return the parts of an average step as a line, the longest part first."""
-    parts = sorted(timing.parts().items(), key=lambda part: -part[1])
-    shares = ", ".join(f"{_PARTS[name]} {seconds / timing.seconds:.1%}" for name, seconds in parts)
-    return f"a step of {timing.photos} photos takes {timing.seconds:.3f} s: {shares}"
+    parts = sorted(timing["parts"].items(), key=lambda part: -part[1])
+    shares = ", ".join(f"{name.replace('_', ' ')} {seconds / timing['seconds']:.1%}" for name, seconds in parts)
+    return f"a step of {timing['photos']} photos takes {timing['seconds']:.3f} s: {shares}"
 
 
 def summary(trained: "Trained", store: str) -> tuple[Result, str]:

@@ -3,18 +3,25 @@
 No `from __future__ import annotations` here: Ray reads the type of `app`'s argument.
 """
 
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
-from pawcast.core.settings import api_key, served_model, store_uri
+from pawcast.core.settings import served_model, store_uri
 from pawcast.store import open_store
 
 from .api import create_api
 from .classifier import Classifier
+from .keys import read_api_keys
 from .limits import ServiceLimits
 from .model_manager import CHECK_SECONDS
+from .router import BoundedWaitRouter
 
 _DEPLOYMENT = "classifier"
 
@@ -27,6 +34,9 @@ class Arguments(BaseModel):
         model: `name@ref`; `PAWCAST_MODEL` if None, else `catdog@production`.
         limits: The limits of one replica.
         check_seconds: Seconds between two look-ups of the model's ref.
+        api_key_file: A file of API keys, one a line, in place of `PAWCAST_API_KEY`. Each node has
+            it. It is read again every few seconds.
+        allow_origins: Origins whose pages may call the API (CORS): `https://pets.example`, or `*`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,10 +44,18 @@ class Arguments(BaseModel):
     model: str | None = None
     limits: ServiceLimits = ServiceLimits()
     check_seconds: PositiveFloat = CHECK_SECONDS
+    api_key_file: Path | None = None
+    allow_origins: list[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]] = []
 
 
 def app(arguments: Arguments) -> Application:
-    """Build the application from its arguments."""
+    """Build the application from its arguments.
+
+    Raises:
+        PawcastError: If an API key can't be read or is too short; Ray refuses the deployment then.
+    """
+    read_keys = partial(read_api_keys, arguments.api_key_file)
+    read_keys()
     uri, model = store_uri(arguments.store), arguments.model or served_model()
 
     class Replica:
@@ -50,13 +68,14 @@ def app(arguments: Arguments) -> Application:
             await self.classifier.start(_is_only_replica)
 
         def __serve_build_asgi_app__(self) -> FastAPI:
-            # Read in the replica, since Ray stores what `app` puts into the deployment.
-            return create_api(self.classifier, api_key())
+            # Keys are read in the replica, since Ray stores what `app` puts into the deployment.
+            return create_api(self.classifier, read_keys, arguments.allow_origins)
 
         def check_health(self) -> None:
             self.classifier.manager.check_health()
 
-    return serve.deployment(serve.ingress()(Replica), name=_DEPLOYMENT).bind()
+    router = RequestRouterConfig(request_router_class=BoundedWaitRouter)
+    return serve.deployment(serve.ingress()(Replica), name=_DEPLOYMENT, request_router_config=router).bind()
 
 
 def _is_only_replica() -> bool:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from pawcast.errors import BusyError, ImageError, ImageSizeError
+from pawcast.errors import ImageError, ImageSizeError
 from pawcast.inference.predictor import Prediction, to_prediction
 from pawcast.registry import ModelVersion
 from pawcast.store import Store
 
-from .limits import ServiceLimits
+from .limits import ServiceLimits, busy
 from .metrics import Metrics
 from .model_manager import CHECK_SECONDS, LoadedModel, ModelManager
 
@@ -29,16 +28,14 @@ class ClassifyResult(NamedTuple):
     Attributes:
         version: The one version that made all predictions.
         predictions: For each photo in order, its prediction or the reason why there is none.
-        decode_seconds: Time to decode the photos, summed over threads.
-        wait_seconds: Time until the engine began with the first photo, decoding included.
-        inference_seconds: Time from then until the engine had finished the last photo.
+        seconds: `decode`: to decode the photos, summed over threads. `wait`: until the engine began
+            with the first photo, decoding included. `inference`: from then until the engine had
+            finished the last photo.
     """
 
     version: ModelVersion
     predictions: list[Prediction | ImageError]
-    decode_seconds: float
-    wait_seconds: float
-    inference_seconds: float
+    seconds: dict[str, float]
 
 
 class Classifier:
@@ -80,10 +77,11 @@ class Classifier:
         Raises:
             PawcastError: Why the model can't be loaded, if other replicas are running.
         """
+        if self._reporting:
+            return
         await self.manager.start()
-        if self._reporting is None:
-            await self._report()
-            self._reporting = asyncio.get_running_loop().create_task(self._report_every_second())
+        await self._report()
+        self._reporting = asyncio.create_task(self._report_every_second())
         if (error := self.manager.pending_error) and not await asyncio.to_thread(is_only_replica):
             await self.stop()
             raise error
@@ -91,10 +89,8 @@ class Classifier:
     async def stop(self) -> None:
         """Unload the model, and report the last metrics."""
         await self.manager.stop()
-        if self._reporting is not None:
+        if self._reporting:
             self._reporting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reporting
             await self._report()
 
     async def classify(self, photos: Sequence[PhotoInput], model: LoadedModel | None = None) -> ClassifyResult:
@@ -110,38 +106,27 @@ class Classifier:
             ServiceError: If no model is loaded.
         """
         loaded = model or self.manager.loaded
-        with self._admit(len(photos)):
+        if self.waiting_photos + len(photos) > self.limits.waiting_photos:
+            received = f"{len(photos):,} photos while {self.waiting_photos:,} are waiting"
+            raise busy(received, f"at most {self.limits.waiting_photos:,} waiting photos")
+        # They count as waiting from before their decoding on.
+        self.waiting_photos += len(photos)
+        try:
             pending = loaded.batcher.submit(photos)
             await pending.done
+        finally:
+            self.waiting_photos -= len(photos)
         classes = loaded.version.classes
         predictions = [
             result if isinstance(result, ImageError) else to_prediction(result, classes) for result in pending.results
         ]
-        self.metrics.decoded(pending.decode_seconds)
-        self.metrics.photos(map(_outcome, predictions))
-        return ClassifyResult(
-            loaded.version,
-            predictions,
-            decode_seconds=pending.decode_seconds,
-            wait_seconds=pending.started_at - pending.submitted_at,
-            inference_seconds=pending.finished_at - pending.started_at,
-        )
-
-    @contextlib.contextmanager
-    def _admit(self, photos: int) -> Iterator[None]:
-        """Count photos as waiting while the block runs, from before their decoding on."""
-        if self.waiting_photos + photos > self.limits.waiting_photos:
-            raise BusyError(
-                "The server is busy",
-                received=f"{photos:,} photos while {self.waiting_photos:,} are waiting",
-                expected=f"at most {self.limits.waiting_photos:,} waiting photos",
-                fix="try again in a second",
-            )
-        self.waiting_photos += photos
-        try:
-            yield
-        finally:
-            self.waiting_photos -= photos
+        self.metrics.classified(map(_outcome, predictions), pending.decode_seconds)
+        seconds = {
+            "decode": pending.decode_seconds,
+            "wait": pending.started_at - pending.submitted_at,
+            "inference": pending.finished_at - pending.started_at,
+        }
+        return ClassifyResult(loaded.version, predictions, seconds)
 
     async def _report_every_second(self) -> None:
         while True:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
+from pawcast.errors import BusyError
+
 
 class ServiceLimits(BaseModel):
     """Limits of one replica. `args: {limits: {…}}` in `config.yaml` changes them.
@@ -16,9 +18,11 @@ class ServiceLimits(BaseModel):
         photos: Most photos in one request. More get a 400.
         waiting_photos: Most photos that are accepted and not yet answered. Further requests get a
             429. Together with the engine's speed, this bounds the latency of an accepted request.
-        requests: Most requests at once. Further ones get a 429.
+        requests: Most requests at once whose body is there. Further ones get a 429.
+        arriving: Most requests at once whose body is arriving. For a further one, the one that has
+            been idle longest gets a 408.
         held_bytes: Most bytes of request bodies in memory, all requests together. Further requests
-            get a 429.
+            get a 429, unless a body that is arriving is idle; that one gets a 408.
         receive_seconds: Longest time in seconds for a body to arrive. A slower one gets a 408.
     """
 
@@ -28,5 +32,11 @@ class ServiceLimits(BaseModel):
     photos: PositiveInt = 256
     waiting_photos: PositiveInt = 1_024
     requests: PositiveInt = 256
+    arriving: PositiveInt = 1_024
     held_bytes: PositiveInt = 512 * 2**20
     receive_seconds: PositiveFloat = 60
+
+
+def busy(received: str, expected: str) -> BusyError:
+    """Return the error for a request that exceeds a limit now, and may not in a second."""
+    return BusyError("The server is busy", received=received, expected=expected, fix="try again in a second")

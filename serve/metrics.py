@@ -31,7 +31,6 @@ class Metrics:
             "pawcast_request_seconds", "Time from a request's headers to the end of its response.", "route"
         )
         self._photos = ray_metrics.Counter("pawcast_photos", "Photos by outcome.", ("outcome",))
-        self._errors = ray_metrics.Counter("pawcast_errors", "Requests refused or failed.", ("kind",))
         self._waiting = ray_metrics.Gauge("pawcast_waiting_photos", "Photos accepted and not yet answered.")
         self._batch = ray_metrics.Histogram("pawcast_batch_photos", "Photos in a batch of the engine.", _PHOTOS_BUCKETS)
         self._decode = _seconds("pawcast_decode_seconds", "Time to decode a request's photos, summed over threads.")
@@ -45,18 +44,14 @@ class Metrics:
         self._count(self._requests, method=method, route=route, status=str(status))
         self._observations.append((self._request_seconds, seconds, {"route": route}))
 
-    def error(self, kind: str) -> None:
-        """Count a request that was refused or failed."""
-        self._count(self._errors, kind=kind)
+    def classified(self, outcomes: Iterable[str], decode_seconds: float) -> None:
+        """Count a request's photos by outcome; record the time to decode them, summed over threads.
 
-    def photos(self, outcomes: Iterable[str]) -> None:
-        """Count photos by outcome: `classified`, `unreadable` or `wrong_size`."""
+        An outcome is `classified`, `unreadable` or `wrong_size`.
+        """
         for outcome in outcomes:
             self._count(self._photos, outcome=outcome)
-
-    def decoded(self, seconds: float) -> None:
-        """Record the time to decode a request's photos, summed over threads."""
-        self._observations.append((self._decode, seconds, {}))
+        self._observations.append((self._decode, decode_seconds, {}))
 
     def batch(self, photos: int, seconds: float) -> None:
         """Record the size of a batch of the engine and the time to compute it."""

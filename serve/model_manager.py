@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import random
@@ -33,32 +32,19 @@ _MAX_THREADS = 8
 # New objects before Python's garbage collector runs. With the default of 700 it would run in every
 # other request.
 _GC_THRESHOLD = 20_000
+_FIX = "train again, or promote another version"
 # Ray keeps this logger's lines in the replica's log.
 _log = logging.getLogger("ray.serve")
 
 
-class LoadedModel:
+class LoadedModel(NamedTuple):
     """A model version in memory: its engine, and the batcher that feeds the engine.
 
     A request uses one `LoadedModel` from beginning to end.
-
-    Args:
-        engine: The loaded version.
-        observe_batch: Called after each batch with its number of photos and its seconds.
     """
 
-    def __init__(self, engine: Engine, observe_batch: Callable[[int, float], None]) -> None:
-        # One thread more than CPUs: it decodes the next batch while the others compute.
-        threads = max(MAX_CONCURRENT_BATCHES, min(usable_cpus(), _MAX_THREADS)) + 1
-        self.engine = engine
-        self.batcher = Batcher(
-            engine.version.preprocessing.apply,
-            engine.predict,
-            engine.batch_sizes,
-            observe_batch,
-            MAX_CONCURRENT_BATCHES,
-            threads,
-        )
+    engine: Engine
+    batcher: Batcher
 
     @property
     def version(self) -> ModelVersion:
@@ -87,6 +73,7 @@ class ModelManager:
 
     Attributes:
         ref: As above.
+        name: The model's name, without the ref.
         pending_error: Why the version that the ref points at doesn't answer; None if it does.
     """
 
@@ -97,7 +84,7 @@ class ModelManager:
         observe_batch: Callable[[int, float], None] = lambda photos, seconds: None,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
-        self.ref = ref
+        self.ref, self.name = ref, ref.partition("@")[0]
         self.pending_error: PawcastError | None = None
         self._store, self._observe_batch, self._check_seconds = store, observe_batch, check_seconds
         self._loaded: LoadedModel | None = None
@@ -105,11 +92,6 @@ class ModelManager:
         self._garbage_frozen = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model-manager")
         self._following: asyncio.Task[None] | None = None
-
-    @property
-    def name(self) -> str:
-        """The model's name, without the ref."""
-        return self.ref.partition("@")[0]
 
     @property
     def loaded(self) -> LoadedModel:
@@ -132,33 +114,23 @@ class ModelManager:
 
         A missing model is not a failure: a new replica would not find one either.
         """
-        seconds = self._loaded.batcher.busy_seconds if self._loaded else 0.0
+        seconds = self._loaded.batcher.busy_seconds if self._loaded else 0
         if seconds > _STUCK_SECONDS:
-            raise ServiceError(
-                "The engine is stuck in a batch",
-                received=f"{seconds:.0f} s",
-                expected=f"at most {_STUCK_SECONDS:.0f} s",
-            )
+            raise ServiceError(f"The engine has computed one batch for {seconds:.0f} s", expected="a few seconds")
 
     async def start(self) -> None:
-        """Load the model if possible, and start following its ref. A second call does nothing."""
-        if self._following is not None:
-            return
+        """Load the model if possible, and start following its ref."""
         await self.refresh()
         # Before the first request, so that no request waits for it.
         self._freeze_garbage()
-        self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._following = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         """Stop following the ref, and unload the model once the running requests are answered."""
-        if self._following is not None:
+        if self._following:
             self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
         self._thread.shutdown(wait=False)
-        if self._loaded is not None:
-            self._loaded.batcher.close()
-            self._loaded = None
+        self._loaded = None
 
     async def refresh(self) -> None:
         """Look up the ref, and load and swap in the version it points at if that is another one."""
@@ -174,25 +146,22 @@ class ModelManager:
                 self.pending_error = failed.error
             else:
                 self._swap(await loop.run_in_executor(self._thread, _load_and_warm_up, self._store, version))
-        except PawcastError as error:
-            self._note_failure(version, error)
         except Exception as error:
-            # Keras and h5py raise many kinds of exceptions when weights don't fit the network.
-            line = " ".join(str(error).split())[:300]
-            self._note_failure(
-                version,
-                PawcastError(
-                    f"{version.name if version else self.ref} can't be loaded",
-                    received=f"{type(error).__name__}: {line}",
-                    fix="train again, or promote another version",
-                ),
-            )
+            if not isinstance(error, PawcastError):
+                # Keras and h5py raise many kinds of exceptions when weights don't fit the network.
+                line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                error = PawcastError(
+                    f"{version.name if version else self.ref} can't be loaded", received=line, fix=_FIX
+                )
+            self._note_failure(version, error)
 
     def _swap(self, engine: Engine) -> None:
-        old, self._loaded = self._loaded, LoadedModel(engine, self._observe_batch)
-        if old is not None:
-            # Requests that began with the old version are still answered.
-            old.batcher.close()
+        # One thread more than CPUs: it decodes the next batch while the others compute.
+        threads = max(MAX_CONCURRENT_BATCHES, min(usable_cpus(), _MAX_THREADS)) + 1
+        preprocess, observe = engine.version.preprocessing.apply, self._observe_batch
+        batcher = Batcher(preprocess, engine.predict, engine.batch_sizes, observe, MAX_CONCURRENT_BATCHES, threads)
+        # Requests that began with the old version keep it until they are answered.
+        self._loaded = LoadedModel(engine, batcher)
         self.pending_error = self._failed_load = None
         # Freeze again at the next check, when requests no longer use the old version.
         self._garbage_frozen = False
@@ -221,9 +190,7 @@ class ModelManager:
 
     async def _follow(self) -> None:
         while True:
-            seconds = self._check_seconds
-            if self._loaded is None:
-                seconds = min(_CHECK_SECONDS_WITHOUT_MODEL, seconds)
+            seconds = self._check_seconds if self._loaded else min(_CHECK_SECONDS_WITHOUT_MODEL, self._check_seconds)
             # Jitter: replicas that started together shouldn't ask the store at the same time.
             await asyncio.sleep(seconds * random.uniform(0.8, 1.2))
             await self.refresh()
@@ -233,5 +200,5 @@ def _load_and_warm_up(store: Store, version: ModelVersion) -> Engine:
     engine = Engine.from_version(store, version)
     grey = np.full((1, engine.size, engine.size, 3), 128, np.uint8)
     if not np.isfinite(engine.predict(grey)).all():
-        raise PawcastError(f"{version.name} predicts NaN or infinity", fix="train again, or promote another version")
+        raise PawcastError(f"{version.name} predicts NaN or infinity", fix=_FIX)
     return engine

@@ -44,6 +44,9 @@ def private_ray(store: str, cpus: int) -> Iterator[dict[str, str]]:
     # The path of a socket may have at most 107 characters, and Ray adds many.
     with tempfile.TemporaryDirectory(prefix="pawcast-", dir="/tmp") as folder:
         os.environ.update(PAWCAST_STORE=store, RAY_AUTH_MODE="token", **_LESS_POLLING, **proxy_settings(Path(folder)))
+        # Ray's memory monitor first ends what Ray would start again: Serve's controller and
+        # proxies, however small. Without it Linux ends the largest of Ray's workers.
+        os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
         # Ray reads these variables when it is imported.
         import ray
 

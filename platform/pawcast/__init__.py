@@ -86,6 +86,9 @@ def ingest(  # noqa: PLR0913 - each option is a parameter, as in the command
     val_fraction: float = 0.25,
     seed: int = 0,
     min_side: int = 16,
+    label_column: str = "",
+    group: str = "",
+    split_folders: bool = False,
     limits: CheckLimits | None = None,
     progress: Progress = silent,
     store: Store | str | None = None,
@@ -104,6 +107,10 @@ def ingest(  # noqa: PLR0913 - each option is a parameter, as in the command
         val_fraction: The validation split's share of the other labelled photos, in [0, 0.9].
         seed: Another seed gives other splits.
         min_side: Leave out photos with a side shorter than this, in pixels.
+        label_column: The CSV's column of labels. Empty: `label`, `class` and the like.
+        group: A column of the CSV, or a regular expression on the photos' names. Photos with the
+            same value stay in one split; sizes are then as near as whole groups allow.
+        split_folders: Use the source's own `train/`, `validation/` and `test/` as splits.
         limits: The share of photos with each finding above which the ingest fails.
         progress: Receives reports of the progress.
         store: Where the dataset goes.
@@ -129,6 +136,9 @@ def ingest(  # noqa: PLR0913 - each option is a parameter, as in the command
         val_fraction=val_fraction,
         seed=seed,
         min_side=min_side,
+        label_column=label_column,
+        group=group,
+        split_folders=split_folders,
         limits=limits or CheckLimits(),
         progress=progress,
     )

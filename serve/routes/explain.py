@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from pawcast.errors import BusyError
 from pawcast.inference.engine import Engine
 from pawcast.inference.explain import Explainer, heatmap_png
 from pawcast.inference.predictor import Prediction
 
 from ..io.body import BodyReader
+from ..limits import busy
 from ..model_manager import ModelManager
-from .schemas import BINARY, ERRORS
+from .schemas import BINARY, ERRORS, PHOTO, DirectRoute
 from .v1 import IMAGE_TYPES
 
 MAX_WAITING = 16
@@ -47,12 +46,7 @@ class ExplainQueue:
         """
         engine = self._manager.loaded.engine
         if self._waiting >= self._max_waiting:
-            raise BusyError(
-                "The server is busy explaining",
-                received=f"{self._waiting} photos waiting",
-                expected=f"at most {self._max_waiting}",
-                fix="try again in a second",
-            )
+            raise busy(f"{self._waiting} photos waiting for a heat map", f"at most {self._max_waiting}")
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._explain, engine, photo)
@@ -68,23 +62,22 @@ class ExplainQueue:
 
 def router(manager: ModelManager, body_reader: BodyReader) -> APIRouter:
     """Return the route."""
-    routes, queue = APIRouter(prefix="/v1", tags=["v1"]), ExplainQueue(manager)
+    routes, queue = APIRouter(prefix="/v1", tags=["v1"], route_class=DirectRoute), ExplainQueue(manager)
 
     @routes.post(
         "/explain",
         response_class=Response,
         responses={200: {"content": {"image/png": BINARY}, "description": "RGBA, to lay over the photo"}, **ERRORS},
-        openapi_extra={"requestBody": {"required": True, "content": {"image/jpeg": BINARY}}},
+        openapi_extra={"requestBody": {"required": True, "content": PHOTO}},
     )
-    async def explain(
-        request: Request, content_type: Annotated[str, Header()] = "application/octet-stream"
-    ) -> Response:
+    async def explain(request: Request) -> Response:
         """Show which regions of one photo (the body) decided: a PNG, transparent where none did.
 
         The PNG has the photo's aspect ratio. The headers `pawcast-label` (percent-encoded UTF-8),
         `pawcast-probability` and `pawcast-model` hold the prediction that it explains.
         """
-        if not content_type.startswith(IMAGE_TYPES):
+        content_type = request.headers.get("content-type", "application/octet-stream")
+        if not content_type.lower().startswith(IMAGE_TYPES):
             raise HTTPException(415, f"Send an image, not {content_type}.")
         with body_reader.receive(request) as body:
             model, prediction, png = await queue.explain(await body.read())

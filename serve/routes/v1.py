@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from pawcast.errors import ImageError
@@ -16,32 +14,20 @@ from pawcast.inference.predictor import Prediction
 
 from ..classifier import Classifier
 from ..io.body import BodyReader, FormFile, RequestBody
-from .schemas import BINARY, CLASSIFY_EXAMPLES, ERRORS, ClassifyResponse, PhotoPrediction, Timings, UnusableResponse
+from .schemas import BINARY, ERRORS, PHOTO, ClassifyResponse, DirectRoute, PhotoPrediction, Timings
 
 IMAGE_TYPES = ("image/", "application/octet-stream")
-_FORM = {"type": "object", "properties": {"photo": {"type": "array", "items": BINARY["schema"]}}}
-_CLASSIFY_BODY = {"required": True, "content": {"image/jpeg": BINARY, "multipart/form-data": {"schema": _FORM}}}
-_CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"model": ClassifyResponse, "content": {"application/json": {"examples": CLASSIFY_EXAMPLES}}},
-    **ERRORS,
+_FILES = {"type": "array", "items": BINARY["schema"], "minItems": 1, "maxItems": 256}
+_FORM = {
+    "schema": {"type": "object", "properties": {"photo": _FILES}, "required": ["photo"]},
+    "encoding": {"photo": {"contentType": "image/*"}},
 }
-
-
-class _DirectRoute(APIRoute):
-    """A route whose function takes the request and returns the response.
-
-    It skips FastAPI's dependency injection and response validation, which cost time in each
-    request. https://fastapi.tiangolo.com/how-to/custom-request-and-route/
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
+_CLASSIFY_BODY = {"required": True, "content": {**PHOTO, "multipart/form-data": _FORM}}
 
 
 def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(prefix="/v1", tags=["v1"])
+    routes, manager = APIRouter(prefix="/v1", tags=["v1"]), classifier.manager
 
     async def classify(request: Request) -> Response:
         """Classify one photo (the body) or up to 256 (a multipart form with any field names).
@@ -53,30 +39,24 @@ def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:
             photos = await _photos(request, body)
             received = time.monotonic()
             result = await classifier.classify([photo.content for photo in photos])
-        seconds = {
-            "receive": received - started,
-            "decode": result.decode_seconds,
-            "wait": result.wait_seconds,
-            "inference": result.inference_seconds,
-            "total": time.monotonic() - started,
-        }
-        fields: dict[str, Any] = {
-            "model": result.version.name,
-            "predictions": list(map(_photo_prediction, photos, result.predictions)),
-            "timings": Timings(**{name: round(1000 * value, 2) for name, value in seconds.items()}),
-        }
+        seconds = {"receive": received - started, **result.seconds, "total": time.monotonic() - started}
+        response = ClassifyResponse(
+            model=result.version.name,
+            predictions=list(map(_photo_prediction, photos, result.predictions)),
+            timings=Timings(**{name: round(1000 * value, 2) for name, value in seconds.items()}),
+        )
         if all(isinstance(prediction, ImageError) for prediction in result.predictions):
-            line = f"{photos[0].name} can't be used: {result.predictions[0]}"
-            return _json(UnusableResponse(error=line, **fields), 422)
-        return _json(ClassifyResponse(**fields))
+            response.error = f"{photos[0].name} can't be used: {result.predictions[0]}"
+        status = 422 if response.error else 200
+        return Response(response.model_dump_json(exclude_none=True), status, media_type="application/json")
 
     routes.add_api_route(
         "/classify",
         classify,
         methods=["POST"],
-        responses=_CLASSIFY_RESPONSES,
+        responses={200: {"model": ClassifyResponse}, **ERRORS},
         openapi_extra={"requestBody": _CLASSIFY_BODY},
-        route_class_override=_DirectRoute,
+        route_class_override=DirectRoute,
     )
 
     @routes.get("/model", responses={401: ERRORS[401], 503: ERRORS[503]})
@@ -85,7 +65,6 @@ def router(classifier: Classifier, body_reader: BodyReader) -> APIRouter:
 
         `pending_error` says why the version that `ref` points at doesn't answer; null if it does.
         """
-        manager = classifier.manager
         loaded, error = manager.loaded, manager.pending_error
         return {
             **loaded.version.model_dump(exclude={"architecture"}),
@@ -110,7 +89,3 @@ def _photo_prediction(photo: FormFile, prediction: Prediction | ImageError) -> P
     if isinstance(prediction, ImageError):
         return PhotoPrediction(id=photo.name, error=prediction.what)
     return PhotoPrediction(id=photo.name, **prediction._asdict())
-
-
-def _json(response: ClassifyResponse, status: int = 200) -> Response:
-    return Response(response.model_dump_json(exclude_none=True), status, media_type="application/json")

@@ -97,9 +97,9 @@ def ingest_beside_peers(source: str, work: Path, python: str, photos: int, round
         return run
 
     contenders = {
-        "Pawcast, to S3": ours(bucket),
-        "Pawcast, to a folder": ours(str(work / "store")),
-        "read, hash and decode alone, on all cores": lambda: limit(source),
+        "pawcast_s3": ours(bucket),
+        "pawcast_folder": ours(str(work / "store")),
+        "read_hash_decode": lambda: limit(source),
         **{name: peer(name) for name in PEERS},
     }
     times = take_turns(contenders, rounds)
@@ -147,8 +147,8 @@ def decode_beside_ray_data(source: str, work: Path, rounds: int) -> dict[str, An
         ).materialize()
 
     contenders = {
-        "Pawcast, every shard's sha256 checked": lambda: timed(lambda: blocks.decode_split(store, split, SIZE)),
-        "Ray Data, read_parquet and map_batches": lambda: timed(by_ray_data),
+        "pawcast": lambda: timed(lambda: blocks.decode_split(store, split, SIZE)),
+        "ray_data": lambda: timed(by_ray_data),
     }
     return {
         name: {"photos_per_second": split.photos / statistics.median(taken), "seconds": taken}
@@ -158,7 +158,7 @@ def decode_beside_ray_data(source: str, work: Path, rounds: int) -> dict[str, An
 
 def start_to_first_step(work: Path, rounds: int) -> dict[str, Any]:
     """Seconds from the command `train.py` to decoding and to the first step, on a private Ray."""
-    marks: dict[str, list[float]] = {"decoding begins": [], "decoding ends": [], "first step": []}
+    marks: dict[str, list[float]] = {"decoding_begins": [], "decoding_ends": [], "first_step": []}
     for _ in range(rounds):
         command = [sys.executable, "jobs/train.py", "--dataset", "pets", "--recipe", "article", "--set", "epochs=1"]
         started = time.perf_counter()
@@ -169,10 +169,10 @@ def start_to_first_step(work: Path, rounds: int) -> dict[str, Any]:
             for line in job.stderr or ():
                 words = line.split()
                 if words[:1] == ["decoding"]:
-                    seen.setdefault("decoding begins", time.perf_counter() - started)
-                    seen["decoding ends"] = time.perf_counter() - started
+                    seen.setdefault("decoding_begins", time.perf_counter() - started)
+                    seen["decoding_ends"] = time.perf_counter() - started
                 if words[:1] == ["training"]:
-                    seen["first step"] = time.perf_counter() - started
+                    seen["first_step"] = time.perf_counter() - started
                     job.terminate()
                     break
             if job.stderr:

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.ours_serve COMMAND ARGUMENTS
 
-network STORE FILE [FROM NAME]   publish the article's network with random weights, or a trained
-                                 version of the store FROM, and save it as FILE for the peers
+network STORE FILE FROM NAME     publish a trained version of the store FROM, and save its network
+                                 as FILE for the peers, in the precision in which Pawcast serves it
+any-network STORE FILE FROM NAME the same; random weights where there is no such version
 serve STORE PORT FOLDER          run the service as `make run` deploys it, until standard input ends
 bulk ZIP PORT FOLDER             time the bulk client
 in-process STORE ZIP             time decoding and the network alone, without HTTP
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from pawcast.client import bulk
 from pawcast.client.photos import PhotoSequence, SourcePhotos
-from pawcast.errors import ImageError
+from pawcast.errors import ImageError, PawcastError, UsageError
 from pawcast.registry import ModelVersion
 from pawcast.store import Store
 
@@ -26,27 +27,42 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = "catdog"
 
 
-def network(store_uri: str, file: str, origin: str = "", name: str = "") -> None:
+def any_network(store_uri: str, file: str, origin: str, name: str) -> None:
+    from pawcast.store import open_store
+    from tests.support import served
+
+    try:
+        network(store_uri, file, origin, name)
+    except PawcastError as error:
+        sys.stderr.write(f"random weights, because there is no {name} to serve: {error}\n")
+        version = served.publish(open_store(store_uri), model=MODEL, recipe=served.resolve("article"))
+        _save(open_store(store_uri), version, file, "random weights")
+
+
+def network(store_uri: str, file: str, origin: str, name: str) -> None:
     from pawcast import registry
+    from pawcast.store import open_store
+
+    store = open_store(store_uri)
+    version = _copied(open_store(origin), name, store)
+    registry.move_ref(store, MODEL, "production", version.version)
+    _save(store, version, file, "trained")
+
+
+def _save(store: Store, version: ModelVersion, file: str, weights: str) -> None:
+    """Save a version's network for the peers, and print what it is."""
     from pawcast.inference.engine import Engine
     from pawcast.models.layers.batch_norm import SyncBatchNorm
     from pawcast.models.layers.dropout import Dropout
     from pawcast.runtime.tensorflow import keras
-    from pawcast.store import open_store
-    from tests.support import served
 
-    store = open_store(store_uri)
-    if name:
-        version = _copied(open_store(origin), name, store)
-        registry.move_ref(store, MODEL, "production", version.version)
-    else:
-        version = served.publish(store, model=MODEL, recipe=served.resolve("article"))
     engine = Engine.from_version(store, version)
     # The peers have Keras's layers only.
     plain = {Dropout: keras.layers.Dropout, SyncBatchNorm: keras.layers.BatchNormalization}
 
     def known(layer: keras.Layer) -> keras.Layer:
-        return plain.get(type(layer), type(layer)).from_config(layer.get_config())
+        dtype = "float32" if layer is engine.network.layers[-1] else engine.precision
+        return plain.get(type(layer), type(layer)).from_config({**layer.get_config(), "dtype": dtype})
 
     theirs = keras.models.clone_model(engine.network, clone_function=known)
     theirs.set_weights(engine.network.get_weights())
@@ -55,7 +71,7 @@ def network(store_uri: str, file: str, origin: str = "", name: str = "") -> None
     print_json(
         {
             "name": f"{version.recipe.name}, {engine.size}x{engine.size}",
-            "trained": bool(name),
+            "weights": weights,
             "precision": facts["precision"],
             "fallback_share": facts["fallback_share"],
         }
@@ -68,8 +84,8 @@ def _copied(origin: Store, name: str, store: Store) -> ModelVersion:
 
     version = registry.resolve(origin, name)
     if version.preprocessing.mirror or version.preprocessing.eval_downscale:
-        sys.exit(
-            f"error: {name} predicts mirrored or downscaled photos, which the peers don't. Fix: choose another --model"
+        raise UsageError(
+            f"{name} predicts mirrored or downscaled photos, which the peers don't", fix="choose another --model"
         )
     files = {file: registry.read_file(origin, version, file) for file in version.files}
     facts = {key: getattr(version, key) for key in ModelVersion.model_fields}
@@ -113,7 +129,16 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
-COMMANDS = {"network": network, "serve": serve, "bulk": bulk_client, "in-process": in_process}
+COMMANDS = {
+    "network": network,
+    "any-network": any_network,
+    "serve": serve,
+    "bulk": bulk_client,
+    "in-process": in_process,
+}
 
 if __name__ == "__main__":
-    COMMANDS[sys.argv[1]](*sys.argv[2:])
+    try:
+        COMMANDS[sys.argv[1]](*sys.argv[2:])
+    except PawcastError as error:
+        sys.exit(f"error: {error}")

@@ -74,11 +74,11 @@ def huggingface(source: str, out: Path) -> None:
 
 
 PEERS = {
-    "MDSWriter, bytes": ("mosaicml-streaming", mds),
-    "MDSWriter, jpeg": ("mosaicml-streaming", lambda source, out: mds(source, out, "jpeg")),
-    "MDSWriter, bytes, each photo decoded": ("mosaicml-streaming", lambda source, out: mds(source, out, check=True)),
-    "WebDataset ShardWriter": ("webdataset", webdataset),
-    "Hugging Face datasets": ("datasets", huggingface),
+    "mds_bytes": ("mosaicml-streaming", mds),
+    "mds_jpeg": ("mosaicml-streaming", lambda source, out: mds(source, out, "jpeg")),
+    "mds_decoded": ("mosaicml-streaming", lambda source, out: mds(source, out, check=True)),
+    "webdataset": ("webdataset", webdataset),
+    "datasets": ("datasets", huggingface),
 }
 
 

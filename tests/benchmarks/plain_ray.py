@@ -3,9 +3,9 @@
     python -m tests.benchmarks.plain_ray serve STORE PORT FOLDER    until standard input ends
 
 One deployment behind HAProxy: a plain ASGI application that decodes photos in two threads and
-batches the photos that wait when the network is free, in bfloat16 on all CPUs. It has no limits,
-checks or metrics, and no float32 fallback. It runs in Pawcast's environment, with the network's
-file in PAWCAST_BENCH_NETWORK.
+batches the photos that wait when the network is free, on all CPUs. It has no limits, checks or
+metrics, and no float32 fallback. It runs in Pawcast's environment, with the network's file in
+PAWCAST_BENCH_NETWORK, whose layers have the precision to compute in.
 """
 
 from __future__ import annotations
@@ -27,21 +27,17 @@ Predict = Callable[[np.ndarray], list[float]]
 
 
 def compiled(path: str) -> tuple[Predict, int]:
-    """Return the warm bfloat16 network, uint8 [n, S, S, 3] to n probabilities; and S."""
+    """Return the warm network, uint8 [n, S, S, 3] to n probabilities; and S."""
     os.environ.update(TF_ENABLE_ONEDNN_OPTS="1", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
     import keras
     import tensorflow as tf
 
-    exact = keras.saving.load_model(path, compile=False)
-    network = keras.models.clone_model(
-        exact, clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "bfloat16"})
-    )
-    network.set_weights(exact.get_weights())
-    shape = exact.input_shape[1:]
+    network = keras.saving.load_model(path, compile=False)
+    shape = network.input_shape[1:]
 
     @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8)])
     def run(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.cast(network(tf.cast(pixels, tf.bfloat16) * (1 / 255), training=False)[:, 0], tf.float32)
+        return network(tf.cast(pixels, network.layers[1].compute_dtype) * (1 / 255), training=False)[:, 0]
 
     for count in (1, MAX_BATCH):
         run(np.zeros((count, *shape), np.uint8))

@@ -20,8 +20,42 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 FILES = (ROOT / "README.md", Path(__file__).parent / "README.md")
-IN_PROCESS = "decoding and the network in one process, no HTTP"
-TRAIN_ALONE, TRAIN_TOGETHER = "Pawcast, 1 worker with all CPUs", "Pawcast, a worker for each CPU"
+# What the tables call the contenders, by benchmark.
+NAMES = {
+    "ingest": {
+        "pawcast_s3": "Pawcast, to S3",
+        "pawcast_folder": "Pawcast, to a folder",
+        "read_hash_decode": "read, hash and decode alone, on all cores",
+        "mds_bytes": "MDSWriter, bytes",
+        "mds_jpeg": "MDSWriter, jpeg",
+        "mds_decoded": "MDSWriter, bytes, each photo decoded",
+        "webdataset": "WebDataset ShardWriter",
+        "datasets": "Hugging Face datasets",
+    },
+    "decode": {
+        "pawcast": "Pawcast, every shard's sha256 checked",
+        "ray_data": "Ray Data, read_parquet and map_batches",
+    },
+    "train": {
+        "pawcast_one_worker": "Pawcast, 1 worker with all CPUs",
+        "pawcast_worker_per_cpu": "Pawcast, a worker for each CPU",
+        "pawcast_float32": "Pawcast, 1 worker in float32",
+        "image_data_generator": "ImageDataGenerator and fit, the article's",
+        "tf_data": "tf.data, Keras layers and fit",
+        "pytorch": "PyTorch, DataLoader and torchvision",
+    },
+    "bulk": {
+        "bulk_client": "the bulk client over HTTP",
+        "in_process": "decoding and the network in one process, no HTTP",
+    },
+    "serve": {
+        "pawcast": "Pawcast",
+        "ray_serve": "Ray Serve by hand",
+        "litserve": "LitServe",
+        "bentoml": "BentoML",
+        "fastapi": "plain FastAPI, Pillow, model.predict",
+    },
+}
 NOTES = {
     "article": "the convolutional network of Deep Learning with Python, section 5.2",
     "fast": "trained from scratch, a small residual network",
@@ -73,38 +107,42 @@ def recipes() -> list[str]:
 def ingest(record: dict[str, Any]) -> list[str]:
     """Ingest compared with other tools, from `make bench-ingest`."""
     rates: dict[str, Any] = record["ingest"]
-    ours = rates["Pawcast, to S3"]["photos_per_second"]
+    ours = rates["pawcast_s3"]["photos_per_second"]
     lines = [
         f"| {record['photos']:,} photos, {record['bytes'] / 1e6:,.0f} MB | photos/s | relative to Pawcast, to S3 |",
         "| --- | ---: | ---: |",
     ]
     for name, rate in rates.items():
         version = f" ({rate['version'].rpartition(' ')[2]})" if rate["version"] else ""
-        lines.append(f"| {name}{version} | {rate['photos_per_second']:,.0f} | {rate['photos_per_second'] / ours:.2f} |")
+        title = NAMES["ingest"][name]
+        lines.append(
+            f"| {title}{version} | {rate['photos_per_second']:,.0f} | {rate['photos_per_second'] / ours:.2f} |"
+        )
     decode = record["decode"]
     lines += ["", "| from shards to pixels in Ray's object store | photos/s |", "| --- | ---: |"]
-    lines += [f"| {name} | {rate['photos_per_second']:,.0f} |" for name, rate in decode.items()]
+    lines += [f"| {NAMES['decode'][name]} | {rate['photos_per_second']:,.0f} |" for name, rate in decode.items()]
     start = {mark: times["median"] for mark, times in record["start"].items()}
     return [
         *lines,
         "",
         f"Seconds from the command `train.py --recipe article`: decoding begins after "
-        f"{start['decoding begins']:.0f} s and ends after {start['decoding ends']:.0f} s; the first step ends after "
-        f"{start['first step']:.0f} s. {record['hardware']}; {record['measured']}.",
+        f"{start['decoding_begins']:.0f} s and ends after {start['decoding_ends']:.0f} s; the first step ends after "
+        f"{start['first_step']:.0f} s. {record['hardware']}; {record['measured']}.",
     ]
 
 
 def train(record: dict[str, Any]) -> list[str]:
     """Training compared with other tools, from `make bench-train`."""
     contenders: dict[str, Any] = record["contenders"]
-    ours = contenders[TRAIN_ALONE]["photos_per_second"]
+    ours = contenders["pawcast_one_worker"]["photos_per_second"]
     lines = [
         "| | photos/s | relative to the first row | training loss of the last epoch |",
         "| --- | ---: | ---: | ---: |",
     ]
     for name, contender in contenders.items():
         rate = contender["photos_per_second"]
-        lines.append(f"| {_versioned(name, record)} | {rate:,.0f} | {rate / ours:.2f} | {contender['loss']:.3f} |")
+        title = NAMES["train"][name] + _version(name, record)
+        lines.append(f"| {title} | {rate:,.0f} | {rate / ours:.2f} | {contender['loss']:.3f} |")
     return [
         *lines,
         "",
@@ -116,16 +154,17 @@ def train(record: dict[str, Any]) -> list[str]:
 def serve(record: dict[str, Any]) -> list[str]:
     """The service compared with other servers, from `make bench-serve`."""
     bulk: dict[str, Any] = record["bulk"]
-    best = [item["photos_per_second"] for item in bulk[IN_PROCESS]["rounds"]]
+    best = [item["photos_per_second"] for item in bulk["in_process"]["rounds"]]
     lines = [
         f"| {record['photos']:,} photos | photos/s | relative to no HTTP (lowest and highest round) |",
         "| --- | ---: | ---: |",
     ]
     for name, rate in bulk.items():
         shares = [item["photos_per_second"] / other for item, other in zip(rate["rounds"], best, strict=True)]
-        spread = "" if name == IN_PROCESS else f" ({min(shares):.2f} to {max(shares):.2f})"
-        lines.append(f"| {name} | {rate['photos_per_second']:,.0f} | {statistics.median(shares):.2f}{spread} |")
-    many = record["many"]
+        spread = "" if name == "in_process" else f" ({min(shares):.2f} to {max(shares):.2f})"
+        title = NAMES["bulk"][name]
+        lines.append(f"| {title} | {rate['photos_per_second']:,.0f} | {statistics.median(shares):.2f}{spread} |")
+    many, network = record["many"], record["network"]
     lines += [
         "",
         f"| photos/s (p50, p95, p99 in ms) | {many['photos']} a request, {many['connections']} connections "
@@ -134,23 +173,22 @@ def serve(record: dict[str, Any]) -> list[str]:
     ]
     for name, loads in record["servers"].items():
         cells = " | ".join(_load(loads[key]) for key in ("many", "1", "16", "64"))
-        lines.append(f"| {_versioned(name, record)} | {cells} |")
-    network = record["network"]
+        precision = f" in {loads['precision']}" if loads["precision"] != network["precision"] else ""
+        lines.append(f"| {NAMES['serve'][name]}{_version(name, record)}{precision} | {cells} |")
     share = network["fallback_share"]
-    fallback = f" ({share:.1%} of the photos fell back to float32)" if share else ""
+    fallback = f"; {share:.1%} of Pawcast's photos fell back to float32" if share else ""
     return [
         *lines,
         "",
-        f"The network: {network['name']}{', trained' if network['trained'] else ''}. "
-        f"Pawcast computes in {network['precision']}{fallback}; so does a server whose row says so, and the others "
-        "compute in float32. "
+        f"The network: {network['name']}, {network['weights']}. All compute in {network['precision']} unless their "
+        f"row says otherwise{fallback}. "
         f"{record['hardware']}; {record['measured']}.",
     ]
 
 
-def _versioned(name: str, record: dict[str, Any]) -> str:
+def _version(name: str, record: dict[str, Any]) -> str:
     version = record["versions"].get(name)
-    return f"{name} ({version})" if version else name
+    return f" ({version})" if version else ""
 
 
 def _load(rate: dict[str, Any]) -> str:

@@ -3,8 +3,10 @@
     python -m tests.benchmarks.serve --images test1.zip --peers var/bench/serve/bin/python \\
         [--store var/store --model catdog@latest]
 
-Without --model the article's network has random weights and is served in float32, because bfloat16
-is used only where a trained version passed its parity check.
+All contenders have the same weights and compute in the same precision: the one in which Pawcast
+serves the model on this machine. The default is the latest `catdog` of the store. Where there is
+none that the peers can serve, the article's network has random weights and is served in float32,
+because bfloat16 is used only where a trained version passed its parity check.
 
 In each round every contender is started, loaded and stopped before the next one starts. Every other
 round runs in reverse order. The network in one process always follows the bulk client directly and
@@ -36,17 +38,16 @@ from pawcast_infra.local.private_ray import free_ports
 from pawcast.data import sources
 from pawcast.inference.batcher import MAX_BATCH
 from tests.benchmarks import load
-from tests.benchmarks.readme import IN_PROCESS
 from tests.benchmarks.record import hardware, installed
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "benchmarks" / "serve.json"
 VAR = HERE.parents[1] / "var" / "bench"
-OURS = "Pawcast"
-BULK = "the bulk client over HTTP"
+OURS, BULK, IN_PROCESS = "pawcast", "bulk_client", "in_process"
 CONNECTIONS = (1, 16, 64)
 MANY_CONNECTIONS = 4
 LOADED = 1_024
+DEFAULT_MODEL = "catdog@latest"
 OURS_COMMAND = (sys.executable, "-m", "tests.benchmarks.ours_serve")
 START_SECONDS, STOP_SECONDS, BULK_SECONDS = 180, 60, 600
 # Pillow and OpenCV resize a photo differently.
@@ -85,28 +86,28 @@ SERVERS = {
         lambda photos: load.form("/v1/classify", "photo", photos),
         lambda answer: answer["predictions"][0]["scores"]["dog"],
     ),
-    "Ray Serve by hand, in bfloat16": Server(
+    "ray_serve": Server(
         "ray",
         "tests.benchmarks.plain_ray",
         lambda photo: load.request("/one", photo, "image/jpeg"),
         lambda photos: load.form("/many", "photos", photos),
         float,
     ),
-    "LitServe": Server(
+    "litserve": Server(
         "litserve",
         "peers_litserve.py",
         lambda photo: load.form("/one", "photo", [photo]),
         lambda photos: load.form("/many", "photos", photos),
         float,
     ),
-    "BentoML": Server(
+    "bentoml": Server(
         "bentoml",
         "peers_bentoml.py",
         lambda photo: load.form("/classify", "photos", [photo]),
         lambda photos: load.form("/classify", "photos", photos),
         lambda answer: answer[0],
     ),
-    "plain FastAPI, Pillow, model.predict": Server(
+    "fastapi": Server(
         "fastapi",
         "peers_fastapi.py",
         lambda photo: load.form("/one", "photo", [photo]),
@@ -138,8 +139,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, type=Path, help="Kaggle's test1.zip")
     parser.add_argument("--peers", required=True, help="Python of the peers' environment")
-    parser.add_argument("--store", default="", help="the store that holds --model")
-    parser.add_argument("--model", default="", help="a trained version to serve, such as catdog@latest")
+    parser.add_argument("--store", default="var/store", help="the store that holds --model")
+    parser.add_argument("--model", help="a trained version to serve, such as catdog@3")
     parser.add_argument("--photos", type=int, default=12_500, help="how many photos the bulk client sends")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each other load lasts")
@@ -149,15 +150,16 @@ def main() -> None:
         work = Path(folder)
         source, photos = first_photos(options.images, options.photos, work / "photos.zip")
         bench = Bench(str(Path(options.peers).absolute()), source, photos, work, options.seconds)
-        trained = [options.store, options.model] if options.model else []
-        network = json.loads(ours("network", bench.store, bench.network, *trained).splitlines()[-1])
-        record = {"network": network, **measure(bench, options.rounds)}
+        arguments = (bench.store, bench.network, options.store, options.model or DEFAULT_MODEL)
+        network = json.loads(ours("network" if options.model else "any-network", *arguments).splitlines()[-1])
+        sys.stderr.write(f"{network['name']}, {network['weights']}, all contenders in {network['precision']}\n")
+        record = {"network": network, **measure(bench, network["precision"], options.rounds)}
     RESULT.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def first_photos(images: Path, count: int, path: Path) -> tuple[Path, list[bytes]]:
     """Write a zip of the first `count` photos; return its path and the first `LOADED` photos."""
-    photos = sources.scan(str(images))[:count]
+    photos = sources.scan(str(images)).photos[:count]
     kept: list[bytes] = []
     with zipfile.ZipFile(path, "w") as out:
         for photo, data in zip(photos, sources.read(str(images), photos), strict=True):
@@ -166,7 +168,7 @@ def first_photos(images: Path, count: int, path: Path) -> tuple[Path, list[bytes
     return path, kept
 
 
-def measure(bench: Bench, rounds: int) -> dict[str, Any]:
+def measure(bench: Bench, precision: str, rounds: int) -> dict[str, Any]:
     """Run all rounds, and return the record."""
     contenders: dict[str, Callable[[], dict[str, Any]]] = {
         name: lambda name=name, server=server: measure_server(bench, name, server)  # type: ignore[misc]
@@ -180,10 +182,10 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
             started = time.monotonic()
             results[name].append(contenders[name]())
             sys.stderr.write(f"round {i + 1} of {rounds}: {name}, {time.monotonic() - started:.0f} s\n")
-    return summary(bench, results)
+    return summary(bench, precision, results)
 
 
-def summary(bench: Bench, results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def summary(bench: Bench, precision: str, results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Return the record, if all contenders give the same scores."""
     check_scores(results)
     return {
@@ -197,7 +199,10 @@ def summary(bench: Bench, results: dict[str, list[dict[str, Any]]]) -> dict[str,
             IN_PROCESS: with_median(results[IN_PROCESS]),
         },
         "servers": {
-            name: {key: with_median([item[key] for item in results[name]]) for key in ("many", *map(str, CONNECTIONS))}
+            name: {
+                "precision": precision,
+                **{key: with_median([item[key] for item in results[name]]) for key in ("many", *map(str, CONNECTIONS))},
+            }
             for name in SERVERS
         },
     }

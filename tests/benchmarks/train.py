@@ -28,7 +28,6 @@ from pawcast.data.reader import SplitReader
 from pawcast.errors import ImageError
 from pawcast.runtime.devices import usable_cpus
 from pawcast.store import open_store
-from tests.benchmarks.readme import TRAIN_ALONE, TRAIN_TOGETHER
 from tests.benchmarks.record import hardware, installed
 
 HERE = Path(__file__).resolve().parent
@@ -36,11 +35,8 @@ ROOT = HERE.parents[1]
 RESULT = HERE / "results" / "benchmarks" / "train.json"
 VAR = ROOT / "var" / "bench"
 DATASET, CLASSES = "bench", ("cat", "dog")
-PEERS = {
-    "ImageDataGenerator and fit, the article's": ("image_data_generator", "keras"),
-    "tf.data, Keras layers and fit": ("tf_data", "tensorflow"),
-    "PyTorch, DataLoader and torchvision": ("pytorch", "torch"),
-}
+# The package whose version the table names.
+PEERS = {"image_data_generator": "keras", "tf_data": "tensorflow", "pytorch": "torch"}
 LONGEST = 1_800
 
 Epochs = list[dict[str, float]]
@@ -67,7 +63,7 @@ def main() -> None:
 
 def ingest(labelled: str, count: int, work: Path) -> None:
     """Publish a dataset whose training split has `count` photos, half of them of each class."""
-    every = sources.scan(labelled, CLASSES)
+    every = sources.scan(labelled, CLASSES).photos
     usable = [[photo for photo in every if photo.label == label] for label in range(len(CLASSES))]
     chosen = [photo for pair in zip(*usable, strict=False) for photo in pair][: count * 5 // 4]
     with zipfile.ZipFile(work / "photos.zip", "w") as archive:
@@ -93,12 +89,12 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Run all rounds, and return the record."""
     cpus, epochs = usable_cpus(), options.epochs
     contenders: dict[str, Callable[[], Epochs]] = {
-        TRAIN_ALONE: lambda: ours(work, epochs, 1, cpus),
-        TRAIN_TOGETHER: lambda: ours(work, epochs, cpus, 1),
-        "Pawcast, 1 worker in float32": lambda: ours(work, epochs, 1, cpus, "precision=float32"),
+        "pawcast_one_worker": lambda: ours(work, epochs, 1, cpus),
+        "pawcast_worker_per_cpu": lambda: ours(work, epochs, cpus, 1),
+        "pawcast_float32": lambda: ours(work, epochs, 1, cpus, "precision=float32"),
     }
-    for name, (peer, _) in PEERS.items():
-        contenders[name] = lambda peer=peer: theirs(options.peers, peer, work / "photos", epochs)  # type: ignore[misc]
+    for peer in PEERS:
+        contenders[peer] = lambda peer=peer: theirs(options.peers, peer, work / "photos", epochs)  # type: ignore[misc]
     results: dict[str, list[Epochs]] = {name: [] for name in contenders}
     for i in range(options.rounds):
         for name in list(contenders)[:: -1 if i % 2 else 1]:
@@ -111,7 +107,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "hardware": hardware(),
         "photos": photos,
         "epochs": epochs,
-        "versions": installed(options.peers, {name: package for name, (_, package) in PEERS.items()}),
+        "versions": installed(options.peers, PEERS),
         "contenders": {name: summary(rounds, photos) for name, rounds in results.items()},
     }
 

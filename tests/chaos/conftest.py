@@ -13,9 +13,9 @@ from pawcast.runtime import ray_session
 from pawcast.store.s3 import RetryPolicy, S3Store
 from tests.support.fault_proxy import Proxy
 
-PATIENT = RetryPolicy(connect_timeout=2, read_timeout=2, max_attempts=2, retry_seconds=4)
+PATIENT = RetryPolicy(connect_timeout=2, read_timeout=2, retry_seconds=4)
 """Long enough for a busy machine to respond, short enough for a test."""
-SHORT = RetryPolicy(connect_timeout=0.5, read_timeout=0.5, max_attempts=2, retry_seconds=0.5)
+SHORT = RetryPolicy(connect_timeout=0.5, read_timeout=0.5, retry_seconds=0.5)
 """For faults that last."""
 MARGIN = 10
 """Seconds that a busy machine may add to a deadline."""

@@ -95,8 +95,8 @@ def test_an_ingest_that_does_not_fit_ends_with_one_line(disk, photos):
     )
     assert (code, output) == (6, "")
     (line,) = [line for line in errors.splitlines() if not line.startswith(("checking", "writing"))]
-    assert line.startswith("error: The disk under the store")
-    assert "is full" in line
+    assert line.startswith("error: The store")
+    assert "No space left" in line
     assert files(disk) == sorted([*before, "filler"])
     assert manifests.load(store, "pets") == earlier
 

@@ -168,7 +168,7 @@ def test_an_interrupted_run_ends_in_time_and_can_go_on(store: Store, undisturbed
 def test_a_wrong_resume_is_refused_with_a_hint(store: Store, undisturbed: bytes) -> None:
     for arguments, code, hint in (
         (("--resume", "undisturbd"), 3, "did you mean 'undisturbed'"),
-        (("--resume", "undisturbed", "--set", "epochs=9"), 2, "--resume alone"),
+        (("--resume", "undisturbed", "--set", "epochs=9"), 2, "--resume without them"),
         ((), 2, "--dataset NAME, or --resume RUN"),
     ):
         exit_code, _, errors = job("train.py", *arguments, "--store", store.uri)

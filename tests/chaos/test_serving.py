@@ -18,7 +18,7 @@ from tests.support import endurance, malformed
 from tests.support.cluster import Cluster
 from tests.support.load import Form
 from tests.support.served import publish
-from tests.support.services import Photos, wait_for
+from tests.support.services import Photos, plain_environment, started_process, wait_for
 
 MODEL = "tiny"
 WAITING = 512
@@ -104,3 +104,30 @@ def test_a_killed_replica_fails_only_requests_before_the_proxy_notices(cluster, 
     assert not result.failed, result.failed
     assert len(result.lost) <= 2 * result.in_flight <= 2 * 6
     assert result.pause < 5, result
+
+
+ACTOR_UNDER_PRESSURE = """
+import os, sys, time
+from pawcast_infra.local.private_ray import private_ray
+
+with private_ray(sys.argv[1], cpus=1):
+    import ray
+
+    @ray.remote(max_restarts=-1, max_task_retries=-1, num_cpus=0)
+    class Restartable:
+        def process(self):
+            return os.getpid()
+
+    actor = Restartable.remote()
+    first = ray.get(actor.process.remote())
+    time.sleep(4)
+    assert ray.get(actor.process.remote()) == first, "Ray has ended the actor"
+"""
+
+
+def test_a_private_ray_without_free_memory_ends_no_actor_that_can_restart(tmp_path):
+    """Serve's controller is such an actor. Ray's memory monitor would choose it first."""
+    environment = {**plain_environment(), "RAY_memory_usage_threshold": "0.01"}
+    with started_process("-c", ACTOR_UNDER_PRESSURE, str(tmp_path), environment=environment) as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors[-2_000:]

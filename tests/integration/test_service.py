@@ -5,12 +5,14 @@ Slow clients, promotions under load, the Open Inference Protocol, Ray's metrics,
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import numpy as np
@@ -171,6 +173,16 @@ def test_too_many_requests_get_a_429_and_the_others_are_answered(url, photo):
             assert seconds < 20
 
 
+def test_clients_that_send_a_byte_and_wait_do_not_lock_others_out(head, url, photo):
+    start = b"POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: 999\r\n\r\n0"
+    with ExitStack() as stack:
+        for _ in range(400):
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", head.http), timeout=30))
+            line.sendall(start)
+        responses = [httpx.post(f"{url}/v1/classify", content=photo, headers=IMAGE_HEADERS) for _ in range(5)]
+    assert [response.status_code for response in responses] == [200] * 5
+
+
 def test_a_promoted_version_goes_live_under_load(head, store, url, photo):
     with load(url, photo) as responses:
         publish(store, seed=2, model=MODEL)
@@ -229,7 +241,6 @@ def test_metrics_are_exported_at_rays_endpoint(head, url):
     names = (
         "requests_total",
         "photos_total",
-        "errors_total",
         "waiting_photos",
         "batch_photos_bucket",
         "decode_seconds_sum",
@@ -244,10 +255,58 @@ def test_metrics_are_exported_at_rays_endpoint(head, url):
     wait_for(lambda: all(f"ray_pawcast_{name}{{" in text() for name in names), 40, text)
     exported = text()
     assert re.search(r'ray_pawcast_photos_total\{.*outcome="classified".*\} [1-9]', exported)
-    assert re.search(r'ray_pawcast_errors_total\{.*kind="body_timeout".*\} 1', exported)
+    assert re.search(r'ray_pawcast_requests_total\{.*status="408".*\} 1', exported)
     assert re.search(r'ray_pawcast_model_version\{.*model="tiny".*\} [1-9]', exported)
     assert re.search(r'ray_pawcast_requests_total\{.*route="/v1/classify".*status="200".*\}', exported)
     assert "nowhere" not in exported
+
+
+def test_head_and_the_docs_pass_the_proxy(url):
+    for path in ("/", "/docs", "/healthz", "/v1/model"):
+        get, head = httpx.get(f"{url}{path}"), httpx.head(f"{url}{path}")
+        assert (get.status_code, head.status_code, head.content) == (200, 200, b"")
+        assert head.headers["content-length"] == str(len(get.content))
+
+
+def test_while_the_only_replica_is_killed_every_request_is_answered_or_refused_soon(head, url, photo):
+    (replica,) = head.replicas()
+    os.kill(replica, signal.SIGKILL)
+    outcomes = outcomes_until_ready(url, photo)
+    assert {status for status, _ in outcomes} <= {0, 200, 500, 503}
+    assert any(status == 503 for status, _ in outcomes)
+    assert max(seconds for _, seconds in outcomes) < 5
+    assert head.replicas() != {replica}
+
+
+def test_while_the_proxy_is_killed_every_request_is_answered_or_refused_soon(head, url, photo):
+    proxies = head.proxies()
+    assert proxies
+    for process in proxies:
+        os.kill(process, signal.SIGKILL)
+    outcomes = outcomes_until_ready(url, photo)
+    assert {status for status, _ in outcomes} <= {0, 200, 404, 500, 503}
+    assert max(seconds for _, seconds in outcomes) < 5
+
+
+def outcomes_until_ready(url: str, photo: bytes) -> list[tuple[int, float]]:
+    """Send photos until several in a row are classified; return status (0: refused) and seconds."""
+    outcomes: list[tuple[int, float]] = []
+
+    def is_ready() -> bool:
+        started = time.monotonic()
+        try:
+            response = httpx.post(f"{url}/v1/classify", content=photo, headers=IMAGE_HEADERS, timeout=30)
+            status = response.status_code
+            if status == 503:
+                assert response.headers["retry-after"]
+                assert response.json()["error"]
+        except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError):
+            status = 0
+        outcomes.append((status, time.monotonic() - started))
+        return [status for status, _ in outcomes[-5:]] == [200] * 5
+
+    wait_for(is_ready, 120, lambda: str(outcomes[-20:]))
+    return outcomes
 
 
 def test_an_update_of_the_one_replica_fails_no_request(head, url, photo, tmp_path):

@@ -88,7 +88,7 @@ def train(store_uri: str, labelled: str, epochs: int = 8) -> None:
     recipe = recipes.resolve("smoke", ["image_size=64", "dropout=0.2", f"epochs={epochs}"])
     keras.utils.set_random_seed(1)
     network = build.build_model(recipe)
-    listed = sources.scan(labelled, ["cat", "dog"])
+    listed = sources.scan(labelled, ["cat", "dog"]).photos
     photos = zip(listed, sources.read(labelled, listed), strict=True)
     loaded = [(preprocess.load_image(content, recipe.image_size), photo.label) for photo, content in photos]
     order = np.random.default_rng(1).permutation(len(loaded))

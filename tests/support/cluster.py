@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,18 @@ class Cluster:
             found[entry.name] = (parent, line)
         raylets = {pid for pid, (_, line) in found.items() if "raylet/raylet" in line and f":{self.port}" in line}
         return {int(pid): line for pid, (parent, line) in found.items() if parent in raylets and kind in line}
+
+    def proxies(self) -> set[int]:
+        """Process ids of HAProxy, or of Serve's own proxy where HAProxy isn't used."""
+        if not self.haproxy:
+            return set(self.workers("ProxyActor"))
+        found: set[int] = set()
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it has just ended
+                line = entry.read_bytes()
+                if b"haproxy" in line and self._sockets.name.encode() in line:
+                    found.add(int(entry.parent.name))
+        return found
 
     def stop(self) -> None:
         self._head.send_signal(signal.SIGTERM)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 
 from pawcast import registry
@@ -21,6 +23,7 @@ from pawcast.vision.preprocess import Preprocessing
 from pawcast_serve.api import create_api
 from pawcast_serve.classifier import Classifier
 from pawcast_serve.limits import ServiceLimits
+from tests.support.services import free_port, wait_for
 
 MODEL = "pets@production"
 IMAGE_HEADERS = {"content-type": "image/jpeg"}
@@ -91,7 +94,7 @@ def version(image_size: int = 32, mirror: bool = False, parity: dict[Precision, 
 @asynccontextmanager
 async def client(classifier: Classifier, key: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """Run a service; yield an HTTP client of it."""
-    async with running(create_api(classifier, key)) as api, http_client(api) as http:
+    async with running(create_api(classifier, lambda: [key] if key else [])) as api, http_client(api) as http:
         yield http
 
 
@@ -105,6 +108,22 @@ async def running(api: FastAPI) -> AsyncIterator[FastAPI]:
 def http_client(api: FastAPI) -> httpx.AsyncClient:
     """Return an HTTP client of a running ASGI application."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test", timeout=60)
+
+
+@contextmanager
+def serving(classifier: Classifier, key: str | None = None) -> Iterator[str]:
+    """Run a service in a thread, over HTTP; yield its address once it is ready."""
+    port = free_port()
+    api = create_api(classifier, lambda: [key] if key else [])
+    server = uvicorn.Server(uvicorn.Config(api, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: server.started, 60)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def ask(store: Store, scenario: Scenario, key: str | None = None, **limits: float) -> Any:

@@ -20,12 +20,12 @@ def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 def read_all(path: str) -> list[bytes | ImageError]:
     """The bytes of every photo, without labels."""
-    return list(sources.read(path, sources.scan(path)))
+    return list(sources.read(path, sources.scan(path).photos))
 
 
 def labelled_contents(path: str) -> list[tuple[str, int, bytes | ImageError]]:
     """Id, label and bytes of every photo."""
-    photos = sources.scan(path, CLASSES)
+    photos = sources.scan(path, CLASSES).photos
     return [(photo.id, photo.label, data) for photo, data in zip(photos, sources.read(path, photos), strict=True)]
 
 

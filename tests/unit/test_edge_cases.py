@@ -56,12 +56,12 @@ def test_ids_stay_distinct_when_a_stem_is_another_photos_name(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("7.jpg", "7.png", "7.jpg.png"):
             archive.writestr(name, b"")
-    assert len({photo.id for photo in sources.scan(str(tmp_path / "a.zip"))}) == 3
+    assert len({photo.id for photo in sources.scan(str(tmp_path / "a.zip")).photos}) == 3
 
 
 def test_a_name_that_is_not_unicode_can_be_written_down(tmp_path):
     (tmp_path / os.fsdecode(b"cat\xff.jpg")).write_bytes(b"")
-    (photo,) = sources.scan(str(tmp_path))
+    (photo,) = sources.scan(str(tmp_path)).photos
     assert photo.name.encode()
 
 
@@ -69,7 +69,7 @@ def test_a_zip_with_backslashes_has_labels(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(r"train\cat.1.jpg", b"")
     try:
-        (photo,) = sources.scan(str(tmp_path / "a.zip"), ["cat", "dog"])
+        (photo,) = sources.scan(str(tmp_path / "a.zip"), ["cat", "dog"]).photos
     except PawcastError:
         pytest.fail("refused")
     assert photo.label == 0

@@ -29,7 +29,7 @@ LAYERS = {
         "core", "data", "errors", "evaluation", "inference", "models", "recipes", "registry", "runtime",
         "store", "vision",
     },
-    "client": {"core", "data", "errors", "vision"},
+    "client": {"core", "data", "errors", "inference", "vision"},
     "doctor": {"core", "errors", "runtime", "store"},
 }  # fmt: skip
 

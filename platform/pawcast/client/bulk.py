@@ -9,7 +9,6 @@ predictions come from one model version: when another one answers, the run stops
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,10 @@ from pawcast.client import journal as journals
 from pawcast.client.journal import Journal, JournalHeader, PredictionRow
 from pawcast.client.photos import PhotoSequence
 from pawcast.client.retry import Retrier, TransientError, retrying
-from pawcast.client.service_client import ModelChangedError, PhotoResult, ServedModel, ServiceClient
+from pawcast.client.service_client import START_SECONDS, ServedModel, ServiceClient
 from pawcast.core.progress import Progress, silent
 from pawcast.data.sources import Photo
-from pawcast.errors import ConflictError, ImageError, PawcastError, ServiceError
+from pawcast.errors import ImageError, PawcastError, ServiceError
 
 # The service takes 64 MiB. A photo has at most 32 MiB, and the form around it a few bytes.
 MAX_REQUEST_BYTES = 60 * 2**20
@@ -99,9 +98,9 @@ def bulk_predict(
         DataError: If the photos change during the run.
         StoreError: If the journal can't be written.
     """
-    # A wrong address must be reported at once; a run that continues had a right one.
-    patience = options.patience if journals.exists(folder) and not fresh else 0
-    server = asyncio.run(_identify(url, key, options.timeout, patience, progress))
+    # A run that continues had a right address.
+    is_continued = journals.exists(folder) and not fresh
+    server = asyncio.run(_identify(url, key, options, is_continued, progress))
     header = JournalHeader(photos.name, len(photos), photos.source_digest, server.model, server.weights)
     with Journal(folder, header, fresh) as journal:
         run = _Run(photos, server, journal, options, progress)
@@ -113,23 +112,17 @@ def bulk_predict(
         journal.remove()
 
 
-async def _identify(url: str, key: str | None, timeout: float, patience: float, progress: Progress) -> ServedModel:
-    async with ServiceClient(url, key, timeout) as service:
-        if not patience:
-            return await service.identify()
+async def _identify(
+    url: str, key: str | None, options: BulkOptions, is_continued: bool, progress: Progress
+) -> ServedModel:
+    def report(failure: TransientError) -> None:
+        progress("connecting", 0, 1, _waiting(failure), unit="")
 
-        def report(failure: TransientError) -> None:
-            progress("connecting", 0, 1, _waiting(failure), "servers")
-
-        async with retrying(patience, report) as retrier:
-            server = await retrier.call(service.identify)
-        progress("connecting", 1, 1, "", "servers")
-        return server
-
-
-class _Batch(NamedTuple):
-    start: int
-    photos: list[tuple[Photo, bytes | ImageError]]
+    patience = options.patience if is_continued else min(options.patience, START_SECONDS)
+    async with ServiceClient(url, key, options.timeout) as service:
+        server = await service.wait_until_ready(patience, report, may_be_down=is_continued)
+    progress("connecting", 1, 1, server.model, unit="")
+    return server
 
 
 class _Run:
@@ -141,7 +134,6 @@ class _Run:
         self._photos, self._server, self._journal, self._options = photos, server, journal, options
         self._progress = progress
         self.done = sum(map(len, journal.batches.values()))
-        self._starts = sorted(journal.batches)
         self._next = 0
         # Photos are read in order and one batch at a time, by whichever connection is free.
         self._reading = asyncio.Lock()
@@ -154,45 +146,41 @@ class _Run:
             async with (
                 ServiceClient(url, key, options.timeout, options.connections) as service,
                 retrying(options.patience, self._report) as retrier,
+                asyncio.TaskGroup() as group,
             ):
-                await self._work_in_parallel(service, retrier)
-        except TransientError as failure:
+                for _ in range(options.connections):
+                    group.create_task(self._work(service, retrier))
+        except* TransientError as failures:
             raise ServiceError(
                 f"The server at {url} stopped answering, with {self.done:,} of {len(self._photos):,} photos done",
-                received=failure.what,
+                received=failures.exceptions[0],
                 expected=f"an answer within {options.patience:g} s",
                 fix="start the server, then run the same command again: it goes on from here",
             ) from None
-
-    async def _work_in_parallel(self, service: ServiceClient, retrier: Retrier) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._options.connections):
-                    group.create_task(self._work(service, retrier))
         except* PawcastError as failures:
             raise failures.exceptions[0] from None
 
     async def _work(self, service: ServiceClient, retrier: Retrier) -> None:
-        while batch := await self._read():
-            results = await retrier.call(self._predict, service, batch)
-            rows = zip(batch.photos, results, strict=True)
-            self._journal.append(
-                batch.start, [PredictionRow(photo.id, photo.member, *result) for (photo, _), result in rows]
-            )
-            self.done += len(results)
+        while True:
+            async with self._reading:
+                start, photos = await asyncio.to_thread(self._read_batch)
+            if not photos:
+                return
+            readable = [data for _, data in photos if not isinstance(data, ImageError)]
+            answers = iter(await retrier.call(service.classify, self._server, readable) if readable else ())
+            rows = [_row(photo, data if isinstance(data, ImageError) else next(answers)) for photo, data in photos]
+            self._journal.append(start, rows)
+            self.done += len(rows)
             self._report()
 
-    async def _read(self) -> _Batch | None:
-        async with self._reading:
-            return await asyncio.to_thread(self._read_batch)
-
-    def _read_batch(self) -> _Batch | None:
+    def _read_batch(self) -> tuple[int, list[tuple[Photo, bytes | ImageError]]]:
         """Read the next batch without predictions, whatever timing and connections are."""
         while self._next in self._journal.batches:
             self._next += len(self._journal.batches[self._next])
-        following = bisect_right(self._starts, self._next)
-        answered = self._starts[following] if following < len(self._starts) else len(self._photos)
-        start, stop = self._next, min(self._next + self._options.batch, answered)
+        start = stop = self._next
+        limit = min(start + self._options.batch, len(self._photos))
+        while stop < limit and stop not in self._journal.batches:
+            stop += 1
         photos: list[tuple[Photo, bytes | ImageError]] = []
         size = 0
         for photo, data in self._photos.read(start, stop):
@@ -201,25 +189,16 @@ class _Run:
                 break
             photos.append((photo, data))
         self._next += len(photos)
-        return _Batch(start, photos) if photos else None
-
-    async def _predict(self, service: ServiceClient, batch: _Batch) -> list[PhotoResult]:
-        readable = [data for _, data in batch.photos if not isinstance(data, ImageError)]
-        try:
-            results = iter(await service.classify(self._server, readable) if readable else ())
-        except ModelChangedError as error:
-            raise ConflictError(
-                f"The model changed during the run, with {self.done:,} of {len(self._photos):,} photos done",
-                received=error.what,
-                expected=self._server.model,
-                fix=f"add --fresh to have {error.what} predict all photos, or go on once {self._server.model} is back",
-            ) from None
-        return [
-            PhotoResult(None, data.what) if isinstance(data, ImageError) else next(results) for _, data in batch.photos
-        ]
+        return start, photos
 
     def _report(self, failure: TransientError | None = None) -> None:
         self._progress("predicting", self.done, len(self._photos), _waiting(failure) if failure else "")
+
+
+def _row(photo: Photo, result: float | ImageError) -> PredictionRow:
+    if isinstance(result, ImageError):
+        return PredictionRow(photo.id, photo.member, None, result.what)
+    return PredictionRow(photo.id, photo.member, result, None)
 
 
 def _waiting(failure: TransientError) -> str:

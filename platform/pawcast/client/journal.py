@@ -3,8 +3,8 @@
 A run that was killed continues from it. Each batch is one transaction, so neither a kill nor a
 power cut loses a recorded batch or leaves half of one. The run holds an exclusive lock on the file.
 
-    header   one row, as JSON: the photos and the model version that the journal belongs to
-    batches  the index of a batch's first photo, its rows as JSON, and a checksum of both
+The only table holds the index of a batch's first photo, its rows as JSON, and a checksum of both.
+The row of index -1 is the header: the photos and the model version that the journal belongs to.
 
 Source: https://www.sqlite.org/atomiccommit.html, https://www.sqlite.org/pragma.html#pragma_locking_mode
 """
@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pawcast.errors import ConflictError, PawcastError, StoreError, StoreFullError
+from pawcast.errors import ConflictError, IntegrityError, PawcastError, StoreError, StoreFullError
 
 NAME = "bulk.sqlite"
-_TABLES = (
-    "CREATE TABLE header (value TEXT NOT NULL)",
-    "CREATE TABLE batches (start INTEGER PRIMARY KEY, rows TEXT NOT NULL, sha256 BLOB NOT NULL)",
-)
+_log = logging.getLogger(__name__)
+_TABLE = "CREATE TABLE batches (start INTEGER PRIMARY KEY, rows TEXT NOT NULL, sha256 BLOB NOT NULL)"
+_HEADER = -1
 # SQLite's codes for a file that is no database, for a damaged one, and for one with other tables.
 _UNREADABLE = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}
 _PRIMARY = 0xFF  # of an extended result code, the part that names the kind of error
@@ -75,8 +75,9 @@ class Journal:
         fresh: Replace whatever journal there is.
 
     Raises:
-        ConflictError: If the journal there belongs to other photos or another model, if it is
-            damaged, or if another run is using it.
+        ConflictError: If the journal there belongs to other photos or another model, or if another
+            run is using it.
+        IntegrityError: If it is damaged.
         StoreFullError: If the disk is full.
         StoreError: If the journal can't be written.
 
@@ -91,6 +92,8 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             if fresh:
                 _discard(self._path)
+            if exists(folder) and not self._path.stat().st_size:
+                _log.warning(f"{self._path} is empty: all photos are predicted again.")
             self._database = _connect(self._path)
             try:
                 self._begin(header)
@@ -106,11 +109,8 @@ class Journal:
 
     def append(self, start: int, rows: Sequence[PredictionRow]) -> None:
         """Record the batch whose first photo has this index. Raises `StoreError` if that fails."""
-        text = json.dumps(rows)
         with _errors(self._path):
-            self._database.execute(
-                "INSERT INTO batches VALUES (?, ?, ?)", (start, text, _checksum(start, text.encode()))
-            )
+            self._insert(start, rows)
         self.batches[start] = list(rows)
 
     def remove(self) -> None:
@@ -121,16 +121,25 @@ class Journal:
         """Lock the journal until the connection closes, and read it; fill it if it is new."""
         execute = self._database.execute
         execute("BEGIN EXCLUSIVE")
+        if execute("PRAGMA quick_check").fetchall() != [(b"ok",)]:
+            raise _unreadable(self._path)
         if execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
-            for statement in _TABLES:
-                execute(statement)
-            execute("INSERT INTO header VALUES (?)", [json.dumps(header)])
-        _compare(self._path, execute("SELECT value FROM header").fetchall(), header)
+            execute(_TABLE)
+            self._insert(_HEADER, header)
+        recorded = {}
         for start, text, checksum in execute("SELECT start, rows, sha256 FROM batches"):
             if checksum != _checksum(start, text):
                 raise _unreadable(self._path)
-            self.batches[start] = [PredictionRow(*row) for row in json.loads(text)]
+            recorded[start] = json.loads(text)
+        if _HEADER not in recorded:
+            raise _unreadable(self._path)
+        _compare(self._path, JournalHeader(*recorded.pop(_HEADER)), header)
+        self.batches = {start: [PredictionRow(*row) for row in rows] for start, rows in recorded.items()}
         execute("COMMIT")
+
+    def _insert(self, start: int, value: Sequence[Any]) -> None:
+        text = json.dumps(value)
+        self._database.execute("INSERT INTO batches VALUES (?, ?, ?)", (start, text, _checksum(start, text.encode())))
 
 
 def exists(folder: Path) -> bool:
@@ -169,33 +178,21 @@ def _checksum(start: int, text: bytes) -> bytes:
     return hashlib.sha256(repr((start, text)).encode()).digest()
 
 
-def _compare(path: Path, rows: list[tuple[bytes]], header: JournalHeader) -> None:
+def _compare(path: Path, recorded: JournalHeader, header: JournalHeader) -> None:
     """Refuse a journal that belongs to something else."""
-    try:
-        ((text,),) = rows
-        recorded = JournalHeader(*json.loads(text))
-    except (ValueError, TypeError):
-        raise _unreadable(path) from None
-    if (recorded.total, recorded.source_digest) != (header.total, header.source_digest):
+    same_photos = (recorded.total, recorded.source_digest) == (header.total, header.source_digest)
+    if not same_photos or (recorded.model, recorded.weights) != (header.model, header.weights):
         raise ConflictError(
-            f"{path} belongs to other photos",
-            received=f"{header.total:,} photos of {header.photos}",
-            expected=f"the {recorded.total} photos of {recorded.photos}, which an unfinished run began to predict",
-            fix=_FIX,
-        )
-    if (recorded.model, recorded.weights) != (header.model, header.weights):
-        raise ConflictError(
-            f"{path} belongs to another model",
-            received=_model_name(header, recorded),
-            expected=f"{_model_name(recorded, header)}, which has predicted some photos already",
+            f"{path}, left by an unfinished run, belongs to {'another model' if same_photos else 'other photos'}",
+            received=_describe(header),
+            expected=_describe(recorded),
             fix=_FIX,
         )
 
 
-def _model_name(header: JournalHeader, other: JournalHeader) -> str:
-    if header.model != other.model:
-        return header.model
-    return f"{header.model} with the weights {header.weights[:12] or 'unknown'}"
+def _describe(header: JournalHeader) -> str:
+    photos = f"{header.total:,} photos of {header.photos} (digest {header.source_digest[:12]})"
+    return f"{photos} by {header.model} (weights {header.weights[:12] or 'unknown'})"
 
 
 @contextmanager
@@ -203,29 +200,21 @@ def _errors(path: Path) -> Iterator[None]:
     """Turn the errors of SQLite and of the file system into ours."""
     try:
         yield
-    except OSError as error:
-        raise _not_writable(path, error.strerror) from None
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise _failure(path, error) from None
 
 
-def _failure(path: Path, error: sqlite3.Error) -> PawcastError:
-    code = error.sqlite_errorcode & _PRIMARY
+def _failure(path: Path, error: OSError | sqlite3.Error) -> PawcastError:
+    code = error.sqlite_errorcode & _PRIMARY if isinstance(error, sqlite3.Error) else None
     if code == sqlite3.SQLITE_BUSY:
-        return ConflictError(
-            f"Another run is writing to {path.parent}", fix="wait for its end, or choose another --out"
-        )
+        return ConflictError(f"Another run uses {path.parent}", fix="wait for its end, or choose another --out")
     if code == sqlite3.SQLITE_FULL:
-        return StoreFullError(
-            "The disk is full", received=f"a batch for {path}", fix="free some space, and run it again"
-        )
-    return _unreadable(path) if code in _UNREADABLE else _not_writable(path, str(error))
-
-
-def _not_writable(path: Path, reason: str | None) -> StoreError:
+        return StoreFullError(f"The disk is full, so {path} can't be written", fix="free some space, and run it again")
+    if code in _UNREADABLE:
+        return _unreadable(path)
     fix = "check permissions, free space and quota there, or choose another --out"
-    return StoreError(f"{path} can't be written", received=reason, fix=fix)
+    return StoreError(f"{path} can't be written", received=getattr(error, "strerror", error), fix=fix)
 
 
-def _unreadable(path: Path) -> ConflictError:
-    return ConflictError(f"{path} is damaged, or isn't a journal of this version of Pawcast", fix=_FIX)
+def _unreadable(path: Path) -> IntegrityError:
+    return IntegrityError(f"{path} is damaged, or isn't a journal of this version of Pawcast", fix=_FIX)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from pawcast.data import sources
-from pawcast.data.sources import Photo
+from pawcast.data.sources import LeftOut, Photo
 from pawcast.errors import DataError, ImageError
 
 
@@ -16,22 +16,21 @@ class PhotoSequence(Protocol):
     Attributes:
         name: The source's name, for messages.
         source_digest: The photos' identity: equal for equal photos, wherever they are stored.
+        left_out: What else is there, by kind.
     """
 
     name: str
     source_digest: str
+    left_out: list[LeftOut]
 
     def __len__(self) -> int:
         """Return the number of photos."""
-        ...
 
     def read(self, start: int, stop: int) -> Iterator[tuple[Photo, bytes | ImageError]]:
         """Yield the photos from `start` to `stop - 1`, each with its bytes or its error."""
-        ...
 
     def check(self) -> None:
         """Raise `DataError` if the photos have changed since the sequence was made."""
-        ...
 
 
 class SourcePhotos:
@@ -39,12 +38,15 @@ class SourcePhotos:
 
     Args:
         path: As for `pawcast.data.sources.scan`, whose errors are raised.
+
+    Attributes:
+        left_out: What else the source holds, by kind.
     """
 
     def __init__(self, path: str) -> None:
         self.name = path
-        self._stamp = sources.stamp(path)
-        self._photos = sources.scan(path)
+        listing = sources.scan(path)
+        self._photos, self.left_out = listing.photos, listing.left_out
         self.source_digest = sources.source_digest(path, self._photos)
 
     def __len__(self) -> int:
@@ -56,9 +58,7 @@ class SourcePhotos:
 
     def check(self) -> None:
         """Raise `DataError` if the source has changed, as far as names and sizes tell."""
-        if self._stamp and sources.stamp(self.name) == self._stamp:
-            return
-        photos = sources.scan(self.name)
+        photos = sources.scan(self.name).photos
         if sources.source_digest(self.name, photos) != self.source_digest:
             raise DataError(
                 f"{self.name} changed while it was read",

@@ -27,10 +27,10 @@ class TransientError(ServiceError):
     """A failure that may pass without anybody's help.
 
     Attributes:
-        retry_after: Seconds that the server asks the client to wait, or None if it doesn't ask.
+        retry_after: Seconds that the server asks the client to wait, or 0.
     """
 
-    retry_after: float | None = None
+    retry_after = 0.0
 
 
 class Retrier:
@@ -45,18 +45,22 @@ class Retrier:
     async def call(self, function: Callable[..., Awaitable[_T]], *args: object) -> _T:
         """Return a function's result; call it again after each `TransientError`."""
         # One object for each call: a shared one would mix up the state of concurrent calls.
-        retry = AsyncRetrying(
-            retry=retry_if_exception_type(TransientError), wait=_pause, before_sleep=self._note_failure
-        )
+        retry = AsyncRetrying(retry=retry_if_exception_type(TransientError), wait=self._pause)
         result: _T = await retry(function, *args)
         # The deadline may have passed in the moment in which this call succeeded.
         if not self._deadline.expired():
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._patience)
         return result
 
-    def _note_failure(self, state: RetryCallState) -> None:
-        self.last_failure = _failure(state)
-        self._on_failure(self.last_failure)
+    def _pause(self, state: RetryCallState) -> float:
+        """Note a failure; return the seconds to wait before the next attempt."""
+        failure: Any = state.outcome and state.outcome.exception()
+        self.last_failure = failure
+        self._on_failure(failure)
+        backoff = wait_exponential_jitter(
+            multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS, jitter=FIRST_PAUSE_SECONDS
+        )
+        return max(backoff(state), failure.retry_after)
 
 
 @asynccontextmanager
@@ -79,15 +83,3 @@ async def retrying(
             yield retrier
     except TimeoutError:
         raise retrier.last_failure or TransientError(f"no answer within {patience:g} s") from None
-
-
-def _pause(state: RetryCallState) -> float:
-    """Return the seconds to wait before the next attempt."""
-    backoff = wait_exponential_jitter(
-        multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS, jitter=FIRST_PAUSE_SECONDS
-    )
-    return max(backoff(state), _failure(state).retry_after or 0.0)
-
-
-def _failure(state: RetryCallState) -> Any:
-    return state.outcome and state.outcome.exception()

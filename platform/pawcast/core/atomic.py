@@ -20,15 +20,12 @@ _READABLE = 0o644
 def temporary_file(target: Path, data: bytes, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary file beside the target that holds the data; remove it after the block.
 
-    The block renames the file or links to it. Both are atomic: target and file share a folder.
-
-    Args:
-        target: Where the data belongs. Its folder is made if it doesn't exist.
-        data: The content of the file.
-        durable: Whether to flush the file to the disk (fsync), so that it survives a power failure.
+    The block renames the file or links to it. Both are atomic: target and file share a folder,
+    which is made if it doesn't exist. A durable file is flushed to the disk (fsync), so that it
+    survives a power failure.
 
     Raises:
-        OSError: If the file can't be written; `is_full` tells whether the disk is full.
+        OSError: If the file can't be written; `store_error` makes a `StoreError` of it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=PREFIX, dir=target.parent)
@@ -47,33 +44,27 @@ def temporary_file(target: Path, data: bytes, *, durable: bool = False) -> Itera
 def write(target: Path, data: bytes) -> None:
     """Write a file that everyone may read; make its folder. An older file is replaced at the end.
 
-    Raises:
-        StoreFullError: If the disk is full. An older file stays as it was.
-        StoreError: If the file can't be written for another reason.
+    Raises `StoreError` if it can't be written. An older file then stays as it was.
     """
     try:
         with temporary_file(target, data) as temporary:
             temporary.chmod(_READABLE)
             temporary.replace(target)
     except OSError as error:
-        if is_full(error):
-            raise StoreFullError(
-                "The disk is full", received=f"{len(data):,} bytes for {target}", fix="free some space"
-            ) from None
-        raise StoreError(f"{target} can't be written", received=error.strerror, fix="choose another --out") from None
+        raise store_error(error, f"{target} can't be written", "choose another --out") from None
 
 
-def is_full(error: OSError) -> bool:
-    """Return whether an error means that the disk, or the user's quota of it, is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def store_error(error: OSError, what: str, fix: str) -> StoreError:
+    """Return the error to raise instead: a `StoreFullError` if disk or quota is full."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFullError(what, received=error.strerror, fix="free some space, then run the command again")
+    return StoreError(what, received=error.strerror, fix=fix)
 
 
 def sweep(folder: Path, before: float) -> None:
-    """Remove temporary files that killed writers left in a folder.
+    """Remove temporary files that killed writers left in a folder, but not in its subfolders.
 
-    Args:
-        folder: The folder; its subfolders are not searched.
-        before: Only files last modified before this time are removed, in seconds since 1970.
+    Only files last modified `before` this time, in seconds since 1970, are removed.
     """
     for path in folder.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):

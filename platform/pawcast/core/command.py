@@ -7,6 +7,7 @@ standard error.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -83,10 +84,12 @@ def add(app: typer.Typer, command: Command, name: str | None = None) -> None:
     @functools.wraps(command)
     def wrapper(*, as_json: bool = False, **options: Any) -> None:
         try:
-            result, text = command(**options)
+            # Libraries print as well: Ray reports dead workers on standard output.
+            with contextlib.redirect_stdout(sys.stderr):
+                result, text = command(**options)
         except PawcastError as error:
-            if as_json and isinstance(error, CommandError) and error.result:
-                sys.stdout.write(json.dumps(error.result) + "\n")
+            if as_json and (partial := getattr(error, "result", None)):
+                sys.stdout.write(json.dumps(partial) + "\n")
             print_error(error)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:

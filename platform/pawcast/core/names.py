@@ -10,19 +10,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def check(kind: str, name: str) -> str:
-    """Return the name if it is valid.
-
-    Args:
-        kind: What it names, for the error: `dataset`, `model`, …
-        name: The name.
-
-    Raises:
-        UsageError: If the name is not valid.
-    """
+    """Return the name of a dataset, model, …. Raises `UsageError` if it is not valid."""
     if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"Invalid name for a {kind}",
-            received=repr(name),
-            expected="up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
-        )
+        expected = "up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit"
+        raise UsageError(f"Invalid name for a {kind}", received=repr(name), expected=expected)
     return name

@@ -15,10 +15,7 @@ def is_reference(name: str) -> bool:
 
 
 def load(reference: str) -> Callable[..., Any]:
-    """Import a user's function.
-
-    Args:
-        reference: `package.module:function`.
+    """Import a user's function, named as `package.module:function`.
 
     Raises:
         UsageError: If the reference is malformed, the module's import fails, or it has no such
@@ -31,17 +28,13 @@ def load(reference: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise NotFoundError(
-            f"No module {error.name!r}, which {reference!r} needs",
-            fix="install it, or put its folder on PYTHONPATH, on every node",
-        ) from None
+        fix = "install it, or put its folder on PYTHONPATH, on every node"
+        raise NotFoundError(f"No module {error.name!r}, which {reference!r} needs", fix=fix) from None
     except Exception as error:
         raise UsageError(f"Importing {module_name!r} failed", received=f"{type(error).__name__}: {error}") from error
     function: Callable[..., Any] | None = getattr(module, function_name, None)
     if not callable(function):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise UsageError(
-            f"{module_name!r} has no function {function_name!r}",
-            expected=f"one of {', '.join(functions) or 'none'}",
-        )
+        expected = f"one of {', '.join(functions) or 'none'}"
+        raise UsageError(f"{module_name!r} has no function {function_name!r}", expected=expected)
     return function

@@ -20,7 +20,6 @@ class Progress(Protocol):
 
     def __call__(self, stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
         """Report progress."""
-        ...
 
 
 def silent(stage: str, done: int, total: int, note: str = "", unit: str = "photos") -> None:
@@ -28,13 +27,7 @@ def silent(stage: str, done: int, total: int, note: str = "", unit: str = "photo
 
 
 class Counter:
-    """Adds up the photos that are done in one stage, and reports the sum each time.
-
-    Args:
-        progress: Receives the reports.
-        stage: The name of the stage.
-        total: Photos in all.
-    """
+    """Adds up the photos that are done in one stage of `total`, and reports the sum each time."""
 
     def __init__(self, progress: Progress, stage: str, total: int) -> None:
         self._progress, self._stage, self._total = progress, stage, total

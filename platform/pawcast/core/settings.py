@@ -48,11 +48,8 @@ def store_uri(option: str | None = None) -> str:
     uri = option or Settings().store
     if not uri:
         if "runtime_resources/working_dir_files" in os.getcwd():
-            raise UsageError(
-                "A submitted job has no default store",
-                expected="a store that outlives the job's working directory",
-                fix="set PAWCAST_STORE in the job's runtime environment, or pass --store",
-            )
+            fix = "set PAWCAST_STORE in the job's runtime environment, or pass --store"
+            raise UsageError("A submitted job has no default store", fix=fix)
         uri = DEFAULT_STORE
     return uri if "://" in uri else str(Path(uri).expanduser().resolve())
 
@@ -69,11 +66,12 @@ def api_key() -> str | None:
         UsageError: If the key is short enough to be guessed.
     """
     key = Settings().api_key.get_secret_value().strip()
-    if key and len(key) < _MIN_KEY_LENGTH:
-        raise UsageError(
-            "PAWCAST_API_KEY is too short",
-            received=f"{len(key)} characters",
-            expected=f"at least {_MIN_KEY_LENGTH}",
-            fix="export PAWCAST_API_KEY=$(openssl rand -hex 24)",
-        )
-    return key or None
+    return check_key(key, "PAWCAST_API_KEY") if key else None
+
+
+def check_key(key: str, name: str) -> str:
+    """Return an API key. Raises `UsageError`, with the key's `name`, if it is too short."""
+    if len(key) < _MIN_KEY_LENGTH:
+        received, expected = f"{len(key)} characters", f"at least {_MIN_KEY_LENGTH}"
+        raise UsageError(f"{name} is too short", received=received, expected=expected, fix="openssl rand -hex 24")
+    return key

@@ -1,8 +1,4 @@
-"""Decode a split once: its shards become uint8 blocks in Ray's object store, which workers map.
-
-What doesn't fit into the object store Ray keeps in files on the disk of each node, which workers
-map as well.
-"""
+"""Decode a split once: its shards become uint8 blocks in Ray's object store, which workers map."""
 
 from __future__ import annotations
 
@@ -54,24 +50,19 @@ def decode_split(
     # All at once: every block has to stay in the object store anyway. Blocks are task results: an
     # object that a task puts itself is lost with the task's process.
     results = [_decode_task.remote(store.uri, shard, size) for shard in split.shards]
-    waiting = [labels for _, labels in results]
+    labels = [np.zeros(0, np.int64)]
     try:
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1)
+        for _, reference in results:
             with ray_session.unwrap_errors():
-                count(len(ray.get(done[0])))
+                labels.append(ray.get(reference))
+            count(len(labels[-1]))
     except ray.exceptions.OutOfDiskError:
         raise StoreFullError(
             "The decoded photos fit neither into Ray's object store nor onto the disk of a node",
             fix="free some space, start Ray with --object-spilling-directory on a larger disk, "
             "or with a larger --object-store-memory",
         ) from None
-    finally:
-        # After a failure the other results are of no use.
-        for unwanted in waiting:
-            ray.cancel(unwanted, force=False)
-    labels = ray.get([labels for _, labels in results])
-    return DecodedSplit([block for block, _ in results], np.concatenate([*labels, np.zeros(0, np.int64)]))
+    return DecodedSplit([block for block, _ in results], np.concatenate(labels))
 
 
 def memory_need(splits: Iterable[tuple[int, int]]) -> tuple[float, float]:
@@ -93,5 +84,4 @@ def _decode_task(store_uri: str, shard: Shard, size: int) -> tuple[np.ndarray, n
     block = np.empty((table.num_rows, size, size, 3), np.uint8)
     for i, data in enumerate(table["image"].combine_chunks().field("bytes")):
         block[i] = preprocess.load_image(data.as_py(), size)
-    labels: np.ndarray = table["label"].to_numpy()
-    return block, labels
+    return block, table["label"].to_numpy()

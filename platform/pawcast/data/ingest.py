@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import ray
@@ -20,16 +21,13 @@ from pawcast.core import names
 from pawcast.core.progress import Counter, Progress, silent
 from pawcast.data import manifest as manifests
 from pawcast.data import report, shards, sources
-from pawcast.data.inspect import ImageRecord, inspect_photos
-from pawcast.data.manifest import SPLITS, Manifest, Shard, Split
+from pawcast.data.inspect import ImageRecord, inspect_photos, read_on_node
+from pawcast.data.manifest import Manifest, Shard, Split
 from pawcast.data.report import DEFAULT_LIMITS, CheckLimits, DataReport
-from pawcast.data.sources import Photo
 from pawcast.data.split import split_photos
-from pawcast.errors import DataError, ImageError
+from pawcast.errors import DataError, ImageError, UsageError
 from pawcast.runtime import ray_session
 from pawcast.store import Store, shared_store
-
-MIN_SIDE = 16
 
 
 class IngestResult(NamedTuple):
@@ -41,18 +39,12 @@ class IngestResult(NamedTuple):
 
 @contextmanager
 def _paused_collector() -> Iterator[None]:
-    """Pause Python's cycle collector.
-
-    It would walk the tuples of all photos again and again, which took a tenth of the whole run.
-    They form no cycles.
-    """
-    enabled = gc.isenabled()
+    """Pause Python's cycle collector: walking the tuples of all photos took a tenth of the run."""
     gc.disable()
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        gc.enable()
 
 
 @_paused_collector()
@@ -66,25 +58,17 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
     test_size: int = 1_000,
     val_fraction: float = 0.25,
     seed: int = 0,
-    min_side: int = MIN_SIDE,
+    min_side: int = 16,
+    label_column: str = "",
+    group: str = "",
+    split_folders: bool = False,
     limits: CheckLimits = DEFAULT_LIMITS,
     progress: Progress = silent,
 ) -> IngestResult:
-    """Turn photos into a published dataset.
-
-    Joins or starts Ray once the sources are known to exist.
+    """Turn photos into a published dataset. Joins or starts Ray once the sources exist.
 
     Args:
-        store: Where the dataset goes.
-        dataset: Its name.
-        labelled: A source (`pawcast.data.sources`) that tells each photo's class.
-        unlabelled: A source of photos without labels.
-        classes: Class 0 and class 1, as the source names them.
-        test_size: Labelled photos in `test`, which neither training nor model selection sees.
-        val_fraction: Share of the other labelled photos in `val`, in [0, 1).
-        seed: Another seed gives another split.
-        min_side: A photo with a shorter side, in pixels, is left out.
-        limits: The share of photos that each check may concern.
+        store, dataset, labelled, unlabelled, classes, …: As for `pawcast.ingest`.
         progress: Receives the stages `checking` and `writing`.
 
     Returns:
@@ -98,91 +82,96 @@ def ingest(  # noqa: PLR0913 (every option of `pawcast ingest` is a parameter)
             datasets are kept.
     """
     names.check("dataset", dataset)
-    listings = [(labelled, sources.scan(labelled, classes))]
+    if group and split_folders:
+        raise UsageError("--group and --split-folders exclude each other", fix="leave one of them out")
+    paths = [_absolute(labelled)]
+    listings = [sources.scan(paths[0], classes, label_column=label_column, group=group, split_folders=split_folders)]
     if unlabelled:
-        listings.append((unlabelled, sources.scan(unlabelled)))
+        paths.append(_absolute(unlabelled))
+        listings.append(sources.scan(paths[1]))
     # Read before the work begins: so the later one of two concurrent ingests notices the other,
     # and an unreachable store fails before the photos are read.
     since = manifests.read_latest(store, dataset)
     with ray_session.connect():
-        records, quarantine = inspect_photos(listings, min_side, progress)
+        photos = [(path, listing.photos) for path, listing in zip(paths, listings, strict=True)]
+        records, quarantine = inspect_photos(photos, min_side, progress)
         # Checked before the split, whose error "too few photos" would hide that photos are
         # unreadable.
-        checks = report.quality_checks(records, quarantine)
+        checks = report.quality_checks(records, quarantine, listings, split_folders)
         report.enforce_limits(checks, limits)
-        splits = split_photos(records, classes, test_size=test_size, val_fraction=val_fraction, seed=seed)
+        splits = split_photos(
+            records,
+            classes,
+            test_size=test_size,
+            val_fraction=val_fraction,
+            seed=seed,
+            split_folders=split_folders,
+        )
         with ThreadPoolExecutor(1, thread_name_prefix="report") as background:
-            pending = background.submit(report.build_report, records, checks, splits, classes)
+            pending = background.submit(report.build_report, records, checks, splits, classes, listings)
             written = _write_shards(store, dataset, splits, classes, progress)
             data_report = pending.result()
     # If this fails, the shards stay without a manifest: no reader sees them, and the next ingest
     # of the same photos reuses them.
     report.enforce_limits(data_report.checks, limits)
-    store.put_if_absent(manifests.report_key(dataset, data_report.digest), data_report.to_json())
+    report_json = data_report.to_json()
+    report_sha256 = hashlib.sha256(report_json).hexdigest()
+    store.put_if_absent(manifests.report_key(dataset, report_sha256), report_json)
     manifest = Manifest(
         dataset=dataset,
         classes=list(classes),
         seed=seed,
         source_sha256=_source_digest(records),
-        splits={name: _to_split(splits[name], written[name], classes) for name in SPLITS},
+        splits=written,
         quarantine=sorted(quarantine, key=lambda photo: photo.name),
-        report_sha256=data_report.digest,
+        report_sha256=report_sha256,
     )
     manifests.publish(store, manifest, since)
     return IngestResult(manifest, data_report)
 
 
+def _absolute(source: str) -> str:
+    """Return a source as a path that holds in every process; an `s3://` URI as it is."""
+    return source if "://" in source else str(Path(source).absolute())
+
+
 def _write_shards(
     store: Store, dataset: str, splits: dict[str, list[ImageRecord]], classes: Sequence[str], progress: Progress
-) -> dict[str, list[Shard]]:
-    planned = [
-        (name, records) for name, photos in splits.items() for records in shards.cut(photos, lambda record: record.size)
+) -> dict[str, Split]:
+    tasks = [
+        (store.uri, dataset, name, tuple(records), tuple(classes))
+        for name, photos in splits.items()
+        for records in shards.cut(photos, lambda record: record.size)
     ]
-    # A generator: arguments are packed while earlier shards are written.
-    arguments = (
-        (store.uri, dataset, name, records[0].source, ray_session.as_tuples(map(_to_tuple, records)), list(classes))
-        for name, records in planned
-    )
     count = Counter(progress, "writing", sum(len(photos) for photos in splits.values()))
     written: dict[int, Shard] = {}
-    for index, shard in ray_session.run_tasks(_write_task, arguments):
+    for index, shard in ray_session.run_tasks(_write_task, tasks):
         written[index] = shard
         count(shard.rows)
-    by_split: dict[str, list[Shard]] = {name: [] for name in SPLITS}
-    for index, (name, _) in enumerate(planned):
-        by_split[name].append(written[index])
+    by_split: dict[str, Split] = {}
+    for name, photos in splits.items():
+        per_class = collections.Counter(classes[record.photo.label] for record in photos if record.photo.label >= 0)
+        of_split = [written[index] for index, task in enumerate(tasks) if task[2] == name]
+        by_split[name] = Split(photos=len(photos), per_class=per_class, shards=of_split)
     return by_split
 
 
-# The fields of a `Photo`, then sha256, width and height.
-_PhotoTuple = tuple[str, str, str, int, str, int, int]
-
-
-def _to_tuple(record: ImageRecord) -> _PhotoTuple:
-    return (*record.photo, record.sha256, record.header.width, record.header.height)
-
-
-@ray.remote(num_cpus=1)
+@ray.remote(num_cpus=1, max_retries=0)
 def _write_task(
-    store_uri: str, dataset: str, split: str, source: str, photos: Sequence[_PhotoTuple], classes: list[str]
+    store_uri: str, dataset: str, split: str, records: Sequence[ImageRecord], classes: Sequence[str]
 ) -> Shard:
     rows = []
-    contents = sources.read(source, [Photo(*fields[:4]) for fields in photos])
-    for (id_, name, _, label, sha256, width, height), data in zip(photos, contents, strict=True):
+    source = records[0].source
+    contents = read_on_node(source, [record.photo for record in records])
+    for (_, photo, sha256, _, header, _), data in zip(records, contents, strict=True):
         if isinstance(data, ImageError) or hashlib.sha256(data).hexdigest() != sha256:
             raise DataError(
                 f"{source} changed while it was read",
-                received=name,
+                received=photo.name,
                 fix="run pawcast ingest again when nothing writes to the source",
             )
-        rows.append(shards.PhotoRow(id_, name, label, sha256, width, height, data))
+        rows.append(shards.PhotoRow(photo.id, photo.name, photo.label, sha256, header.width, header.height, data))
     return shards.write(shared_store(store_uri), dataset, split, rows, classes)
-
-
-def _to_split(records: Sequence[ImageRecord], written: list[Shard], classes: Sequence[str]) -> Split:
-    labels = collections.Counter(record.photo.label for record in records)
-    per_class = {name: labels[i] for i, name in enumerate(classes) if labels[i]}
-    return Split(photos=len(records), per_class=per_class, shards=written)
 
 
 def _source_digest(records: Sequence[ImageRecord]) -> str:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from itertools import chain
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
-import numpy as np
 import ray
 
 from pawcast.core.progress import Counter, Progress, silent
 from pawcast.data import sources
 from pawcast.data.manifest import QuarantinedPhoto
-from pawcast.data.perceptual_hash import perceptual_hashes, to_cells
+from pawcast.data.perceptual_hash import perceptual_hashes
 from pawcast.data.sources import Photo
-from pawcast.errors import ImageError, ImageSizeError
+from pawcast.errors import ImageError, ImageSizeError, NotFoundError
 from pawcast.runtime import ray_session
 from pawcast.vision import decode
 from pawcast.vision.decode import ImageHeader
 
-_PHOTOS_PER_TASK = 500
+# A task whose worker dies is divided, until the photo is alone that kills the worker.
+_PHOTOS_PER_TASK = (500, 20, 1)
 
 
 class ImageRecord(NamedTuple):
@@ -32,7 +31,7 @@ class ImageRecord(NamedTuple):
         sha256: Hash of its bytes, hexadecimal: its identity.
         size: Number of its bytes.
         header: Format, mode, width and height.
-        perceptual_hash: 16 bytes.
+        perceptual_hashes: 16 bytes for the photo, and for its mirror image.
     """
 
     source: str
@@ -40,12 +39,7 @@ class ImageRecord(NamedTuple):
     sha256: str
     size: int
     header: ImageHeader
-    perceptual_hash: bytes
-
-
-# What a task returns for a usable photo: sha256, size, perceptual hash, and the header's fields.
-# A plain tuple, for the reason that `ray_session.as_tuples` gives.
-_TaskRecord = tuple[str, int, bytes, str, str, int, int]
+    perceptual_hashes: tuple[bytes, bytes]
 
 
 def inspect_photos(
@@ -61,67 +55,60 @@ def inspect_photos(
     Returns:
         The usable photos and the unusable ones, each in the order of `listings`.
     """
-    chunks = [
-        (source, photos[i : i + _PHOTOS_PER_TASK])
-        for source, photos in listings
-        for i in range(0, len(photos), _PHOTOS_PER_TASK)
-    ]
     count = Counter(progress, "checking", sum(len(photos) for _, photos in listings))
-    arguments = ((source, ray_session.as_tuples(photos), min_side) for source, photos in chunks)
-    results: list[list[ImageRecord | QuarantinedPhoto]] = [[] for _ in chunks]
-    for index, task_records in ray_session.run_tasks(_inspect_task, arguments):
-        # Converted here, while other tasks still run.
-        source, photos = chunks[index]
-        results[index] = [_to_record(source, *pair) for pair in zip(photos, task_records, strict=True)]
-        count(len(photos))
-    records: list[ImageRecord] = []
-    quarantine: list[QuarantinedPhoto] = []
-    for item in chain.from_iterable(results):
-        if isinstance(item, QuarantinedPhoto):
-            quarantine.append(item)
-        else:
-            records.append(item)
-    return records, quarantine
+    found: dict[tuple[str, Photo], ImageRecord | QuarantinedPhoto] = {}
+    remaining = list(listings)
+    for size in _PHOTOS_PER_TASK:
+        tasks = [
+            (source, tuple(photos[i : i + size]), min_side)
+            for source, photos in remaining
+            for i in range(0, len(photos), size)
+        ]
+        crashed: list[int] = []
+        for index, items in ray_session.run_tasks(_inspect_task, tasks, attempts=2, on_crash=crashed.append):
+            source, photos, _ = tasks[index]
+            found.update(((source, photo), item) for photo, item in zip(photos, items, strict=True))
+            count(len(photos))
+        remaining = [tasks[index][:2] for index in crashed]
+    for source, (photo,) in remaining:
+        found[source, photo] = QuarantinedPhoto(name=photo.name, kind="unreadable", reason="crashed the decoder")
+        count(1)
+    ordered = [found[source, photo] for source, photos in listings for photo in photos]
+    usable = [item for item in ordered if isinstance(item, ImageRecord)]
+    return usable, [item for item in ordered if isinstance(item, QuarantinedPhoto)]
 
 
-def _to_record(source: str, photo: Photo, item: _TaskRecord | QuarantinedPhoto) -> ImageRecord | QuarantinedPhoto:
-    if isinstance(item, QuarantinedPhoto):
-        return item
-    sha256, size, perceptual_hash, kind, mode, width, height = item
-    return ImageRecord(source, photo, sha256, size, ImageHeader(kind, mode, width, height), perceptual_hash)
+@ray.remote(num_cpus=1, max_retries=0)
+def _inspect_task(source: str, photos: Sequence[Photo], min_side: int) -> tuple[ImageRecord | QuarantinedPhoto, ...]:
+    contents = read_on_node(source, photos)
+    # A tuple: Ray serializes a list element by element, which takes seven times as long.
+    return tuple(_inspect(source, photo, data, min_side) for photo, data in zip(photos, contents, strict=True))
 
 
-@ray.remote(num_cpus=1)
-def _inspect_task(
-    source: str, photo_tuples: Sequence[tuple[str, str, str, int]], min_side: int
-) -> tuple[_TaskRecord | QuarantinedPhoto, ...]:
-    photos = [Photo(*fields) for fields in photo_tuples]
-    contents = sources.read(source, photos)
-    items = [_inspect(photo, data, min_side) for photo, data in zip(photos, contents, strict=True)]
-    hashes = iter(perceptual_hashes([item.cells for item in items if isinstance(item, _Inspected)]))
-    return tuple(
-        (item.sha256, item.size, next(hashes), *item.header) if isinstance(item, _Inspected) else item for item in items
-    )
+def read_on_node(source: str, photos: Sequence[Photo]) -> Iterator[bytes | ImageError]:
+    """Yield what `sources.read` yields, in a task.
+
+    Raises:
+        NotFoundError: If the node that runs the task doesn't have the source.
+    """
+    try:
+        yield from sources.read(source, photos)
+    except NotFoundError:
+        raise NotFoundError(
+            f"{source} isn't on the node {ray.util.get_node_ip_address()} of the Ray cluster",
+            expected="every node has it under the same absolute path",
+            fix="put it on storage that all nodes share, or unset RAY_ADDRESS",
+        ) from None
 
 
-class _Inspected(NamedTuple):
-    """The result of inspecting a usable photo. `cells` are the input of its perceptual hash."""
-
-    sha256: str
-    size: int
-    header: ImageHeader
-    cells: np.ndarray
-
-
-def _inspect(photo: Photo, data: bytes | ImageError, min_side: int) -> _Inspected | QuarantinedPhoto:
+def _inspect(source: str, photo: Photo, data: bytes | ImageError, min_side: int) -> ImageRecord | QuarantinedPhoto:
     try:
         if isinstance(data, ImageError):
             raise data
-        header, gray = decode.probe(data)
+        header, grey = decode.probe(data)
         if min(header.width, header.height) < min_side:
             raise ImageSizeError(f"{header.width}x{header.height} is too small")
-    except ImageSizeError as error:
-        return QuarantinedPhoto(name=photo.name, kind="size", reason=error.what)
     except ImageError as error:
-        return QuarantinedPhoto(name=photo.name, kind="unreadable", reason=error.what)
-    return _Inspected(hashlib.sha256(data).hexdigest(), len(data), header, to_cells(gray))
+        kind: Literal["size", "unreadable"] = "size" if isinstance(error, ImageSizeError) else "unreadable"
+        return QuarantinedPhoto(name=photo.name, kind=kind, reason=error.what)
+    return ImageRecord(source, photo, hashlib.sha256(data).hexdigest(), len(data), header, perceptual_hashes(grey))

@@ -9,6 +9,7 @@ Source: N. Krawetz, "Kind of Like That", https://www.hackerfactor.com/blog/?/arc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import cv2
 import numpy as np
@@ -24,52 +25,38 @@ MAX_PAIRS = 100_000
 _MIN_EDGES = 8
 
 
-def to_cells(gray: np.ndarray) -> np.ndarray:
-    """Reduce a photo to the 81 cells that its perceptual hash is made of.
+def perceptual_hashes(gray: np.ndarray) -> tuple[bytes, bytes]:
+    """Return the hashes of uint8 [h, w] and of its mirror image.
+
+    16 bytes each: 64 horizontal differences, then 64 vertical ones.
+    """
+    cells = cv2.resize(gray, (9, 9), interpolation=cv2.INTER_AREA)
+    return _hash_of(cells), _hash_of(cells[:, ::-1])
+
+
+def _hash_of(cells: np.ndarray) -> bytes:
+    across, down = cells[:8, 1:] > cells[:8, :-1], cells[1:, :8] > cells[:-1, :8]
+    return np.packbits(np.concatenate([across, down])).tobytes()
+
+
+def near_pairs(hashes: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield (i, j, number of differing bits, mirrored) for near pairs, i < j, each once, sorted.
 
     Args:
-        gray: uint8 [h, w], any size.
-
-    Returns:
-        uint8 [9, 9].
-    """
-    return cv2.resize(gray, (9, 9), interpolation=cv2.INTER_AREA)
-
-
-def perceptual_hashes(photos: Sequence[np.ndarray]) -> list[bytes]:
-    """Return the perceptual hashes of many photos at once.
-
-    Args:
-        photos: uint8 [9, 9] each, from `to_cells`.
-
-    Returns:
-        16 bytes each: 8 for the horizontal differences, 8 for the vertical ones.
-    """
-    if not photos:
-        return []
-    all_cells = np.stack(photos)
-    across = all_cells[:, :8, 1:] > all_cells[:, :8, :-1]
-    down = all_cells[:, 1:, :8] > all_cells[:, :-1, :8]
-    bits = np.packbits(np.concatenate([across, down], axis=1).reshape(len(photos), -1), axis=1)
-    return [row.tobytes() for row in bits]
-
-
-def near_pairs(hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
-    """Yield (i, j, number of differing bits) for near pairs, i < j, each once, sorted.
+        hashes: Of each photo and of its mirror image, as `perceptual_hashes` returns them.
 
     Yields all pairs, or about `MAX_PAIRS` if there are more. Hashes are split into eight bands of
     16 bits. If at most seven bits differ, one band is equal, so only photos that share a band are
     compared: time grows with the number of such pairs, not with the square of the photos.
     Source: multi-index hashing, Norouzi et al. 2012, https://arxiv.org/abs/1307.2982
     """
-    if not hashes:
-        return
     # 64 bits for horizontal differences, 64 for vertical ones.
-    halves = np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, 2)
+    both_ways = chain((straight for straight, _ in hashes), (mirrored for _, mirrored in hashes))
+    halves = np.frombuffer(b"".join(both_ways), np.uint64).reshape(-1, 2)
     edges = np.bitwise_count(halves)
     usable = np.flatnonzero((np.minimum(edges, 64 - edges) >= _MIN_EDGES).all(axis=1))
     across, down = np.ascontiguousarray(halves.T)
-    distances: dict[tuple[int, int], int] = {}
+    photos, distances = len(hashes), dict[tuple[int, int], tuple[bool, int]]()
     for keys in np.ascontiguousarray(halves[usable]).view(np.uint16).T:
         order = np.argsort(keys, kind="stable")
         keys, members = keys[order], usable[order]
@@ -79,11 +66,16 @@ def near_pairs(hashes: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
         while len(start := start[start < len(keys) - step]):
             start = start[keys[start] == keys[start + step]]
             a, b = members[start], members[start + step]
+            # Not two mirror images, which are as near as the photos, nor a photo with itself.
+            useful = (np.minimum(a, b) < photos) & (a % photos != b % photos)
+            a, b = a[useful], b[useful]
             differing = np.bitwise_count(across[a] ^ across[b]) + np.bitwise_count(down[a] ^ down[b])
             near = differing <= MAX_DISTANCE
-            for i, j, distance in zip(a[near], b[near], differing[near], strict=True):
-                distances[min(int(i), int(j)), max(int(i), int(j))] = int(distance)
+            for i, j, distance in zip(a[near].tolist(), b[near].tolist(), differing[near].tolist(), strict=True):
+                pair = min(i % photos, j % photos), max(i % photos, j % photos)
+                found = (i >= photos) != (j >= photos), distance
+                distances[pair] = min(found, distances.get(pair, found))
             if len(distances) >= MAX_PAIRS:
                 break
             step += 1
-    yield from ((i, j, distance) for (i, j), distance in sorted(distances.items()))
+    yield from ((i, j, distance, mirrored) for (i, j), (mirrored, distance) in sorted(distances.items()))

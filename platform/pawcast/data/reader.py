@@ -9,9 +9,8 @@ Needs Arrow, but not Ray.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from pawcast.data import manifest as manifests
 from pawcast.data import shards, sources
 from pawcast.data.manifest import Split
 from pawcast.data.shards import PhotoRow
-from pawcast.data.sources import Photo
+from pawcast.data.sources import LeftOut, Photo
 from pawcast.errors import DataError, ImageError
 from pawcast.store import Store
 
@@ -44,6 +43,7 @@ class SplitReader:
     def __init__(self, store: Store, split: Split, name: str = "split") -> None:
         self.name = name
         self.source_digest = hashlib.sha256(" ".join(shard.sha256 for shard in split.shards).encode()).hexdigest()
+        self.left_out: list[LeftOut] = []
         self._store = store
         self._shards = split.shards
         self._starts = [0, *accumulate(shard.rows for shard in split.shards)]
@@ -67,9 +67,7 @@ class SplitReader:
             raise DataError(
                 f"{manifest.dataset}@{manifest.digest[:12]} has no photos in its split {split}",
                 received=", ".join(f"{part.photos:,} {name}" for name, part in manifest.splits.items()),
-                fix="ingest the photos with --unlabelled, or name them with --images"
-                if split == "unlabelled"
-                else "choose a split that has photos",
+                fix="choose a split that has photos, or ingest photos with --unlabelled",
             )
         return cls(store, manifest.splits[split], f"{manifest.dataset}@{manifest.digest[:12]}, split {split}")
 
@@ -81,12 +79,10 @@ class SplitReader:
 
     def rows(self, start: int, stop: int) -> Iterator[PhotoRow]:
         """Yield the photos `start` to `stop - 1`."""
-        while start < stop:
-            index = bisect_right(self._starts, start) - 1
-            first, following = self._starts[index : index + 2]
-            end = min(stop, following)
-            yield from shards.rows(self._table(index).slice(start - first, end - start))
-            start = end
+        for index, (first, following) in enumerate(pairwise(self._starts)):
+            begin, end = max(start, first), min(stop, following)
+            if begin < end:
+                yield from shards.rows(self._table(index).slice(begin - first, end - begin))
 
     def find(self, id_: str) -> PhotoRow | None:
         """Return the photo with this id, or None. Reads the shards until the photo turns up."""
@@ -127,6 +123,6 @@ class LabelledPhoto(NamedTuple):
 
 def read_source(path: str, classes: list[str]) -> Iterator[LabelledPhoto]:
     """Yield the photos of a labelled zip, folder or CSV. Raises what `sources.scan` raises."""
-    photos = sources.scan(path, classes)
+    photos = sources.scan(path, classes).photos
     for photo, data in zip(photos, sources.read(path, photos), strict=True):
         yield LabelledPhoto(photo.id, photo.label, data)

@@ -18,7 +18,7 @@ from pawcast.store.folder import FolderStore
 from pawcast.store.s3 import RetryPolicy, S3Store
 
 _DATA = bytes(range(256)) * 4_096
-_TRY_ONCE = RetryPolicy(connect_timeout=5, read_timeout=10, max_attempts=1, retry_seconds=0)
+_TRY_ONCE = RetryPolicy(connect_timeout=5, read_timeout=10, retry_seconds=0)
 _WRONG_DATA = "don't use this store: jobs would read wrong data; look at the server's log"
 _CONDITIONS = (
     "run one job at a time on this store: two could overwrite each other's manifests and refs. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from itertools import tee
 from typing import NamedTuple
@@ -56,11 +55,7 @@ def evaluate(
 ) -> Evaluation:
     """Predict all photos and compare the predictions with their labels.
 
-    Args:
-        engine: The model.
-        photos: Photos with their true labels.
-        progress: Called for each photo, with the stage `evaluating`.
-        total: How many photos there are, if that is known; for `progress` only.
+    The stage `evaluating` is reported for each photo; `total` is for these reports only.
 
     Raises:
         DataError: If no photo could be used.
@@ -68,7 +63,7 @@ def evaluate(
     labelled, to_predict = tee(photos)
     scores: list[float] = []
     labels: list[int] = []
-    worst: list[tuple[float, int, ScoredPhoto]] = []
+    mistakes: list[ScoredPhoto] = []
     right: list[ScoredPhoto] = []
     unusable: list[tuple[str, str]] = []
     progress("evaluating", 0, total)
@@ -76,14 +71,13 @@ def evaluate(
     for number, (photo, score) in enumerate(predictions, start=1):
         progress("evaluating", number, max(number, total))
         if isinstance(score, ImageError) or isinstance(photo.data, ImageError):
-            unusable.append((photo.id, str(score if isinstance(score, ImageError) else photo.data)))
+            unusable.append((photo.id, str(score)))
             continue
         scores.append(score)
         labels.append(photo.label)
         scored = ScoredPhoto(photo.id, photo.label, score, photo.data)
         if scored.wrong:
-            entry = (abs(score - photo.label), number, scored)
-            heapq.heappush(worst, entry) if len(worst) < MAX_SHOWN else heapq.heappushpop(worst, entry)
+            mistakes = sorted([scored, *mistakes], key=lambda photo: -abs(photo.score - photo.label))[:MAX_SHOWN]
         elif len(right) < MAX_SHOWN:
             right.append(scored)
     if not scores:
@@ -92,5 +86,4 @@ def evaluate(
             received=f"{len(unusable):,} unusable photos, the first: {unusable[0][1]}" if unusable else "no photo",
             expected="at least one labelled photo that can be decoded",
         )
-    mistakes = [scored for *_, scored in sorted(worst, reverse=True)]
     return Evaluation(compute_metrics(np.array(scores), np.array(labels)), mistakes, right, unusable)

@@ -48,13 +48,12 @@ def evaluate_version(
     """Evaluate a model version on a split of its own dataset, or on any labelled photos.
 
     The metrics go into the store, to `models/MODEL/evaluations/VERSION-NAME.json`, where NAME is
-    the split's or the source's. The folder gets `report.html`, `confusion.png`, `photos.png` and
-    `evaluation.json`.
+    the split's or the source's. The folder gets `report.html`, `photos.png` and `evaluation.json`.
 
     Args:
         store: Where the model and its dataset are.
         model: `MODEL@REF` or `MODEL@NUMBER`.
-        split: A labelled split: `test`, `val` or `train`.
+        split: `test`, `val` or `train`.
         labelled: A labelled zip, folder or CSV instead of a split.
         folder: Of the report; `var/reports/MODEL-VERSION-NAME` if None.
         progress: Called for each photo.
@@ -72,17 +71,20 @@ def evaluate_version(
     started = time.monotonic()
     evaluation = evaluate_engine(store, engine, split=split, labelled=labelled, progress=progress)
     seconds = time.monotonic() - started
+    metrics = evaluation.metrics._asdict()
     result = {
         "model": version.name,
         "on": name,
         "dataset_sha256": None if labelled else version.dataset_sha256,
         "evaluated": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        **evaluation.metrics._asdict(),
+        **{key: value for key, value in metrics.items() if key != "per_class"},
+        "classes": {key: of._asdict() for key, of in zip(version.classes, metrics["per_class"], strict=True)},
+        "never_predicted": evaluation.metrics.never_predicted(version.classes),
         "unusable": len(evaluation.unusable),
         "photos_per_second": round(evaluation.metrics.photos / seconds, 1),
     }
     folder = folder or Path("var/reports") / f"{version.model}-{version.version}-{name}"
-    content = json.dumps(result, indent=1).encode()
+    content = json.dumps(result, indent=1, allow_nan=False).encode()
     store.put(f"models/{version.model}/evaluations/{version.version}-{name}.json", content)
     report = write_report(store, folder, version, name, evaluation)
     atomic.write(folder / "evaluation.json", content)

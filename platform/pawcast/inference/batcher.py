@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +28,11 @@ MAX_CONCURRENT_BATCHES = min(2, usable_cpus())
 # How long a decoded photo waits for others to fill its batch. Some photos take a thousand times as
 # long to decode as others.
 _MAX_FILL_SECONDS = 0.02
+
+
+def finite_or_error(score: float) -> float | ImageError:
+    """Return a score, or an error in place of NaN, which JSON doesn't have."""
+    return score if math.isfinite(score) else ImageError("the model predicts NaN for it")
 
 
 class PendingRequest:
@@ -74,23 +82,12 @@ class PendingRequest:
             self.done.get_loop().call_soon_threadsafe(function, *arguments)
 
 
-class _QueuedPhoto(NamedTuple):
-    photo: Any
+class _Photo(NamedTuple):
+    content: Any  # what `decode` takes, later the pixels
     request: PendingRequest
     position: int
-
-
-class _DecodedPhoto(NamedTuple):
-    pixels: np.ndarray
-    request: PendingRequest
-    position: int
-    decode_seconds: float
-    decoded_at: float
-
-
-class _Batch(NamedTuple):
-    photos: list[_DecodedPhoto]
-    started_at: float
+    decode_seconds: float = 0.0
+    decoded_at: float = 0.0
 
 
 class Batcher:
@@ -98,7 +95,8 @@ class Batcher:
 
     Each thread does what comes first in this list: compute a full batch, decode a photo, compute
     the rest. So one photo takes one thread, many photos are decoded while others are computed, and
-    the event loop stays free to read requests. Threads start when they are first needed.
+    the event loop stays free to read requests. Threads start when they are first needed, and end
+    when nothing refers to the batcher any more.
 
     Args:
         decode: Turns a photo into uint8 [S, S, 3], or raises `ImageError`.
@@ -122,18 +120,18 @@ class Batcher:
     ) -> None:
         self._decode, self._predict, self._batch_sizes, self._observe = decode, predict, batch_sizes, observe
         self._max_concurrent_batches, self._threads = max_concurrent_batches, threads
-        # Guards everything below. Whoever notifies a waiting thread counts it as busy.
-        self._condition = threading.Condition()
-        self._queued: deque[_QueuedPhoto] = deque()
-        self._decoded: deque[_DecodedPhoto] = deque()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batcher")
+        # Guards everything below. Whoever hands work to a thread counts it as busy.
+        self._lock = threading.Lock()
+        self._queued: deque[_Photo] = deque()
+        self._decoded: deque[_Photo] = deque()
         self._batch_starts: list[float] = []
-        self._busy_threads = self._waiting_threads = 0
-        self._closed = False
+        self._busy_threads = 0
 
     @property
     def busy_seconds(self) -> float:
         """For how long the engine has computed its oldest unfinished batch; 0 if there is none."""
-        with self._condition:
+        with self._lock:
             return time.monotonic() - min(self._batch_starts) if self._batch_starts else 0.0
 
     def submit(self, photos: Sequence[Any]) -> PendingRequest:
@@ -143,67 +141,33 @@ class Batcher:
             photos: What `decode` takes. An `ImageError` becomes the result of its photo.
         """
         request = PendingRequest(len(photos))
-        queued: list[_QueuedPhoto] = []
-        for position, photo in enumerate(photos):
-            if isinstance(photo, ImageError):
-                request._set_result(position, photo, 0.0)
-            else:
-                queued.append(_QueuedPhoto(photo, request, position))
-        with self._condition:
-            self._queued.extend(queued)
-            needed = min(self._threads - self._busy_threads, len(queued))
-            notified = min(self._waiting_threads, needed)
-            self._waiting_threads -= notified
-            self._busy_threads += needed
-            self._condition.notify(notified)
-        for _ in range(needed - notified):
-            threading.Thread(target=self._work, name="batcher", daemon=True).start()
+        with self._lock:
+            self._queued.extend(_Photo(photo, request, position) for position, photo in enumerate(photos))
+            idle = min(self._threads - self._busy_threads, len(photos))
+            self._busy_threads += idle
+        for _ in range(idle):
+            self._pool.submit(self._work)
         return request
 
-    def close(self) -> None:
-        """End each thread as soon as it has nothing to do.
-
-        Photos that were submitted are still predicted, and so are those of a later request.
-        """
-        with self._condition:
-            self._closed = True
-            self._busy_threads += self._waiting_threads
-            self._waiting_threads = 0
-            self._condition.notify_all()
-
     def _work(self) -> None:
-        while task := self._wait_for_task():
-            if isinstance(task, _Batch):
-                self._compute(task)
-            else:
-                self._decode_one(task)
-            # Otherwise the request would stay in memory while this thread waits.
-            del task
+        while task := self._next_task():
+            task()
 
-    def _wait_for_task(self) -> _Batch | _QueuedPhoto | None:
-        """Return the next task, or None once the batcher is closed."""
-        with self._condition:
-            while not (task := self._next_task()):
-                self._busy_threads -= 1
-                if self._closed:
-                    return None
-                self._waiting_threads += 1
-                self._condition.wait()
-            return task
+    def _next_task(self) -> Callable[[], None] | None:
+        with self._lock:
+            if photos := self._next_batch():
+                started_at = time.monotonic()
+                self._batch_starts.append(started_at)
+                return partial(self._compute, photos, started_at)
+            while self._queued:
+                photo = self._queued.popleft()
+                # A request is done early if its client is gone.
+                if not photo.request.done.done():
+                    return partial(self._decode_one, photo)
+            self._busy_threads -= 1
+            return None
 
-    def _next_task(self) -> _Batch | _QueuedPhoto | None:
-        if photos := self._next_batch():
-            started_at = time.monotonic()
-            self._batch_starts.append(started_at)
-            return _Batch(photos, started_at)
-        while self._queued:
-            queued = self._queued.popleft()
-            # A request is done early if its client is gone.
-            if not queued.request.done.done():
-                return queued
-        return None
-
-    def _next_batch(self) -> list[_DecodedPhoto]:
+    def _next_batch(self) -> list[_Photo]:
         """Take a batch if it is full, has waited long enough, or nothing is left to fill it."""
         decoded, full = self._decoded, self._batch_sizes[-1]
         computing = len(self._batch_starts)
@@ -219,48 +183,52 @@ class Batcher:
             # Shared by all batches that may compute now.
             share = -(-len(decoded) // max(free, 1))
         size = max((size for size in self._batch_sizes if size <= share), default=self._batch_sizes[0])
-        batch: list[_DecodedPhoto] = []
+        batch: list[_Photo] = []
         while decoded and len(batch) < size:
             photo = decoded.popleft()
             if not photo.request.done.done():
                 batch.append(photo)
         return batch
 
-    def _decode_one(self, queued: _QueuedPhoto) -> None:
-        photo, request, position = queued
+    def _decode_one(self, photo: _Photo) -> None:
+        request, position = photo.request, photo.position
         started_at = time.monotonic()
         try:
-            pixels = self._decode(photo)
+            if isinstance(photo.content, ImageError):
+                raise photo.content
+            pixels = self._decode(photo.content)
         except ImageError as error:
+            # A traceback would keep this frame, and with it the photo, in memory.
+            error.__traceback__ = None
             request._call_on_loop(request._set_result, position, error, time.monotonic() - started_at)
         except Exception as error:  # Too little memory, for example: not the photo's fault.
             request._call_on_loop(request._set_exception, error)
         else:
             decoded_at = time.monotonic()
-            decoded = _DecodedPhoto(pixels, request, position, decoded_at - started_at, decoded_at)
-            with self._condition:
+            decoded = _Photo(pixels, request, position, decoded_at - started_at, decoded_at)
+            with self._lock:
                 self._decoded.append(decoded)
 
-    def _compute(self, batch: _Batch) -> None:
-        photos, started_at = batch
+    def _compute(self, photos: list[_Photo], started_at: float) -> None:
         scores: list[float] | Exception
         try:
-            scores = self._predict(np.stack([photo.pixels for photo in photos])).tolist()
+            scores = self._predict(np.stack([photo.content for photo in photos])).tolist()
         except Exception as error:  # Fails all requests of this batch; the next batch is tried anyway.
             scores = error
         finished_at = time.monotonic()
-        with self._condition:
+        with self._lock:
             self._batch_starts.remove(started_at)
-        photos[0].request._call_on_loop(self._deliver, batch, scores, finished_at)
+        photos[0].request._call_on_loop(self._deliver, photos, scores, started_at, finished_at)
 
-    def _deliver(self, batch: _Batch, scores: list[float] | Exception, finished_at: float) -> None:
+    def _deliver(
+        self, photos: list[_Photo], scores: list[float] | Exception, started_at: float, finished_at: float
+    ) -> None:
         """Hand the scores to their requests, on the event loop."""
-        photos, started_at = batch
         if isinstance(scores, Exception):
             for photo in photos:
                 photo.request._set_exception(scores)
             return
         for photo, score in zip(photos, scores, strict=True):
             photo.request._add_batch_times(started_at, finished_at)
-            photo.request._set_result(photo.position, score, photo.decode_seconds)
+            photo.request._set_result(photo.position, finite_or_error(score), photo.decode_seconds)
         self._observe(len(photos), finished_at - started_at)

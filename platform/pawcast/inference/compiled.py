@@ -1,11 +1,6 @@
 """A network's forward pass as it is served, compiled: float32 or bfloat16, each photo by itself.
 
-A photo's score has the same bits whichever photos share its batch. Convolutions guarantee that.
-Matrix products don't: their kernels add up in an order that depends on the number of rows and on
-the row. The order doesn't depend on the column, because columns lie side by side in the CPU's
-vectors. So dense layers take photos as columns, padded to whole vectors, and averages over a photo
-have a fixed shape. `CompiledModel` then checks on this machine which batch sizes give the same
-bits, and computes only batches of those sizes.
+A photo's score has the same bits whichever photos share its batch. README.md says how.
 """
 
 from __future__ import annotations
@@ -57,14 +52,15 @@ class CompiledModel:
     def __init__(self, network: keras.Model, preprocessing: Preprocessing, precision: Precision = "float32") -> None:
         self.precision = precision
         self.emulated = precision == "bfloat16" and resolve_precision() != "bfloat16"
-        if self.emulated and not folding.is_functional(network):
-            network = keras.Model(network.inputs, network.outputs)  # a Sequential network
+        network = keras.Model(network.inputs, network.outputs)  # Sequential networks as well
         size, mirror = preprocessing.image_size, preprocessing.mirror
         self._photo_shape = (size, size, 3)
         # Kept, because a compiled function holds only weak references to variables.
         body, head = self._parts = _split(_serving_network(network, precision, self.emulated, preprocessing.scale))
         scaled_in_network = folding.first_convolution(network) is not None
-        run_body = partial(_run_body, body, _weights(body), not scaled_in_network)
+        groups = body.trainable_variables, body.non_trainable_variables
+        weights = [[variable.numpy() for variable in group] for group in groups]
+        run_body = partial(_run_body, body, weights, not scaled_in_network)
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
 
         def run(pixels: tf.Tensor, sliced: bool) -> tuple[tf.Tensor, ...]:
@@ -74,9 +70,9 @@ class CompiledModel:
             return tf.reduce_mean(tf.reshape(scores, [1 + mirror, -1]), 0), cells, features
 
         signature = [tf.TensorSpec([None, *self._photo_shape], tf.uint8)]
-        self._run_whole = _compile(tf.function(partial(run, sliced=False), input_signature=signature))
-        self._run_sliced = (
-            self._run_whole if on_gpu else _compile(tf.function(partial(run, sliced=True), input_signature=signature))
+        self._run_whole, self._run_sliced = (
+            _compile(tf.function(partial(run, sliced=sliced), input_signature=signature))
+            for sliced in (False, not on_gpu)
         )
         self.batch_sizes = self._consistent(_GPU_BATCH_SIZES if on_gpu else _CPU_BATCH_SIZES)
 
@@ -156,10 +152,7 @@ class PerPhotoAveragePooling2D(keras.layers.GlobalAveragePooling2D):
         return super().call(_append_zeros(inputs, 1))[:-1]
 
 
-_REPLACEMENTS: dict[Any, Any] = {
-    layers.Dense: ColumnDense,
-    layers.GlobalAveragePooling2D: PerPhotoAveragePooling2D,
-}
+_REPLACEMENTS: Any = {layers.Dense: ColumnDense, layers.GlobalAveragePooling2D: PerPhotoAveragePooling2D}
 
 
 def _serving_network(network: keras.Model, precision: Precision, emulated: bool, scale: float) -> keras.Model:
@@ -187,9 +180,7 @@ def _serving_network(network: keras.Model, precision: Precision, emulated: bool,
             return inputs[0]
         return layer(*keras.tree.map_structure(round_to_bfloat16, inputs) if emulated else inputs, **options)
 
-    # Keras clones a Sequential network without calls; it has nothing to fold.
-    calls = {"call_function": call} if folding.is_functional(network) else {}
-    copy = keras.models.clone_model(network, clone_function=clone, **calls)
+    copy = keras.models.clone_model(network, clone_function=clone, call_function=call)
     first = folding.first_convolution(network)
     for layer in (layer for layer in copy.layers if layer.weights):
         original, norm = network.get_layer(layer.name), norms.get(layer.name)
@@ -223,11 +214,6 @@ def _split(network: keras.Model) -> tuple[keras.Model, keras.Model]:
         return keras.Model(network.inputs, cells), keras.Model(cells, ends)
     except ValueError:
         return keras.Model(network.inputs, network.inputs[0]), keras.Model(network.inputs, ends)
-
-
-def _weights(network: keras.Model) -> list[list[np.ndarray]]:
-    groups = network.trainable_variables, network.non_trainable_variables
-    return [[variable.numpy() for variable in group] for group in groups]
 
 
 def _run_body(body: keras.Model, weights: list[list[np.ndarray]], scaled: bool, pixels: tf.Tensor) -> tf.Tensor:

@@ -11,27 +11,33 @@ import numpy as np
 from pawcast import registry
 from pawcast.inference.batcher import MAX_CONCURRENT_BATCHES
 from pawcast.inference.compiled import CompiledModel
-from pawcast.inference.precision.choose import choose_precision
-from pawcast.inference.precision.fallback import Float32Fallback
+from pawcast.inference.precision.fallback import needs_fallback
 from pawcast.models import build
 from pawcast.models import weights as weights_file
 from pawcast.recipes.schema import Recipe
 from pawcast.registry import WEIGHTS, ModelVersion
-from pawcast.runtime.devices import usable_cpus
-from pawcast.runtime.tensorflow import configure_tensorflow, keras, tf
+from pawcast.runtime.devices import Precision, usable_cpus
+from pawcast.runtime.tensorflow import configure_tensorflow, keras, resolve_precision, tf
 from pawcast.store import Store
 
 
 def build_network(recipe: Recipe, weights: bytes) -> keras.Model:
-    """Return a recipe's network with its weights, in float32.
-
-    Args:
-        recipe: What the network was trained by.
-        weights: The content of its weights file, verified.
-    """
+    """Return a recipe's network, in float32, with the verified content of its weights file."""
     network = build.build_model(recipe)
     weights_file.load(network, weights)
     return network
+
+
+def choose_precision(version: ModelVersion, requested: str = "auto") -> Precision:
+    """Return the precision that a version is served in; raise `UsageError` for an unknown one.
+
+    `float32` and `bfloat16` are taken as they are. `auto` is bfloat16 if this machine is faster in
+    it and the version's parity in bfloat16 is acceptable, else float32.
+    """
+    parity = (version.parity or {}).get("bfloat16")
+    if requested == "auto" and not (parity and parity.acceptable):
+        return "float32"
+    return resolve_precision(requested)
 
 
 class Engine:
@@ -48,6 +54,8 @@ class Engine:
         size: Height and width in pixels of what `predict` takes.
         network: The Keras model, float32 [n, S, S, 3] in [0, 1] to float32 [n, 1]. Don't change it.
         precision: What it computes in, `float32` or `bfloat16`.
+        batch_sizes: How many photos are computed at once, ascending; `predict` splits or pads
+            others.
 
     Raises:
         UsageError: For any other precision.
@@ -58,23 +66,16 @@ class Engine:
         self.size = version.preprocessing.image_size
         self.network = network
         self.precision = choose_precision(version, precision)
-        self._model: CompiledModel | Float32Fallback
         self._model = CompiledModel(network, version.preprocessing, self.precision)
-        self._fallback_share = 0.0
+        self.batch_sizes = self._model.batch_sizes
         parity = (version.parity or {}).get(self.precision)
-        if parity and parity.fallback_margin:
-            float32_model = CompiledModel(network, version.preprocessing, "float32")
-            self._model = Float32Fallback(self._model, float32_model, parity.fallback_margin)
-            self._fallback_share = parity.fallback_share
+        self._margin, self._fallback_share = (parity.fallback_margin, parity.fallback_share) if parity else (0.0, 0.0)
+        if self._margin:
+            self._float32_model = CompiledModel(network, version.preprocessing, "float32")
 
     @classmethod
     def load(cls, store: Store, name: str, precision: str = "auto") -> Engine:
         """Load `MODEL@REF` from a store.
-
-        Args:
-            store: Where the model is.
-            name: Which version.
-            precision: As for the class.
 
         Raises:
             NotFoundError: If there is no such version.
@@ -89,11 +90,6 @@ class Engine:
         weights = registry.read_file(store, version, WEIGHTS)
         configure_tensorflow(usable_cpus() // MAX_CONCURRENT_BATCHES)
         return cls(version, build_network(version.recipe, weights), precision)
-
-    @property
-    def batch_sizes(self) -> list[int]:
-        """How many photos are computed at once, ascending; `predict` splits or pads others."""
-        return self._model.batch_sizes
 
     @property
     def info(self) -> dict[str, str | int | float]:
@@ -120,4 +116,7 @@ class Engine:
         Returns:
             float32 [n] in [0, 1].
         """
-        return self._model(pixels)
+        scores = self._model(pixels)
+        if self._margin and (unsure := needs_fallback(scores, self._margin)).any():
+            scores[unsure] = self._float32_model(pixels[unsure])
+        return scores

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pawcast.errors import ImageError
+from pawcast.inference.batcher import finite_or_error
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import Prediction, to_prediction
 from pawcast.runtime.tensorflow import keras, tf
@@ -65,12 +67,14 @@ class Explainer:
             data: The content of an image file, as for `decode.decode`.
 
         Raises:
-            ImageError: As `decode.decode` does.
+            ImageError: As `decode.decode` does; also if the model predicts NaN.
         """
         photo = decode.decode(data)
         height, width = photo.shape[:2]
         pixels = self._engine.version.preprocessing.apply(photo)
-        score = float(self._engine.predict(pixels[None])[0])
+        score = finite_or_error(float(self._engine.predict(pixels[None])[0]))
+        if isinstance(score, ImageError):
+            raise score
         cells = self._compute_heat(pixels, 1.0 if score > 0.5 else -1.0)
         scale = min(1, MAX_SIDE / max(height, width))
         shape = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -149,13 +153,9 @@ def _explained_cells(network: keras.Model) -> keras.KerasTensor:
     for operation in _upstream(network.outputs[0]):
         if isinstance(operation, (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)):
             return operation.input
-        if operation.output.ndim == 4:
-            break
-    convolution_types = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
-    convolutions = [layer for layer in network.layers if isinstance(layer, convolution_types)]
-    if not convolutions:
-        raise ValueError(f"The network {network.name} has no convolution, so no map can be drawn.")
-    return convolutions[-1].output
+        if isinstance(operation, (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)):
+            return operation.output
+    raise ValueError(f"The network {network.name} has no convolution, so no map can be drawn.")
 
 
 def _stride(cells: keras.KerasTensor) -> int:
@@ -169,11 +169,8 @@ def _upstream(tensor: keras.KerasTensor) -> Iterator[keras.Operation]:
     while True:
         operation = tensor._keras_history.operation
         yield operation
-        inputs = operation.input
-        if isinstance(inputs, list):
-            if not inputs:
-                return
-            inputs = inputs[0]
-        if inputs is tensor:
+        inputs = keras.tree.flatten(operation.input)
+        # An input layer has no input, or its own output.
+        if not inputs or inputs[0] is tensor:
             return
-        tensor = inputs
+        tensor = inputs[0]

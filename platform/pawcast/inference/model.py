@@ -13,7 +13,6 @@ from PIL import Image
 from pawcast.errors import ImageError, NotFoundError, UsageError
 from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import Prediction, predict_scores, to_prediction
-from pawcast.registry import ModelVersion
 from pawcast.store import Store
 from pawcast.vision.decode import decode_image
 
@@ -33,30 +32,19 @@ class Model:
 
     Attributes:
         engine: The same engine.
+        version: The record of the version: recipe, dataset, metrics, preprocessing.
+        name: The name of the version: `MODEL@NUMBER`.
+        classes: The names of class 0 and class 1.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+        self.engine, self.version = engine, engine.version
+        self.name, self.classes = self.version.name, self.version.classes
 
     @classmethod
     def load(cls, store: Store, name: str, precision: str = "auto") -> Model:
         """Load `MODEL@REF` or `MODEL@NUMBER` from a store. Raises what `Engine.load` raises."""
         return cls(Engine.load(store, name, precision))
-
-    @property
-    def version(self) -> ModelVersion:
-        """The record of the version: recipe, dataset, metrics, preprocessing."""
-        return self.engine.version
-
-    @property
-    def name(self) -> str:
-        """The name of the version: `MODEL@NUMBER`."""
-        return self.version.name
-
-    @property
-    def classes(self) -> list[str]:
-        """The names of class 0 and class 1."""
-        return self.version.classes
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, classes={self.classes}, precision={self.engine.precision!r})"
@@ -101,7 +89,10 @@ class Model:
 
 def _contents(photos: Photo | Iterable[Photo], names: list[str]) -> Iterator[bytes | np.ndarray | ImageError]:
     """Yield the bytes or pixels of each photo; append its name for error messages to `names`."""
-    for index, photo in enumerate(_each(photos)):
+    if isinstance(photos, np.ndarray) and photos.ndim != 4:
+        photos = photos[None]
+    each = [photos] if isinstance(photos, (str, os.PathLike, bytes, Image.Image)) else photos
+    for index, photo in enumerate(each):
         names.append(str(photo) if isinstance(photo, (str, os.PathLike)) else f"photo {index}")
         try:
             yield _content(photo)
@@ -109,34 +100,20 @@ def _contents(photos: Photo | Iterable[Photo], names: list[str]) -> Iterator[byt
             yield error
 
 
-def _each(photos: Photo | Iterable[Photo]) -> Iterable[Photo]:
-    if isinstance(photos, np.ndarray):
-        return photos if photos.ndim == 4 else [photos]
-    return [photos] if isinstance(photos, (str, os.PathLike, bytes, Image.Image)) else photos
-
-
 def _content(photo: Photo) -> bytes | np.ndarray:
-    if isinstance(photo, bytes):
-        return photo
     if isinstance(photo, Image.Image):
         return decode_image(photo)
     if isinstance(photo, (str, os.PathLike)):
         try:
             return Path(photo).read_bytes()
         except OSError as error:
-            raise NotFoundError(
-                f"{photo} can't be read", received=error.strerror, expected="the path of a photo"
-            ) from None
-    if (
-        isinstance(photo, np.ndarray)
-        and photo.dtype == np.uint8
-        and photo.ndim == 3
-        and photo.shape[2] == 3
-        and photo.size
-    ):
+            raise NotFoundError(f"{photo} can't be read", received=error.strerror) from None
+    received = type(photo).__name__
+    if isinstance(photo, np.ndarray):
+        if photo.dtype == np.uint8 and photo.shape[2:] == (3,) and photo.size:
+            return photo
+        received = f"{photo.dtype} {list(photo.shape)}"
+    elif isinstance(photo, bytes):
         return photo
-    raise UsageError(
-        "Not a photo",
-        received=f"{photo.dtype} {list(photo.shape)}" if isinstance(photo, np.ndarray) else type(photo).__name__,
-        expected="a path, bytes, a Pillow image, or a uint8 array [height, width, 3]",
-    )
+    expected = "a path, bytes, a Pillow image, or a uint8 array [height, width, 3]"
+    raise UsageError("Not a photo", received=received, expected=expected)

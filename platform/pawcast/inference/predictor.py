@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pawcast.errors import ImageError
-from pawcast.inference.batcher import MAX_BATCH, MAX_CONCURRENT_BATCHES
+from pawcast.inference.batcher import MAX_BATCH, MAX_CONCURRENT_BATCHES, finite_or_error
 
 if TYPE_CHECKING:
     from pawcast.inference.engine import Engine
@@ -35,14 +35,7 @@ class Prediction(NamedTuple):
 
 
 def to_prediction(score: float, classes: list[str]) -> Prediction:
-    """Turn the probability of class 1 into a prediction.
-
-    Exactly one half is class 0, as in training.
-
-    Args:
-        score: In [0, 1].
-        classes: The names of class 0 and class 1.
-    """
+    """Turn the probability of class 1 into a prediction; exactly one half is class 0."""
     index = int(score > 0.5)
     return Prediction(classes[index], score if index else 1 - score, {classes[0]: 1 - score, classes[1]: score})
 
@@ -50,13 +43,8 @@ def to_prediction(score: float, classes: list[str]) -> Prediction:
 def predict_scores(engine: Engine, photos: Iterable[bytes | np.ndarray | ImageError]) -> Iterator[float | ImageError]:
     """Yield the probability of class 1 for each photo, in order, with a few batches in memory.
 
-    Args:
-        engine: The model.
-        photos: The contents of image files, or pixels, uint8 [h, w, 3]. An `ImageError` is yielded
-            in its place.
-
-    Yields:
-        A probability in [0, 1], or the `ImageError` that says why there is none.
+    Photos are the contents of image files, or pixels, uint8 [h, w, 3]. An `ImageError` takes the
+    place of a photo that has no probability.
     """
 
     def load(data: bytes | np.ndarray | ImageError) -> np.ndarray | ImageError:
@@ -71,7 +59,7 @@ def predict_scores(engine: Engine, photos: Iterable[bytes | np.ndarray | ImageEr
         loaded = [load(data) for data in batch]
         pixels = [item for item in loaded if not isinstance(item, ImageError)]
         scores = iter(engine.predict(np.stack(pixels)).tolist() if pixels else ())
-        return [item if isinstance(item, ImageError) else next(scores) for item in loaded]
+        return [item if isinstance(item, ImageError) else finite_or_error(next(scores)) for item in loaded]
 
     source = iter(photos)
     batches = iter(lambda: list(islice(source, MAX_BATCH)), [])

@@ -27,7 +27,7 @@ from pawcast.inference.engine import Engine
 from pawcast.inference.predictor import predict_scores
 from pawcast.store import Store
 
-_EVALUATION_SPLITS = ("val", "test")
+_EVALUATION_SPLITS = {"val", "test"}
 
 
 class PseudoLabelResult(NamedTuple):
@@ -77,18 +77,21 @@ def pseudo_label(
         # The model was trained on pseudo-labels: start again from the dataset without them.
         base = manifests.load(store, base.pseudo_labels.dataset)
     if dataset == base.dataset:
-        raise UsageError(
-            "The new dataset needs a name of its own",
-            received=f"{dataset!r}, the model's own dataset",
-            fix="choose another --dataset",
-        )
+        raise UsageError("The new dataset needs a name of its own", received=dataset, fix="choose another --dataset")
+    name = f"{base.dataset}@{base.digest}"
     if not base.splits["unlabelled"].photos:
-        raise DataError(
-            f"{base.dataset}@{base.digest[:12]} has no unlabelled photos",
-            fix="run pawcast ingest again with --unlabelled",
-        )
+        raise DataError(f"{name} has no unlabelled photos", fix="run `pawcast ingest` again with --unlabelled")
     since = manifests.read_latest(store, dataset)
-    threshold = _confidence_threshold(store, engine, base.splits["val"], min_accuracy, progress)
+    scored = [(score, row.label) for row, score in _scored(store, engine, base.splits["val"], "validating", progress)]
+    probabilities, true_labels = (np.array(column) for column in zip(*scored, strict=True))
+    threshold = confidence_threshold(probabilities, true_labels, min_accuracy)
+    if threshold is None:
+        raise DataError(
+            f"{version.name} is not accurate enough at any confidence",
+            received=f"right about {((probabilities > 0.5) == true_labels).mean():.2%} of the validation photos",
+            expected=f"right about {min_accuracy:.2%} of those with the highest confidence",
+            fix="use a better model, or lower --min-accuracy",
+        )
     labelled_hashes, near_names = _photos_to_exclude(store, base)
     skipped: collections.Counter[str] = collections.Counter()
 
@@ -114,12 +117,9 @@ def pseudo_label(
         per_class={name: old_train.per_class.get(name, 0) + joined[name] for name in base.classes},
         shards=[*old_train.shards, *new_shards],
     )
-    record = PseudoLabels(
-        dataset=f"{base.dataset}@{base.digest}", model=version.name, confidence=threshold, photos=labels.total()
-    )
-    manifest = base.model_copy(
-        update={"dataset": dataset, "splits": base.splits | {"train": train}, "pseudo_labels": record}
-    )
+    record = PseudoLabels(dataset=name, model=version.name, confidence=threshold, photos=labels.total())
+    changes = {"dataset": dataset, "splits": base.splits | {"train": train}, "pseudo_labels": record}
+    manifest = base.model_copy(update=changes)
     manifests.publish(store, manifest, since)
     return PseudoLabelResult(manifest, record, joined, skipped["unsure"], skipped["copies"])
 
@@ -146,32 +146,12 @@ def confidence_threshold(probabilities: np.ndarray, labels: np.ndarray, min_accu
     return float(confidence[order][acceptable[-1]]) if len(acceptable) else None
 
 
-def _confidence_threshold(
-    store: Store, engine: Engine, validation: Split, min_accuracy: float, progress: Progress
-) -> float:
-    scored = [(score, row.label) for row, score in _scored(store, engine, validation, "validating", progress)]
-    probabilities, labels = (np.array(column) for column in zip(*scored, strict=True))
-    threshold = confidence_threshold(probabilities, labels, min_accuracy)
-    if threshold is None:
-        raise DataError(
-            f"{engine.version.name} is not accurate enough at any confidence",
-            received=f"right about {((probabilities > 0.5) == labels).mean():.2%} of the validation photos",
-            expected=f"right about {min_accuracy:.2%} of those with the highest confidence",
-            fix="use a better model, or lower --min-accuracy",
-        )
-    return threshold
-
-
 def _photos_to_exclude(store: Store, base: Manifest) -> tuple[set[str], set[str]]:
     """Return hashes of labelled photos, and names of near duplicates of `val` and `test`."""
     report = DataReport.model_validate_json(store.get(manifests.report_key(base.dataset, base.report_sha256)))
     hashes = {row.sha256 for split in ("train", *_EVALUATION_SPLITS) for row in SplitReader(store, base.splits[split])}
     pairs = [dict(zip(pair.splits, (pair.first, pair.second), strict=True)) for pair in report.near_duplicates]
-    near = {
-        pair["unlabelled"]
-        for pair in pairs
-        if "unlabelled" in pair and any(split in pair for split in _EVALUATION_SPLITS)
-    }
+    near = {pair["unlabelled"] for pair in pairs if "unlabelled" in pair and pair.keys() & _EVALUATION_SPLITS}
     return hashes, near
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from pawcast.core import plugins
 from pawcast.errors import UsageError, suggest
-from pawcast.models import article, efficientnet_lite, residual
+from pawcast.models.article import article, small
+from pawcast.models.efficientnet_lite import efficientnet_lite
+from pawcast.models.residual import residual
 from pawcast.recipes.schema import Recipe
 from pawcast.runtime.devices import Precision
 from pawcast.runtime.tensorflow import keras
@@ -17,12 +19,10 @@ HEAD = "head"
 # Each backbone turns pixels into the features of the last dense layer; the bool says whether it
 # depends on the size of the photos.
 _BACKBONES: dict[str, tuple[Callable[[keras.KerasTensor, Recipe], keras.KerasTensor], bool]] = {
-    "article": (article.article, True),
-    "small": (article.small, True),
-    "residual": (residual.residual, False),
-    "efficientnet_lite0": (efficientnet_lite.lite0, False),
-    "efficientnet_lite1": (efficientnet_lite.lite1, False),
-    "efficientnet_lite2": (efficientnet_lite.lite2, False),
+    "article": (article, True),
+    "small": (small, True),
+    "residual": (residual, False),
+    **{f"efficientnet_lite{size}": (efficientnet_lite, False) for size in (0, 1, 2)},
 }
 
 
@@ -53,11 +53,8 @@ def build_model(recipe: Recipe, dtype: Precision = "float32") -> keras.Model:
         keras.config.set_dtype_policy(previous)
     other_sizes = sorted({size for _, size in recipe.train_sizes} - {recipe.image_size})
     if other_sizes and model.input_shape[1:3] != (None, None):
-        raise UsageError(
-            f"{recipe.model} takes photos of one size only",
-            received=f"train_sizes with {', '.join(map(str, other_sizes))} px beside image_size {recipe.image_size}",
-            fix="--set train_sizes=[]",
-        )
+        received = f"train_sizes with {', '.join(map(str, other_sizes))} px beside image_size {recipe.image_size}"
+        raise UsageError(f"{recipe.model} takes photos of one size only", received=received, fix="--set train_sizes=[]")
     if recipe.fine_tune_from:
         _freeze_before(recipe.fine_tune_from, find_backbone(model) or model)
     return model
@@ -65,11 +62,8 @@ def build_model(recipe: Recipe, dtype: Precision = "float32") -> keras.Model:
 
 def _build_own_model(recipe: Recipe) -> keras.Model:
     if recipe.model not in _BACKBONES:
-        raise UsageError(
-            "Unknown model",
-            received=repr(recipe.model),
-            expected=suggest(recipe.model, _BACKBONES) + ", or module:function",
-        )
+        expected = f"{suggest(recipe.model, _BACKBONES)}, or module:function"
+        raise UsageError("Unknown model", received=repr(recipe.model), expected=expected)
     backbone, fixed_size = _BACKBONES[recipe.model]
     side = recipe.image_size if fixed_size else None
     pixels = keras.Input((side, side, 3), name="pixels", dtype="float32")
@@ -90,11 +84,9 @@ def _build_user_model(recipe: Recipe) -> keras.Model:
     received = tuple(model.input_shape)
     fits = len(received) == 4 and all(a in (None, b) for a, b in zip(received, expected, strict=True))
     if not fits or tuple(model.output_shape) != (None, 1):
-        raise UsageError(
-            f"{recipe.model} made a model of other shapes",
-            received=f"{received} to {model.output_shape}",
-            expected=f"{expected} to (None, 1), the probability of class 1",
-        )
+        shapes = f"{received} to {model.output_shape}"
+        promise = f"{expected} to (None, 1), the probability of class 1"
+        raise UsageError(f"{recipe.model} made a model of other shapes", received=shapes, expected=promise)
     return model
 
 
@@ -102,9 +94,8 @@ def _freeze_before(name: str, backbone: keras.Model) -> None:
     """Freeze all layers before the named one, so that no gradient is computed for them."""
     names = [layer.name for layer in backbone.layers]
     if name not in names:
-        raise UsageError(
-            f"{backbone.name} has no such layer", received=f"fine_tune_from={name}", expected=suggest(name, names)
-        )
+        expected = suggest(name, names)
+        raise UsageError("The network has no such layer", received=f"fine_tune_from={name}", expected=expected)
     for layer in backbone.layers[: names.index(name)]:
         layer.trainable = False
 
@@ -125,15 +116,12 @@ def head_variables(model: keras.Model) -> list[keras.Variable]:
         UsageError: If the network has no such part.
     """
     backbone = find_backbone(model)
+    head = [layer for layer in model.layers if layer is not backbone]
     if backbone is None:
-        head = [layer for layer in model.layers if layer.name.startswith(HEAD)]
-    else:
-        head = [layer for layer in model.layers if layer is not backbone]
+        head = [layer for layer in head if layer.name.startswith(HEAD)]
     variables = [variable for layer in head for variable in layer.trainable_variables]
     if not variables:
-        raise UsageError(
-            f"The network {model.name} has no head to train alone",
-            expected=f"one model within it as the backbone, or layers named {HEAD}_…",
-            fix="--set frozen_epochs=0",
-        )
+        what = f"The network {model.name} has no head to train alone"
+        expected = f"one model within it as the backbone, or layers named {HEAD}_…"
+        raise UsageError(what, expected=expected, fix="--set frozen_epochs=0")
     return variables

@@ -16,7 +16,7 @@ from pawcast.runtime.tensorflow import keras
 
 layers = keras.layers
 
-# Kernel, stride, expansion, channels and repeats of each of the seven stages.
+# Kernel, stride, expansion ratio, channels and repeats of each of the seven stages.
 _STAGES = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -26,49 +26,37 @@ _STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-_STEM_CHANNELS, _TOP_CHANNELS = 32, 1280
-_EPSILON = 1e-3
 
 
-def lite0(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
-    """EfficientNet-Lite0, made for 224 px: 3.4 M parameters, 75.1% on ImageNet."""
-    return _network(x, recipe, width=1.0, depth=1.0)
+# Width and depth. Made for 224, 240 and 260 px, with 3.4, 4.2 and 4.9 M parameters; 75.1, 76.7 and
+# 77.6% on ImageNet.
+_SCALES = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}
 
 
-def lite1(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
-    """EfficientNet-Lite1, made for 240 px: 4.2 M parameters, 76.7% on ImageNet."""
-    return _network(x, recipe, width=1.0, depth=1.1)
-
-
-def lite2(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
-    """EfficientNet-Lite2, made for 260 px: 4.9 M parameters, 77.6% on ImageNet."""
-    return _network(x, recipe, width=1.1, depth=1.2)
-
-
-def _network(x: keras.KerasTensor, recipe: Recipe, width: float, depth: float) -> keras.KerasTensor:
+def efficientnet_lite(x: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
+    """The network that `recipe.model` names, up to the last dense layer."""
+    width, depth = _SCALES[recipe.model]
     # The published weights expect (byte - 127) / 128.
     x = layers.Rescaling(255 / 128, offset=-127 / 128, name="rescale")(x)
-    x = _convolution(x, _STEM_CHANNELS, 3, 2, "_conv_stem", "_bn0")
+    x = _convolution(x, 32, 3, 2, "_conv_stem", "_bn0")
     block = 0
-    for stage, (kernel, stride, expansion, channels, repeats) in enumerate(_STAGES):
+    for stage, (kernel, stride, ratio, channels, repeats) in enumerate(_STAGES):
         # The first and the last stage keep their one block, whatever the depth.
         scales_with_depth = 0 < stage < len(_STAGES) - 1
         for repeat in range(math.ceil(repeats * depth) if scales_with_depth else repeats):
             name = f"_blocks_{block}"
-            x = _block(x, kernel, stride if repeat == 0 else 1, expansion, _round_channels(channels * width), name)
+            x = _block(x, kernel, stride if repeat == 0 else 1, ratio, _round_channels(channels * width), name)
             block += 1
-    x = _convolution(x, _TOP_CHANNELS, 1, 1, "_conv_head", "_bn1")
+    x = _convolution(x, 1280, 1, 1, "_conv_head", "_bn1")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return Dropout(recipe.dropout, name="head_dropout")(x)
 
 
-def _block(
-    x: keras.KerasTensor, kernel: int, stride: int, expansion: int, channels: int, name: str
-) -> keras.KerasTensor:
+def _block(x: keras.KerasTensor, kernel: int, stride: int, ratio: int, channels: int, name: str) -> keras.KerasTensor:
     """An inverted residual: widen, convolve each channel alone, narrow."""
     shortcut, count = x, x.shape[-1]
-    if expansion > 1:
-        x = _convolution(x, count * expansion, 1, 1, f"{name}_expand_conv", f"{name}_bn0")
+    if ratio > 1:
+        x = _convolution(x, count * ratio, 1, 1, f"{name}_expand_conv", f"{name}_bn0")
     x = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv")(x)
     x = layers.ReLU(6.0)(_batch_norm(f"{name}_bn1")(x))
     x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_project_conv")(x)
@@ -77,15 +65,15 @@ def _block(
 
 
 def _convolution(
-    x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str, norm_name: str
+    x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str, norm: str
 ) -> keras.KerasTensor:
     x = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, name=name)(x)
-    return layers.ReLU(6.0)(_batch_norm(norm_name)(x))
+    return layers.ReLU(6.0)(_batch_norm(norm)(x))
 
 
 def _batch_norm(name: str) -> keras.layers.Layer:
     # Frozen: the statistics of millions of photos are kept, and ranks have no sums to exchange.
-    return layers.BatchNormalization(epsilon=_EPSILON, name=name, trainable=False)
+    return layers.BatchNormalization(epsilon=1e-3, name=name, trainable=False)
 
 
 def _round_channels(channels: float) -> int:

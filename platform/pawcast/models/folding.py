@@ -28,17 +28,12 @@ def foldable_norms(model: keras.Model, frozen_only: bool = False) -> dict[str, k
     Only a functional network has any; models within it are left alone. With `frozen_only`, those
     whose statistics are still trained are left out.
     """
-    if not is_functional(model):
-        return {}
-    inputs = _input_layers(model)
-    uses = Counter(source for sources in inputs.values() for source in sources)
     norms = {}
-    for norm in model.layers:
-        if not _is_per_channel_norm(norm) or (frozen_only and norm.trainable):
-            continue
-        before, *others = [model.get_layer(name) for name in inputs[norm.name]]
-        if not others and _is_linear_convolution(before) and uses[before.name] == 1:
-            norms[before.name] = norm
+    for name, source in _sole_inputs(model).items():
+        norm = model.get_layer(name)
+        wanted = _is_per_channel_norm(norm) and not (frozen_only and norm.trainable)
+        if wanted and _is_linear_convolution(model.get_layer(source)):
+            norms[source] = norm
     return norms
 
 
@@ -48,24 +43,15 @@ def fusable_relus(model: keras.Model) -> dict[str, keras.layers.ReLU]:
     The values are the same; without gradients a ReLU costs nothing within the convolution. Keys are
     the convolutions' names. Only a functional network has any.
     """
-    if not is_functional(model):
-        return {}
-    inputs, norms = _input_layers(model), foldable_norms(model)
-    uses = Counter(source for sources in inputs.values() for source in sources)
-    convolution_of_norm = {norm.name: name for name, norm in norms.items()}
-
-    def sole_input(name: str) -> str:
-        """Return the layer's only input, if that input feeds no other layer."""
-        source = inputs[name][0] if len(inputs[name]) == 1 else ""
-        return source if uses[source] == 1 else ""
-
+    inputs = _sole_inputs(model)
+    convolution_of_norm = {norm.name: name for name, norm in foldable_norms(model).items()}
     relus = {}
-    for layer in model.layers:
-        pooling = sole_input(layer.name) if _is_plain_relu(layer) else ""
-        name = sole_input(pooling) if pooling and type(model.get_layer(pooling)) is layers.MaxPooling2D else ""
-        name = convolution_of_norm.get(name, name)
-        if name and _is_linear_convolution(model.get_layer(name)) and (name in norms or uses[name] == 1):
-            relus[name] = layer
+    for name, pooling in inputs.items():
+        relu, before = model.get_layer(name), inputs.get(pooling)
+        if before and _is_plain_relu(relu) and type(model.get_layer(pooling)) is layers.MaxPooling2D:
+            before = convolution_of_norm.get(before, before)
+            if _is_linear_convolution(model.get_layer(before)):
+                relus[before] = relu
     return relus
 
 
@@ -74,18 +60,15 @@ def first_convolution(model: keras.Model) -> keras.layers.Conv2D | None:
 
     Such a convolution can do the scaling of the pixels.
     """
-    if not is_functional(model):
-        return None
-    pixels, inputs = model.layers[0].name, _input_layers(model)
-    users = [model.get_layer(name) for name, sources in inputs.items() if pixels in sources and name]
-    alone = len(users) == 1 and type(users[0]) is layers.Conv2D and inputs[users[0].name] == [pixels]
-    return users[0] if alone else None
+    sole_inputs = _sole_inputs(model)
+    users = [model.get_layer(name) for name, source in sole_inputs.items() if source == model.layers[0].name]
+    return users[0] if users and type(users[0]) is layers.Conv2D else None
 
 
 def merge_batch_norm(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
     """Return kernel and bias, float32, of a convolution that does the work of both layers."""
     scale, shift = (np.asarray(part) for part in _scale_and_shift(convolution, norm))
-    return [np.asarray(convolution.kernel) * scale.reshape(_scale_shape(convolution)), shift]
+    return [np.asarray(convolution.kernel) * scale, shift]
 
 
 def fold_frozen_batch_norm(model: keras.Model) -> keras.Model:
@@ -118,7 +101,7 @@ class _FoldedConvolution(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         convolution = self.convolution
         scale, shift = _scale_and_shift(convolution, self.norm)
-        kernel = ops.cast(convolution.kernel * ops.reshape(scale, _scale_shape(convolution)), x.dtype)
+        kernel = ops.cast(convolution.kernel * scale, x.dtype)
         if isinstance(convolution, layers.DepthwiseConv2D):
             y = ops.depthwise_conv(
                 x, kernel, convolution.strides, convolution.padding, convolution.data_format, convolution.dilation_rate
@@ -144,23 +127,26 @@ def _is_plain_relu(layer: keras.layers.Layer) -> bool:
 
 
 def _scale_and_shift(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> tuple[Any, Any]:
+    """Return what multiplies the kernel, in a shape that fits it, and the bias."""
     scale = norm.gamma * ops.rsqrt(norm.moving_variance + norm.epsilon)
     bias = convolution.bias if convolution.use_bias else 0.0
-    return scale, norm.beta + (bias - norm.moving_mean) * scale
+    shift = norm.beta + (bias - norm.moving_mean) * scale
+    shape = convolution.kernel.shape[-2:] if isinstance(convolution, layers.DepthwiseConv2D) else (-1,)
+    return ops.reshape(scale, shape), shift
 
 
-def _scale_shape(convolution: keras.layers.Layer) -> tuple[int, ...]:
-    """The shape in which one factor per output channel multiplies the kernel."""
-    if isinstance(convolution, layers.DepthwiseConv2D):
-        return (convolution.kernel.shape[-2], convolution.kernel.shape[-1])
-    return (-1,)
+def _sole_inputs(model: keras.Model) -> dict[str, str]:
+    """Return, by name, each layer with one input that feeds nothing else, and that input's layer.
 
-
-def _input_layers(model: keras.Model) -> dict[str, list[str]]:
-    """Return the names of the layers that each layer takes from; the network's outputs under ""."""
+    Only a functional network has any.
+    """
+    if not is_functional(model):
+        return {}
     config = model.get_config()
+    inputs = {layer["name"]: _source_layers(layer["inbound_nodes"]) for layer in config["layers"]}
     outputs = [part for part in keras.tree.flatten(config["output_layers"]) if isinstance(part, str)]
-    return {"": outputs} | {layer["name"]: _source_layers(layer["inbound_nodes"]) for layer in config["layers"]}
+    uses = Counter([*outputs, *(source for sources in inputs.values() for source in sources)])
+    return {name: sources[0] for name, sources in inputs.items() if len(sources) == 1 and uses[sources[0]] == 1}
 
 
 def _source_layers(part: Any) -> list[str]:

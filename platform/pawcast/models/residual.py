@@ -10,7 +10,6 @@ from pawcast.runtime.tensorflow import keras
 layers = keras.layers
 
 _CHANNELS = (32, 64, 128, 256)
-_SQUEEZE_RATIO = 4  # the squeeze has a fourth of the channels
 _MOMENTUM = 0.9  # of the moving statistics: a short run has few steps
 _CONVOLUTION = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
 
@@ -40,16 +39,11 @@ def _block(shortcut: keras.KerasTensor, channels: int, excite: bool) -> keras.Ke
     x = _normalize_and_rectify(layers.Conv2D(channels, 3, **_CONVOLUTION)(shortcut))
     x = SyncBatchNorm(momentum=_MOMENTUM)(layers.Conv2D(channels, 3, **_CONVOLUTION)(x))
     if excite:
-        x = _squeeze_and_excite(x, channels)
+        weight = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        weight = layers.Dense(channels // 4, activation="relu", kernel_initializer="he_normal")(weight)
+        x = layers.Multiply()([x, layers.Dense(channels, activation="sigmoid")(weight)])
     return layers.ReLU()(layers.Add()([shortcut, x]))
 
 
 def _normalize_and_rectify(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.ReLU()(SyncBatchNorm(momentum=_MOMENTUM)(x))
-
-
-def _squeeze_and_excite(x: keras.KerasTensor, channels: int) -> keras.KerasTensor:
-    weight = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    weight = layers.Dense(channels // _SQUEEZE_RATIO, activation="relu", kernel_initializer="he_normal")(weight)
-    weight = layers.Dense(channels, activation="sigmoid")(weight)
-    return layers.Multiply()([x, weight])

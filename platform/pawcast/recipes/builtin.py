@@ -47,7 +47,6 @@ def article() -> Recipe:
         warmup_epochs=1,
         epochs=20,
         validate_every=3,
-        batch_size=128,
     )
 
 
@@ -113,7 +112,6 @@ def fast() -> Recipe:
         schedule="linear",
         warmup_epochs=3,
         epochs=48,
-        batch_size=128,
     )
 
 
@@ -153,34 +151,17 @@ def best() -> Recipe:
     from the twelfth epoch. Not tried: probabilities as labels of all photos, a second round of
     pseudo-labels, more width, mixup, a whole night.
     """
-    return Recipe(
-        name="best",
-        model="residual",
-        depth=2,
-        image_size=176,
-        eval_downscale=144,
-        train_sizes=((0.28, 64), (0.56, 96), (0.92, 128), (1.0, 144)),
-        mirror=True,
-        dropout=0.0,
-        augment=Augmentation(
-            rotation=10,
-            horizontal_flip=True,
-            crop_area=0.35,
-            crop_aspect=4 / 3,
-            brightness=0.2,
-            contrast=0.2,
-            saturation=0.2,
-            cutout=0.3,
-        ),
-        optimizer="muon",
-        learning_rate=0.01,
-        momentum=0.95,
-        weight_decay=0.05,
-        label_smoothing=0.1,
-        schedule="linear",
-        warmup_epochs=2,
-        epochs=64,
-        batch_size=128,
+    recipe = fast()
+    return recipe.model_copy(
+        update={
+            "name": "best",
+            "depth": 2,
+            "eval_downscale": 144,
+            "train_sizes": ((0.28, 64), (0.56, 96), (0.92, 128), (1.0, 144)),
+            "augment": recipe.augment.model_copy(update={"rotation": 10.0, "cutout": 0.3}),
+            "warmup_epochs": 2.0,
+            "epochs": 64,
+        }
     )
 
 
@@ -231,7 +212,6 @@ def transfer() -> Recipe:
         schedule="cosine",
         warmup_epochs=0.25,
         epochs=5,
-        batch_size=128,
     )
 
 

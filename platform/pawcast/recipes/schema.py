@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pawcast.core.records import Record
+
+ImageSize = Annotated[int, Field(ge=32, le=1024)]
 
 
 class Augmentation(Record):
@@ -35,29 +37,19 @@ class Recipe(Record):
 
     name: str
     model: str = Field(default="article", description="a network of pawcast.models, or package.module:function")
-    image_size: int = Field(default=150, ge=32, le=1024, description="height and width in pixels, for serving")
-    eval_downscale: int | None = Field(
-        default=None,
-        ge=16,
-        le=1024,
-        description="for validation and serving, photos are first reduced to this height and width in pixels, "
-        "so that they are no sharper than the enlarged crops of training",
-    )
-    train_sizes: tuple[tuple[float, int], ...] = Field(
-        default=(),
-        description="pairs of (share, pixels): train with photos of this size until that share of the epochs is over",
-    )
+    image_size: ImageSize = Field(default=150, description="height and width in pixels, for serving")
+    # Photos are reduced to it before validation and serving, so that they are no sharper than the
+    # enlarged crops of training.
+    eval_downscale: int | None = Field(default=None, ge=16, le=1024, description="height and width in pixels")
+    # Pairs of (share, pixels): train with photos of this size until that share of epochs is over.
+    train_sizes: tuple[tuple[float, ImageSize], ...] = ()
     mirror: bool = Field(default=False, description="average the predictions for a photo and its mirror image")
     dropout: float = Field(default=0.5, ge=0, lt=1, description="share of features that are dropped in training")
     width: float = Field(default=1.0, gt=0, le=8, description="multiplies the channels of the residual network")
     depth: int = Field(default=1, ge=1, le=16, description="residual blocks in each stage of the residual network")
-    pretrained: str | None = Field(
-        default=None, description="weights to begin with: a file, a URI, or package:NAME/path"
-    )
+    pretrained: str | None = Field(default=None, description="first weights: a file, a URI, or package:NAME/path")
     frozen_epochs: int = Field(default=0, ge=0, description="first epochs, which train only the head")
-    fine_tune_from: str | None = Field(
-        default=None, description="first layer of the backbone that is trained; those before it keep their weights"
-    )
+    fine_tune_from: str | None = Field(default=None, description="first layer of the backbone that is trained")
     frozen_learning_rate: float = Field(default=1e-3, gt=0, description="constant rate of the frozen epochs")
     augment: Augmentation = Augmentation()
     optimizer: Literal["rmsprop", "sgd", "adamw", "muon"] = "rmsprop"
@@ -65,19 +57,13 @@ class Recipe(Record):
     momentum: float = Field(default=0.0, ge=0, lt=1, description="of RMSprop; Nesterov's of SGD and Muon")
     weight_decay: float = Field(default=0.0, ge=0, lt=1, description="decoupled, of kernels only")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="moves training labels towards ½ by this share")
-    schedule: Literal["constant", "cosine", "linear"] = Field(
-        default="constant", description="of the learning rate; cosine and linear fall to 0"
-    )
+    schedule: Literal["constant", "cosine", "linear"] = "constant"  # of the learning rate; the others fall to 0
     warmup_epochs: float = Field(default=0.0, ge=0, description="epochs in which the rate rises linearly to its peak")
     epochs: int = Field(default=10, ge=1, le=10_000)
     patience: int = Field(default=0, ge=0, description="stop after this many epochs without a better one; 0: never")
-    validate_every: int = Field(
-        default=1, ge=1, description="validate after every this many epochs, and always after the last one"
-    )
+    validate_every: int = Field(default=1, ge=1, description="epochs between validations; the last is always validated")
     batch_size: int = Field(default=128, ge=1, le=65_536, description="photos in a step, over all workers")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="of the network's arithmetic; auto: bfloat16 where the hardware is faster in it"
-    )
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # bfloat16 where the hardware is faster in it
     deterministic: bool = Field(default=False, description="the same seed gives the same weights, bit for bit")
     seed: int = Field(default=0, ge=0, lt=2**31, description="of weights, order, augmentation and dropout")
 
@@ -86,8 +72,6 @@ class Recipe(Record):
         shares = [share for share, _ in self.train_sizes]
         if self.train_sizes and (shares != sorted(set(shares)) or shares[0] <= 0 or shares[-1] != 1):
             raise ValueError(f"train_sizes: shares must rise from above 0 to 1, not {shares}")
-        if any(not 32 <= size <= 1024 for _, size in self.train_sizes):
-            raise ValueError("train_sizes: 32 to 1024 pixels")
         if self.eval_downscale and self.eval_downscale > self.image_size:
             raise ValueError(f"eval_downscale ({self.eval_downscale}) must be at most image_size ({self.image_size})")
         if self.frozen_epochs >= self.epochs:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
-from pydantic import Field
-
 from pawcast.core import names
 from pawcast.core.records import Record
 from pawcast.errors import ConflictError, IntegrityError, NotFoundError, UsageError, suggest
@@ -42,15 +40,22 @@ class FileRecord(Record):
 
 
 class Parity(Record):
-    """How well the served network agrees with Keras, which computes photo by photo in float32."""
+    """How well the served network agrees with Keras, which computes photo by photo in float32.
 
-    photos: int = Field(description="number of photos compared")
-    same_label_share: float = Field(description="share of them with the same label, in [0, 1]")
-    max_difference: float = Field(description="largest difference of the two probabilities of class 1")
-    fallback_margin: float = Field(
-        default=0.0, description="bfloat16 only: scores nearer than this to 0.5 are computed again in float32"
-    )
-    fallback_share: float = Field(default=0.0, description="share of photos computed again, in [0, 1]")
+    Attributes:
+        photos: Number of photos compared.
+        same_label_share: Share of them with the same label, in [0, 1].
+        max_difference: Largest difference of the two probabilities of class 1.
+        fallback_margin: bfloat16 only: scores nearer than this to 0.5 are computed again in
+            float32.
+        fallback_share: Share of photos computed again, in [0, 1].
+    """
+
+    photos: int
+    same_label_share: float
+    max_difference: float
+    fallback_margin: float = 0.0
+    fallback_share: float = 0.0
 
     @property
     def acceptable(self) -> bool:
@@ -59,31 +64,34 @@ class Parity(Record):
         return close and self.fallback_share <= _MAX_FALLBACK_SHARE
 
     def __str__(self) -> str:
-        fallback = f", {self.fallback_share:.1%} of them computed again" if self.fallback_share else ""
-        return (
-            f"{self.same_label_share:.2%} of {self.photos:,} labels equal, within {self.max_difference:.2g}{fallback}"
-        )
+        again = f", {self.fallback_share:.1%} of them computed again" if self.fallback_share else ""
+        return f"{self.same_label_share:.2%} of {self.photos:,} labels equal, within {self.max_difference:.2g}{again}"
 
 
 class ModelVersion(Record):
-    """A trained model: how it was made, what input it takes, how good it is, and its files."""
+    """A trained model: how it was made, what input it takes, how good it is, and its files.
+
+    Attributes:
+        created: UTC, ISO 8601.
+        code: Pawcast's version.
+        parity: Measured at registration, for each precision the network may be served in.
+        architecture: The network's summary, for people.
+    """
 
     schema_version: Literal[2] = 2
     model: str
     version: int
     run: str
-    created: str = Field(description="UTC, ISO 8601")
-    code: str = Field(description="Pawcast's version")
+    created: str
+    code: str
     recipe: Recipe
     dataset: str
     dataset_sha256: str
     classes: list[str]
     preprocessing: Preprocessing
     metrics: dict[str, float]
-    parity: dict[Precision, Parity] | None = Field(
-        default=None, description="measured at registration, for each precision the network may be served in"
-    )
-    architecture: str = Field(description="the network's summary, for people")
+    parity: dict[Precision, Parity] | None = None
+    architecture: str
     files: dict[str, FileRecord]
 
     @property
@@ -95,11 +103,7 @@ class ModelVersion(Record):
 def register(store: Store, model: str, files: dict[str, bytes], **facts: Any) -> ModelVersion:
     """Store a model's files, publish its next version and move `latest` to it.
 
-    Args:
-        store: Where the registry is.
-        model: The model's name.
-        files: The content of the version's files, by name.
-        **facts: The other fields of `ModelVersion`.
+    `facts` are the other fields of `ModelVersion`.
 
     Raises:
         ConflictError: If other registrations take every number that this call tries.
@@ -120,10 +124,7 @@ def register(store: Store, model: str, files: dict[str, bytes], **facts: Any) ->
 
 
 def move_ref(store: Store, model: str, ref: str, version: int) -> int | None:
-    """Move a ref to a version.
-
-    Returns:
-        The version that it pointed at before; None if it didn't exist or held no number.
+    """Move a ref to a version; return the version that it pointed at before, if any.
 
     Raises:
         UsageError: If the ref's name is malformed, or a number.
@@ -160,17 +161,11 @@ def resolve(store: Store, name: str) -> ModelVersion:
     except NotFoundError:
         raise _unknown(store, model, ref) from None
     except ValueError:
-        raise IntegrityError(
-            f"The ref {model}@{ref} holds no version number",
-            received=repr(number),
-            fix=_promote_command(store, model, ref),
-        ) from None
-    return records.parse(
-        ModelVersion,
-        data,
-        f"The record of {model}@{number}",
-        fix="train the model again (pawcast train), or serve it with the Pawcast that registered it",
-    )
+        fix = _promote_command(store, model, ref)
+        what = f"The ref {model}@{ref} holds no version number"
+        raise IntegrityError(what, received=repr(number), fix=fix) from None
+    fix = "train the model again (pawcast train), or serve it with the Pawcast that registered it"
+    return records.parse(ModelVersion, data, f"The record of {model}@{number}", fix)
 
 
 def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
@@ -181,17 +176,13 @@ def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
         IntegrityError: If the file was changed.
     """
     if name not in version.files:
-        raise NotFoundError(
-            f"{version.name} has no such file", received=repr(name), expected=suggest(name, version.files)
-        )
-    expected = version.files[name].sha256
-    data = store.get(_file_key(version.model, expected))
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise IntegrityError(
-            f"{name} of {version.name} in {store.uri} was changed",
-            expected=f"sha256 {expected[:12]}…",
-            fix="train again, or promote another version",
-        )
+        expected = suggest(name, version.files)
+        raise NotFoundError(f"{version.name} has no such file", received=repr(name), expected=expected)
+    digest = version.files[name].sha256
+    data = store.get(_file_key(version.model, digest))
+    if hashlib.sha256(data).hexdigest() != digest:
+        fix = "train again, or promote another version"
+        raise IntegrityError(f"{name} of {version.name} in {store.uri} was changed", fix=fix)
     return data
 
 
@@ -216,20 +207,12 @@ def _numbers(store: Store, model: str) -> list[int]:
 def _unknown(store: Store, model: str, ref: str) -> NotFoundError:
     models = {key.split("/")[1] for key in store.list("models/") if "/versions/" in key}
     if model not in models:
-        return NotFoundError(
-            "Unknown model",
-            received=repr(model),
-            expected=suggest(model, models),
-            fix="train one with `pawcast train`, or check --store",
-        )
-    existing = [key.rpartition("/")[2] for key in store.list(_ref_key(model, ""))]
-    known = [*existing, *(str(number) for number in _numbers(store, model))]
-    return NotFoundError(
-        f"{model} has no such version",
-        received=repr(ref),
-        expected=suggest(ref, known),
-        fix=None if ref.isdecimal() else _promote_command(store, model, ref),
-    )
+        fix = "train one with `pawcast train`, or check --store"
+        return NotFoundError("Unknown model", received=repr(model), expected=suggest(model, models), fix=fix)
+    keys = [*store.list(_ref_key(model, "")), *store.list(f"models/{model}/versions/")]
+    known = [key.rpartition("/")[2].removesuffix(".json") for key in keys]
+    advice = None if ref.isdecimal() else _promote_command(store, model, ref)
+    return NotFoundError(f"{model} has no such version", received=repr(ref), expected=suggest(ref, known), fix=advice)
 
 
 def _promote_command(store: Store, model: str, ref: str) -> str:

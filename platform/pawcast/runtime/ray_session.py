@@ -5,13 +5,15 @@ A private Ray ends with this process.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +26,16 @@ _TASKS_PER_CPU = 4
 # Port 1 refuses connections at once: nobody but root can listen there.
 _NO_DASHBOARD = "http://127.0.0.1:1"
 _CONNECT_SECONDS = 5
+_SILENT_SECONDS = 60
+_SECONDS_AFTER_CRASH = 1
+_MAX_CRASHES = 200
+_DEATHS = {
+    ray.exceptions.WorkerCrashedError: "A Ray worker process died",
+    ray.exceptions.OutOfMemoryError: "Ray's memory monitor killed a worker process",
+    ray.exceptions.NodeDiedError: "A node of the Ray cluster died",
+    ray.exceptions.ObjectLostError: "A node of the Ray cluster died",
+}
+_RUN_AGAIN = "see `ray status` and the logs of Ray, then run the command again"
 
 
 @contextmanager
@@ -91,15 +103,13 @@ def _without_dashboard() -> Iterator[None]:
     machine. That one doesn't know the run, and the clean-up removes the workers.
     """
     name = "RAY_API_SERVER_ADDRESS"
-    before = os.environ.get(name)
+    before = {name: os.environ[name]} if name in os.environ else {}
     os.environ[name] = _NO_DASHBOARD
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        del os.environ[name]
+        os.environ.update(before)
 
 
 def _accepts_connections(address: str) -> bool:
@@ -124,31 +134,19 @@ def _accepts_connections(address: str) -> bool:
 
 
 def require_resources(cpus: float, gpus: float = 0, memory: float = 0) -> None:
-    """Check that the cluster has some resources in all. Ray would wait for them forever.
+    """Raise `ClusterError` if the cluster has less in all: Ray would wait for ever.
 
-    Args:
-        cpus: Number of CPUs.
-        gpus: Number of GPUs.
-        memory: Bytes.
-
-    Raises:
-        ClusterError: If the cluster has less. The message names both amounts.
+    `memory` is in bytes.
     """
     total = ray.cluster_resources()
-    have_cpus, have_gpus, have_memory = (total.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
-    if cpus > have_cpus or gpus > have_gpus:
+    found = [total.get(name, 0.0) for name in ("CPU", "GPU", "memory")]
+    if any(need > have for need, have in zip((cpus, gpus, memory), found, strict=True)):
+        resources = "{:g} CPUs, {:g} GPUs and {:.1f} GiB beside the object store"
         raise ClusterError(
             "The cluster is too small for this",
-            received=f"{have_cpus:g} CPUs and {have_gpus:g} GPUs",
-            expected=f"{cpus:g} CPUs and {gpus:g} GPUs",
-            fix="ask for fewer --workers, lower --cpus-per-worker, or add nodes",
-        )
-    if memory > have_memory:
-        raise ClusterError(
-            "The cluster has too little memory for this",
-            received=f"{have_memory / 2**30:.1f} GiB beside the object store",
-            expected=f"{memory / 2**30:.1f} GiB",
-            fix="ask for fewer --workers, start Ray with a smaller --object-store-memory, or add nodes",
+            received=resources.format(*found[:2], found[2] / 2**30),
+            expected=resources.format(cpus, gpus, memory / 2**30),
+            fix="ask for fewer --workers, lower --cpus-per-worker or Ray's --object-store-memory, or add nodes",
         )
 
 
@@ -161,50 +159,88 @@ def as_tuples(rows: Iterable[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
     return tuple(map(tuple, rows))
 
 
-def run_tasks(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+def run_tasks(
+    task: Any,
+    arguments: Iterable[tuple[Any, ...]],
+    attempts: int = 3,
+    on_crash: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, Any]]:
     """Run a Ray task once for each tuple of arguments.
+
+    A task whose worker process or node dies runs again, up to `attempts` times in all; then
+    `on_crash` gets its index. `task` should have `max_retries=0`: Ray itself would retry without
+    end what its memory monitor kills.
 
     A limited number of tasks is submitted at a time, so that neither the driver nor the object
     store fills up. The arguments are taken from the iterable only when they are needed. Tasks that
     are still pending are cancelled when the iterator is closed.
-
-    Args:
-        task: A remote function.
-        arguments: The arguments of each call.
 
     Yields:
         (index of the arguments, result) in the order in which the tasks finish.
 
     Raises:
         PawcastError: If a task raises one.
+        ClusterError: If a task's worker dies each time and there is no `on_crash`, if workers die
+            and no task succeeds, or if all nodes with CPUs are gone.
         ray.exceptions.RayError: If a task fails otherwise.
     """
-    pending: dict[ray.ObjectRef, int] = {}
+    pending: dict[ray.ObjectRef, tuple[int, tuple[Any, ...]]] = {}
+    crashes: collections.Counter[int] = collections.Counter()
+    succeeded = False
     limit = max(2, int(ray.cluster_resources().get("CPU", 1)) * _TASKS_PER_CPU)
     calls = enumerate(arguments)
     try:
         while True:
-            for index, call in itertools.islice(calls, limit - len(pending)):
-                pending[task.remote(*call)] = index
+            for index, call in itertools.islice(calls, max(0, limit - len(pending))):
+                pending[task.remote(*call)] = index, call
             if not pending:
                 return
-            (finished,), _ = ray.wait(list(pending), num_returns=1)
-            index = pending.pop(finished)
-            with unwrap_errors():
-                result = ray.get(finished)
+            finished = _wait_for_one(list(pending))
+            index, call = pending.pop(finished)
+            try:
+                with unwrap_errors():
+                    result = ray.get(finished)
+            except _WorkerDiedError:
+                crashes[index] += 1
+                if crashes[index] < attempts:
+                    # Meanwhile Ray notices a dead node, and other tasks free their memory.
+                    time.sleep(_SECONDS_AFTER_CRASH)
+                    pending[task.remote(*call)] = index, call
+                elif on_crash and (succeeded or crashes.total() < _MAX_CRASHES):
+                    on_crash(index)
+                else:
+                    raise
+                continue
+            succeeded = True
             yield index, result
     finally:
         for reference in pending:
             ray.cancel(reference, force=False)
 
 
+def _wait_for_one(references: list[ray.ObjectRef]) -> ray.ObjectRef:
+    while True:
+        finished, _ = ray.wait(references, num_returns=1, timeout=_SILENT_SECONDS)
+        if finished:
+            return finished[0]
+        # An autoscaler starts its first node later. Nodes that have died remain in the list.
+        if any(not node["Alive"] for node in ray.nodes()) and not ray.cluster_resources().get("CPU"):
+            raise ClusterError("All nodes with CPUs have left the Ray cluster", fix=_RUN_AGAIN)
+
+
+class _WorkerDiedError(ClusterError):
+    """The process or the node that ran a task died. `what` says which."""
+
+
 @contextmanager
 def unwrap_errors() -> Iterator[None]:
-    """Raise a `PawcastError` that a task raised as itself, without Ray's wrapper."""
+    """Raise a `PawcastError` that a task raised as itself, and for dead workers `ClusterError`."""
     try:
         yield
     except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, PawcastError):
-            raise cause from None
+        if isinstance(error.cause, PawcastError):
+            raise error.cause from None
         raise
+    except tuple(_DEATHS) as error:
+        what = next(what for kind, what in _DEATHS.items() if isinstance(error, kind))
+        raise _WorkerDiedError(what, fix=_RUN_AGAIN) from None

@@ -46,12 +46,7 @@ def _native_log_silenced() -> Iterator[None]:
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    raise PawcastError(
-        "Wrong Keras backend",
-        received=f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}",
-        expected="tensorflow",
-        fix="unset KERAS_BACKEND",
-    )
+    raise PawcastError("KERAS_BACKEND must be tensorflow", received=os.environ["KERAS_BACKEND"], fix="unset it")
 with _native_log_silenced():
     import keras
     import tensorflow as tf
@@ -63,10 +58,9 @@ __all__ = ["configure_tensorflow", "keras", "resolve_precision", "tf"]
 
 
 def configure_tensorflow(threads: int | None = None, deterministic: bool = False) -> int:
-    """Set up TensorFlow in this process: GPU memory on demand, threads, determinism.
+    """Set up TensorFlow in this process, before its first operation: later calls change nothing.
 
-    Call it before the first operation: later calls change nothing. GPU memory then grows with use
-    instead of being taken whole at the start.
+    GPU memory grows with use instead of being taken whole at the start.
 
     Args:
         threads: Threads for one operation, normally the CPUs that this process may use;

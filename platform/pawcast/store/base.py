@@ -26,15 +26,12 @@ class Store(Protocol):
 
     def get(self, key: str) -> bytes:
         """Return the value. Raises `NotFoundError` if there is none."""
-        ...
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         """Return the value and its ETag, for `put_if_match`. Raises `NotFoundError` if absent."""
-        ...
 
     def put(self, key: str, data: bytes) -> None:
         """Write the value, replacing any other."""
-        ...
 
     def put_if_absent(self, key: str, data: bytes, sha256: str | None = None) -> bool:
         """Write the value unless the key has one. Return whether this call wrote it.
@@ -42,42 +39,31 @@ class Store(Protocol):
         Args:
             key: The key.
             data: The value.
-            sha256: The value's SHA-256 in hexadecimal, if the caller has it. A store that checks
-                uploads then doesn't compute it again.
+            sha256: The value's SHA-256 in hexadecimal, for callers that have computed it.
         """
-        ...
 
     def put_if_match(self, key: str, data: bytes, etag: str) -> bool:
         """Write the value if its ETag is still `etag`. Return whether this call wrote it.
 
         Raises `NotFoundError` if the key has no value.
         """
-        ...
 
     def exists(self, key: str) -> bool:
         """Return whether the key has a value."""
-        ...
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield every key that starts with `prefix`, sorted."""
-        ...
 
     def delete(self, key: str) -> None:
         """Remove the value, if there is one."""
-        ...
 
     def filesystem(self, prefix: str) -> tuple[fs.FileSystem, str]:
         """Return an Arrow file system and the path of `prefix` in it, for Ray Train's own files."""
-        ...
 
 
 @lru_cache(maxsize=8)
 def shared_store(uri: str) -> Store:
-    """Open a store once per process, for Ray tasks: connecting takes longer than many tasks do.
-
-    The store uses the credentials that the process started with. Those of a profile or a role are
-    renewed.
-    """
+    """Open a store once per process, for Ray tasks: connecting takes longer than many tasks do."""
     return open_store(uri)
 
 
@@ -88,14 +74,12 @@ def open_store(uri: str) -> Store:
         UsageError: For any other scheme.
     """
     scheme, separator, rest = uri.partition("://")
-    if not separator:
-        scheme, rest = "file", uri
-    if scheme == "file":
-        from pawcast.store.folder import FolderStore
-
-        return FolderStore(rest)
     if scheme == "s3":
         from pawcast.store.s3 import S3Store
 
         return S3Store(uri)
-    raise UsageError("Unknown kind of store", received=repr(uri), expected="a folder or s3://bucket/prefix")
+    if separator and scheme != "file":
+        raise UsageError("Unknown kind of store", received=repr(uri), expected="a folder or s3://bucket/prefix")
+    from pawcast.store.folder import FolderStore
+
+    return FolderStore(rest if separator else uri)

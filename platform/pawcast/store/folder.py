@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pawcast.core import atomic
-from pawcast.errors import NotFoundError, StoreError, StoreFullError
+from pawcast.errors import NotFoundError, StoreError
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -101,14 +101,7 @@ class FolderStore:
         except (FileNotFoundError, IsADirectoryError):
             raise NotFoundError(f"The store {self.uri} has no {key}") from None
         except OSError as error:
-            if atomic.is_full(error):
-                raise StoreFullError(
-                    f"The disk under the store {self.uri} is full, so {key} was not written",
-                    fix="free some space or choose another --store, then run the command again",
-                ) from None
-            raise StoreError(
-                f"The store {self.uri} refused {key}", received=error.strerror, fix="check its permissions"
-            ) from None
+            raise atomic.store_error(error, f"The store {self.uri} refused {key}", "check its permissions") from None
 
 
 def _etag(data: bytes) -> str:

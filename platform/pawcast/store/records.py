@@ -15,12 +15,8 @@ _R = TypeVar("_R", bound=Record)
 def parse(kind: type[_R], data: bytes, name: str, fix: str) -> _R:
     """Return a record from its JSON.
 
-    Args:
-        kind: The class of the record. Its first field is `schema_version`, so a record of another
-            schema is reported by its version and not by a field that differs.
-        data: The JSON.
-        name: What the record is, for the error: `The record of catdog@1`.
-        fix: What to do if it can't be read.
+    The first field of the class is `schema_version`, so a record of another schema is reported by
+    its version and not by a field that differs. `name` and `fix` are parts of the error.
 
     Raises:
         IntegrityError: If the record is damaged, or another version of Pawcast wrote it.

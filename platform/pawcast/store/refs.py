@@ -29,16 +29,9 @@ def read(store: Store, key: str) -> RefState:
 
 
 def move(store: Store, key: str, value: str, since: RefState) -> bool:
-    """Move a ref to a value if nobody has moved it since it was read.
+    """Move a ref to a value if nobody has moved it since `read` returned `since`.
 
-    Args:
-        store: Where the ref is.
-        key: The key of the ref.
-        value: The new value.
-        since: The state that `read` returned.
-
-    Returns:
-        Whether this call moved the ref.
+    Return whether this call moved it.
     """
     data = value.encode()
     return store.put_if_match(key, data, since.etag) if since.etag else store.put_if_absent(key, data)

@@ -23,7 +23,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 4.0
 
 
 class RetryPolicy(NamedTuple):
-    """Timeouts and retries of a store in S3. Times are in seconds.
+    """Timeouts and retries of a store in S3, in seconds.
 
     A fault that ends within `retry_seconds` is survived: server errors, refused, reset and stalled
     connections, truncated bodies. A lasting fault is reported within `deadline`, plus the time in
@@ -34,17 +34,13 @@ class RetryPolicy(NamedTuple):
     """For opening a connection, and for each chunk of an upload."""
     read_timeout: float = 15
     """For the first byte of a response, and from each byte to the next."""
-    max_attempts: int = 2
-    """Attempts at one request by boto3's standard retry mode."""
     retry_seconds: float = 20
-    """For how long requests that boto3 gave up are repeated, from the first such failure."""
+    """For how long a request is repeated, from its first failure."""
 
     @property
     def deadline(self) -> float:
-        """The longest time from the first failure to the error: 102 s by default."""
-        backoff = sum(2.0**i for i in range(self.max_attempts - 1))
-        request = self.max_attempts * (self.connect_timeout + self.read_timeout) + backoff
-        return self.retry_seconds + 2 * request
+        """The longest time from the first failure to the error: 60 s by default."""
+        return self.retry_seconds + 2 * (self.connect_timeout + self.read_timeout)
 
 
 RETRY_POLICY = RetryPolicy()
@@ -57,9 +53,8 @@ class S3Store:
     `AWS_ENDPOINT_URL` names another server than AWS, which is then addressed path-style. None of
     them is part of this object, so it may be pickled and logged.
 
-    Transient faults are retried for 20 s and lasting ones reported within 102 s (`RetryPolicy`).
+    Transient faults are retried for 20 s and lasting ones reported within 60 s (`RetryPolicy`).
     Errors that a retry can't fix, such as refused credentials, are reported at the first response.
-    A conditional write that was sent again and then finds its own value counts as written.
     """
 
     def __init__(self, uri: str, retry_policy: RetryPolicy = RETRY_POLICY) -> None:
@@ -99,9 +94,9 @@ class S3Store:
         skip = len(self.prefix) + 1 if self.prefix else 0
 
         def request() -> Iterator[str]:
-            paginator = self._client.get_paginator("list_objects_v2")
-            pages = paginator.paginate(Bucket=self.bucket, Prefix=self._full_key(prefix))
-            return iter(sorted(item["Key"][skip:] for page in pages for item in page.get("Contents", [])))
+            pages = self._client.get_paginator("list_objects_v2")
+            found = pages.paginate(Bucket=self.bucket, Prefix=self._full_key(prefix)).search("Contents[].Key")
+            return iter(sorted(key[skip:] for key in found if key))
 
         return self._with_retries(prefix, request)
 
@@ -143,8 +138,6 @@ class S3Store:
         )
 
     def _conditional_put(self, key: str, data: bytes, sha256: str | None = None, **condition: str) -> bool:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         may_be_written = False
 
         def request() -> bool:
@@ -152,34 +145,20 @@ class S3Store:
             try:
                 self._put_object(key, data, sha256, **condition)
                 return True
-            except BotoCoreError:
-                may_be_written = True
-                raise
-            except ClientError as error:
+            except Exception as error:
                 may_be_written |= s3_errors.may_have_written(error)
                 if not s3_errors.is_precondition_failed(error):
                     raise
             # An attempt whose response was lost may have written the value. Then the condition
             # failed because of that attempt, and the key holds this value.
-            return may_be_written and self._holds(key, data)
+            return may_be_written and self._get_object(key)[0] == data
 
         return self._with_retries(key, request)
-
-    def _holds(self, key: str, data: bytes) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            return self._get_object(key)[0] == data
-        except ClientError as error:
-            if s3_errors.is_missing(error):
-                return False
-            raise
 
     def _with_retries(self, key: str, request: Callable[[], _T]) -> _T:
         """Repeat a request until it succeeds, fails for good, or has failed for too long."""
         with s3_errors.translate_errors(self.uri, self.bucket, key):
-            give_up = None
-            pause = _FIRST_PAUSE
+            give_up, pause = None, _FIRST_PAUSE
             while True:
                 try:
                     return request()
@@ -193,12 +172,8 @@ class S3Store:
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-def create_client(policy: RetryPolicy, **options: Any) -> Any:
-    """Return a boto3 client of S3 with the timeouts and attempts of a policy.
-
-    Args:
-        policy: Timeouts and attempts of one request.
-        **options: More options of botocore's `Config`, such as `signature_version`.
+def create_client(policy: RetryPolicy) -> Any:
+    """Return a boto3 client of S3 with the timeouts of a policy. It doesn't retry.
 
     Raises:
         UsageError: If AWS_ENDPOINT_URL isn't a URL.
@@ -207,12 +182,11 @@ def create_client(policy: RetryPolicy, **options: Any) -> Any:
     from botocore.config import Config
 
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": policy.max_attempts},
+        retries={"total_max_attempts": 1},
         connect_timeout=policy.connect_timeout,
         read_timeout=policy.read_timeout,
         # The signature covers an upload's checksum. Signing the body too would hash it once more.
         s3={"addressing_style": "path" if endpoint_url() else "auto", "payload_signing_enabled": False},
-        **options,
     )
     # A session of its own: the default session keeps the credentials that it saw first, and isn't
     # thread-safe.

@@ -13,7 +13,6 @@ from typing import Any
 from pawcast.errors import IntegrityError, NotFoundError, PawcastError, StoreError, StoreFullError
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
-_PRECONDITION_FAILED = {"PreconditionFailed", "412"}
 _FULL = {"InsufficientStorage", "XMinioStorageFull", "507"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _INVALID = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
@@ -25,9 +24,7 @@ _OVERLOAD = {"SlowDown", "RequestTimeout"}
 _CONFLICT = {"ConditionalRequestConflict", "OperationAborted"}
 # The bytes were changed on their way to the server.
 _CORRUPTED = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
-_TRANSIENT = _OVERLOAD | _CONFLICT | _CORRUPTED
 
-_SEE_LOG = "look at the server's log"
 _REFUSALS = (
     (_MISSING, "The store {uri} has no {key}", None),
     ({"NoSuchBucket"}, "There is no bucket {bucket!r}", "create it, or correct --store"),
@@ -47,19 +44,14 @@ _REFUSALS = (
 """Error codes, what the error says, and the fix. All other codes are in `_refusal`."""
 
 
-def is_missing(error: Any) -> bool:
-    """Return whether there is no such object."""
-    return _code(error) in _MISSING
-
-
-def is_precondition_failed(error: Any) -> bool:
+def is_precondition_failed(error: Exception) -> bool:
     """Return whether a conditional write was refused because its condition didn't hold."""
-    return _code(error) in _PRECONDITION_FAILED
+    return _code(error) in {"PreconditionFailed", "412"}
 
 
-def may_have_written(error: Any) -> bool:
-    """Return whether this attempt, or one that boto3 made before it, may have been executed."""
-    return _status(error) >= 500 or error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+def may_have_written(error: Exception) -> bool:
+    """Return whether the server may have executed the request all the same."""
+    return _code(error) == "" or _status(error) >= 500
 
 
 def is_transient(error: Exception) -> bool:
@@ -67,7 +59,8 @@ def is_transient(error: Exception) -> bool:
     from botocore import exceptions as e
 
     if isinstance(error, e.ClientError):
-        return _code(error) in _TRANSIENT or (_status(error) in _TRANSIENT_STATUS and _code(error) not in _FULL)
+        code = _code(error)
+        return code in _OVERLOAD | _CONFLICT | _CORRUPTED or (_status(error) in _TRANSIENT_STATUS and code not in _FULL)
     kinds = (e.ConnectionError, e.HTTPClientError, e.IncompleteReadError, e.FlexibleChecksumError)
     return isinstance(error, kinds) and not isinstance(error, e.SSLError)
 
@@ -77,14 +70,8 @@ def translate_errors(uri: str, bucket: str, key: str) -> Iterator[None]:
     """Raise the errors that boto3 raises inside the block as Pawcast's."""
     from botocore import exceptions as e
 
-    no_credentials = (
-        e.NoCredentialsError,
-        e.PartialCredentialsError,
-        e.CredentialRetrievalError,
-        e.ProfileNotFound,
-        e.SSOError,
-        e.TokenRetrievalError,
-    )
+    no_credentials = (e.NoCredentialsError, e.PartialCredentialsError, e.CredentialRetrievalError)
+    no_login = (e.ProfileNotFound, e.SSOError, e.TokenRetrievalError)
     try:
         yield
     except e.ClientError as error:
@@ -94,38 +81,29 @@ def translate_errors(uri: str, bucket: str, key: str) -> Iterator[None]:
             f"{key} in {uri} arrived with bytes that don't match its checksum",
             fix="run the command again; if it fails again, delete the object and make it again",
         ) from None
-    except no_credentials as error:
-        raise StoreError(
-            f"There are no usable credentials for {uri}",
-            received=_one_line(error),
-            expected="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws",
-            fix="set them, and start Ray with them",
-        ) from None
     except e.BotoCoreError as error:
-        raise StoreError(
-            f"The store {uri} could not be reached",
-            received=_one_line(error),
-            fix="check AWS_ENDPOINT_URL, AWS_REGION and the network",
-        ) from None
+        what, fix = f"The store {uri} could not be reached", "check AWS_ENDPOINT_URL, AWS_REGION and the network"
+        if isinstance(error, no_credentials + no_login):
+            what = f"There are no usable credentials for {uri}"
+            fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws, and start Ray with them"
+        raise StoreError(what, received=" ".join(str(error).split()), fix=fix) from None
 
 
-def _refusal(uri: str, bucket: str, key: str, error: Any) -> PawcastError:
+def _refusal(uri: str, bucket: str, key: str, error: Exception) -> PawcastError:
     code = _code(error)
-    other = ("The store {uri} refused {key}", _SEE_LOG)
+    other = ("The store {uri} refused {key}", "look at the server's log")
     if is_transient(error):
-        other = ("The store {uri} kept failing at {key}", f"{_SEE_LOG}, then run the command again")
+        other = ("The store {uri} kept failing at {key}", "look at the server's log, then run the command again")
     what, fix = next(((what, fix) for codes, what, fix in _REFUSALS if code in codes), other)
     kind = NotFoundError if code in _MISSING else StoreFullError if code in _FULL else StoreError
     return kind(what.format(uri=uri, bucket=bucket, key=key), received=f"{_status(error)} {code}", fix=fix)
 
 
-def _code(error: Any) -> str:
-    return str(error.response["Error"]["Code"])
+def _code(error: Exception) -> str:
+    """Return the server's error code; empty if there is no response."""
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def _status(error: Any) -> int:
     return int(error.response["ResponseMetadata"].get("HTTPStatusCode", 0))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

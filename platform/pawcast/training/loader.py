@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels: uint8 [m, S, S, 3].
-        transforms, color_factors, cutouts: float32 [m, …], see `AugmentationParams`.
+        augmentation: How each photo is changed.
         labels: float32 [m], 0 or 1.
         weights: float32 [m]: 1, or 0 for a photo that only fills an otherwise empty slice.
         photos: float32 []: photos in the global batch, over all ranks.
@@ -33,18 +33,11 @@ class Batch(NamedTuple):
     """
 
     pixels: np.ndarray
-    transforms: np.ndarray
-    color_factors: np.ndarray
-    cutouts: np.ndarray
+    augmentation: AugmentationParams
     labels: np.ndarray
     weights: np.ndarray
     photos: np.ndarray
     first: np.ndarray
-
-    @property
-    def augmentation(self) -> AugmentationParams:
-        """The augmentation parameters of the slice's photos."""
-        return AugmentationParams(self.transforms, self.color_factors, self.cutouts)
 
 
 class BatchLoader:
@@ -121,7 +114,7 @@ class BatchLoader:
             pixels[i] = preprocess.resize(self._blocks[block][photo - self._starts[block]], size)
         return Batch(
             pixels,
-            *params.rows(own),
+            params.rows(own),
             labels=self._labels[own],
             weights=np.full(len(own), float(last > first), np.float32),
             photos=np.array(len(batch), np.float32),

@@ -20,13 +20,15 @@ class ConvolutionMuon(keras.optimizers.Muon):
     https://arxiv.org/abs/2502.16982).
 
     Args:
+        learning_rate: Of both Muon and AdamW.
         dtype: Precision of the matrix products. The paper uses bfloat16 too: the iteration
             tolerates its rounding.
-        options: Those of `keras.optimizers.Muon`.
+        momentum: Of Muon.
+        decay: Weight decay of both.
     """
 
-    def __init__(self, *, dtype: Precision, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, learning_rate: float, dtype: Precision, *, momentum: float, decay: float) -> None:
+        super().__init__(learning_rate, momentum=momentum, weight_decay=decay, adam_weight_decay=decay)
         self._dtype = dtype
 
     def _should_use_adamw(self, variable: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A recipe's optimizer, its variables as a file, and which weights it moves in which epoch."""
+"""A recipe's optimizer, and its variables as a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 
-from pawcast.models.build import head_variables
 from pawcast.recipes.schema import Recipe
 from pawcast.runtime.tensorflow import keras
 from pawcast.training.muon import ConvolutionMuon
@@ -20,32 +19,19 @@ def build_optimizer(recipe: Recipe, model: keras.Model) -> keras.Optimizer:
 
     The training loop sets its learning rate before every step.
     """
-    decay = recipe.weight_decay or None
+    rate, momentum, decay = recipe.learning_rate, recipe.momentum, recipe.weight_decay
     optimizer: keras.Optimizer
     if recipe.optimizer == "rmsprop":
-        optimizer = keras.optimizers.RMSprop(recipe.learning_rate, momentum=recipe.momentum, weight_decay=decay)
+        optimizer = keras.optimizers.RMSprop(rate, momentum=momentum, weight_decay=decay or None)
     elif recipe.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(
-            recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=decay
-        )
+        optimizer = keras.optimizers.SGD(rate, momentum, nesterov=momentum > 0, weight_decay=decay or None)
     elif recipe.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
     else:
-        optimizer = ConvolutionMuon(
-            dtype=model.compute_dtype,
-            learning_rate=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            adam_weight_decay=recipe.weight_decay,
-        )
+        optimizer = ConvolutionMuon(rate, model.compute_dtype, momentum=momentum, decay=decay)
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     optimizer.build(model.trainable_variables)
     return optimizer
-
-
-def trainable_variables(recipe: Recipe, model: keras.Model, epoch: int) -> list[keras.Variable]:
-    """Return the variables that an epoch trains: only the head's while the backbone is frozen."""
-    return head_variables(model) if epoch < recipe.frozen_epochs else list(model.trainable_variables)
 
 
 def dump(optimizer: keras.Optimizer) -> bytes:

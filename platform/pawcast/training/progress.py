@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ray.util.queue import Queue
 
-from pawcast.errors import PawcastError
 from pawcast.training.metrics import MetricSums
 from pawcast.training.timing import StepTiming
 
@@ -32,7 +31,6 @@ class ProgressUpdate(NamedTuple):
         finished: At the end of an epoch: its values by name; without `val_acc` and `val_loss` if it
             was not validated.
         timing: After the first epoch: the parts of an average step.
-        failed: At the end of a run that can't go on: the reason.
     """
 
     epoch: int = 0
@@ -45,7 +43,6 @@ class ProgressUpdate(NamedTuple):
     finished: dict[str, float] | None = None
     summary: str | None = None
     timing: StepTiming | None = None
-    failed: PawcastError | None = None
 
 
 class ProgressReporter:
@@ -60,9 +57,9 @@ class ProgressReporter:
         self._queue, self._photos, self._steps = queue, train_loader.photos, train_loader.steps
         self._epoch, self._started, self._last = 0, 0.0, 0.0
 
-    def start_run(self, epochs_done: int, summary: str) -> None:
-        """Report the network of a new run, or the epochs that a resumed run has done."""
-        self._send(ProgressUpdate(resumed=epochs_done) if epochs_done else ProgressUpdate(summary=summary))
+    def send(self, update: ProgressUpdate) -> None:
+        if self._queue is not None:
+            self._queue.put(update)
 
     def start_epoch(self, epoch: int) -> None:
         """Note the start of an epoch, for its rate."""
@@ -81,23 +78,10 @@ class ProgressReporter:
             return
         self._last = now
         recent = MetricSums(*np.sum([np.asarray(values) for values in sums[-_RECENT_STEPS:]], axis=0).tolist())
-        done = min((step + 1) / self._steps, 1) * self._photos
-        rate = done / (now - self._started)
-        self._send(ProgressUpdate(self._epoch, step + 1, self._steps, recent.mean_loss, recent.accuracy, rate))
+        rate = (step + 1) / self._steps * self._photos / (now - self._started)
+        self.send(ProgressUpdate(self._epoch, step + 1, self._steps, recent.mean_loss, recent.accuracy, rate))
 
     def end_epoch(self, row: dict[str, float]) -> None:
         """Report an epoch by its row of the history."""
         rate = self._photos / (row["seconds"] - row["validation_seconds"])
-        self._send(ProgressUpdate(self._epoch, self._steps, self._steps, row["loss"], row["acc"], rate, finished=row))
-
-    def timing(self, timing: StepTiming) -> None:
-        """Report the parts of an average step."""
-        self._send(ProgressUpdate(timing=timing))
-
-    def failed(self, error: PawcastError) -> None:
-        """Report why the run can't go on, where another attempt would not help."""
-        self._send(ProgressUpdate(failed=error))
-
-    def _send(self, update: ProgressUpdate) -> None:
-        if self._queue is not None:
-            self._queue.put(update)
+        self.send(ProgressUpdate(self._epoch, self._steps, self._steps, row["loss"], row["acc"], rate, finished=row))

@@ -55,9 +55,8 @@ class Workers(Record):
             return self.model_copy(update={"cpus": 1.0})
         share = min(suitable) / math.ceil(self.number / len(suitable))
         # Ray allows parts of a CPU, but a worker's threads are whole.
-        return self.model_copy(
-            update={"cpus": float(math.floor(share)) if share >= 1 else math.floor(share * 100) / 100}
-        )
+        whole = float(math.floor(share)) or math.floor(share * 100) / 100
+        return self.model_copy(update={"cpus": whole})
 
 
 class RunRecord(Record):
@@ -86,14 +85,7 @@ def claim(
 ) -> RunRecord:
     """Write a run's record, which reserves the run's name for ever.
 
-    Args:
-        store: Where the run will be.
-        run: The name; the recipe's name and the time if None.
-        manifest: The dataset.
-        recipe: What to train.
-        pretrained: The weights file that the recipe names.
-        model: The model that a version will be registered of.
-        workers: The workers that the run begins with.
+    Args as for `trainer.train`, but `pretrained` is the content of the weights file.
 
     Raises:
         ConflictError: If the name is taken.
@@ -111,12 +103,8 @@ def claim(
         workers=workers,
     )
     if not store.put_if_absent(_record_key(record.run), record.model_dump_json(indent=1).encode()):
-        is_over = store.exists(_result_key(record.run))
-        raise ConflictError(
-            "The run's name is taken",
-            received=repr(record.run),
-            fix="choose another --run" + ("" if is_over else f", or go on with it: --resume {record.run}"),
-        )
+        resume = "" if store.exists(_result_key(record.run)) else f", or go on with it: --resume {record.run}"
+        raise ConflictError(f"The run's name {record.run!r} is taken", fix=f"choose another --run{resume}")
     return record
 
 
@@ -136,9 +124,7 @@ def load(store: Store, run: str) -> RunRecord:
         raise NotFoundError("No such run", received=repr(run), expected=suggest(run, known)) from None
     if store.exists(_result_key(run)):
         version = json.loads(store.get(_result_key(run)))["version"]
-        raise ConflictError(
-            "The run is over", received=f"{run!r}, which became {version}", expected="a run that was stopped"
-        )
+        raise ConflictError(f"The run {run!r} is over: it became {version}")
     try:
         return RunRecord.model_validate_json(data)
     except ValidationError:

@@ -8,26 +8,25 @@ from typing import Any
 import numpy as np
 
 from pawcast.models import folding
+from pawcast.models.build import head_variables
 from pawcast.models.layers import dropout
 from pawcast.recipes.schema import Recipe
 from pawcast.runtime.tensorflow import keras, tf
-from pawcast.training import optimizers
 from pawcast.training.collective import Collective
 from pawcast.training.loader import Batch
 from pawcast.training.metrics import MetricSums
 from pawcast.vision.augment import warp
+from pawcast.vision.augment.sample import AugmentationParams
 
-# A batch of any number of photos, in the order of `Batch`'s fields.
+# A batch of any number of photos.
 _SIGNATURE = [
-    *Batch(
-        pixels=tf.TensorSpec([None, None, None, 3], tf.uint8, "pixels"),
-        transforms=tf.TensorSpec([None, 8], tf.float32, "transforms"),
-        color_factors=tf.TensorSpec([None, 3], tf.float32, "color_factors"),
-        cutouts=tf.TensorSpec([None, 4], tf.float32, "cutouts"),
-        labels=tf.TensorSpec([None], tf.float32, "labels"),
-        weights=tf.TensorSpec([None], tf.float32, "weights"),
-        photos=tf.TensorSpec([], tf.float32, "photos"),
-        first=tf.TensorSpec([], tf.int32, "first"),
+    Batch(
+        pixels=tf.TensorSpec([None, None, None, 3], tf.uint8),
+        augmentation=AugmentationParams(*(tf.TensorSpec([None, n]) for n in (8, 3, 4))),
+        labels=tf.TensorSpec([None]),
+        weights=tf.TensorSpec([None]),
+        photos=tf.TensorSpec([]),
+        first=tf.TensorSpec([], tf.int32),
     )
 ]
 
@@ -49,7 +48,7 @@ class TrainStep:
         self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
         self._network = folding.fold_frozen_batch_norm(model)
         self._all_reduce = tf.function(lambda values: collective.run(lambda: collective.all_reduce([values]))[0])
-        self._compiled: dict[tuple[str, int, bool], Callable[..., tf.Tensor]] = {}
+        self._compiled: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
         self.world = collective.world
 
     def train(self, batch: Batch, epoch: int, step: int) -> tf.Tensor:
@@ -61,12 +60,11 @@ class TrainStep:
             step: Of the whole run, from 0.
 
         Returns:
-            This rank's sums, float32 [3], in the order of `MetricSums`. The loss is computed with
+            This rank's sums, float32 [3], in the order of `MetricSums`. The loss is that of
             smoothed labels if the recipe smooths them.
         """
         dropout.set_batch_position(self._model, self._recipe.seed, step, int(batch.first), int(batch.photos))
-        size, frozen = self._recipe.size_at(epoch), self._is_frozen(epoch)
-        return self._graph("train", size, frozen, lambda: self._training_graph(size, epoch))(*batch)
+        return self._graph(self._training_graph, self._recipe.size_at(epoch), self._is_frozen(epoch))(batch)
 
     def validate(self, batches: Iterable[Batch], size: int, mirror: bool = False) -> MetricSums:
         """Return the sums over the photos of all ranks.
@@ -76,8 +74,8 @@ class TrainStep:
             size: Height and width of their photos.
             mirror: Take the mean of the predictions for a photo and for its mirror image.
         """
-        validate = self._graph("validate", size, mirror, lambda: self._validation_graph(size, mirror))
-        return self.total([validate(*batch) for batch in batches])
+        validate = self._graph(self._validation_graph, size, mirror)
+        return self.total([validate(batch) for batch in batches])
 
     def total(self, sums: list[tf.Tensor]) -> MetricSums:
         """Return the sums over steps and ranks, which are the same on all ranks."""
@@ -90,37 +88,36 @@ class TrainStep:
 
     def augment_only(self, batch: Batch, epoch: int) -> float:
         """Run only the augmentation of `train`, for timing; return the mean pixel."""
-        size = self._recipe.size_at(epoch)
-        return float(self._graph("augment", size, False, lambda: self._augmentation_graph(size))(*batch))
+        return float(self._graph(self._augmentation_graph, self._recipe.size_at(epoch))(batch))
 
     def all_reduce_only(self, epoch: int) -> float:
         """Run only the all-reduce of `train`, for timing; return one of its sums."""
-        return float(self._graph("all_reduce", 0, self._is_frozen(epoch), lambda: self._all_reduce_graph(epoch))())
+        return float(self._graph(self._all_reduce_graph, self._is_frozen(epoch))())
 
     def _is_frozen(self, epoch: int) -> bool:
         return epoch < self._recipe.frozen_epochs
 
-    def _graph(self, kind: str, size: int, flag: bool, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    def _trained_variables(self, frozen: bool) -> list[keras.Variable]:
+        return head_variables(self._model) if frozen else list(self._model.trainable_variables)
+
+    def _graph(self, make: Callable[..., Any], *arguments: int) -> Callable[..., Any]:
         """Return the one graph of a kind, photo size and phase, for batches of any length."""
-        key = (kind, size, flag)
+        key = (make, *arguments)
         if key not in self._compiled:
-            self._compiled[key] = make()
+            self._compiled[key] = make(*arguments)
         return self._compiled[key]
 
-    def _training_graph(self, size: int, epoch: int) -> Callable[..., tf.Tensor]:
+    def _training_graph(self, size: int, frozen: bool) -> Callable[..., tf.Tensor]:
         recipe, network, collective = self._recipe, self._network, self._collective
-        variables = optimizers.trainable_variables(recipe, self._model, epoch)
-        # A frozen backbone also keeps its statistics and drops nothing.
-        training = not self._is_frozen(epoch)
+        variables = self._trained_variables(frozen)
 
         @tf.function(input_signature=_SIGNATURE)
-        def step(*tensors: tf.Tensor) -> tf.Tensor:
-            batch = Batch(*tensors)
-
+        def step(batch: Batch) -> tf.Tensor:
             def on_this_rank() -> tuple[list[tf.Tensor], tf.Tensor]:
                 pixels = warp.augment_batch(recipe.augment, batch.pixels, batch.augmentation, size)
                 with tf.GradientTape() as tape:
-                    probability = _probability(network, pixels, training)
+                    # A frozen backbone also keeps its statistics and drops nothing.
+                    probability = _probability(network, pixels, training=not frozen)
                     loss, sums = _loss_and_sums(batch, probability, recipe.label_smoothing)
                     # Divided by the photos of all ranks: the sum of the gradients over ranks is
                     # then the gradient of the mean loss of the global batch.
@@ -136,15 +133,14 @@ class TrainStep:
 
     def _augmentation_graph(self, size: int) -> Callable[..., tf.Tensor]:
         @tf.function(input_signature=_SIGNATURE)
-        def step(*tensors: tf.Tensor) -> tf.Tensor:
-            batch = Batch(*tensors)
+        def step(batch: Batch) -> tf.Tensor:
             return tf.reduce_mean(warp.augment_batch(self._recipe.augment, batch.pixels, batch.augmentation, size))
 
         return step
 
-    def _all_reduce_graph(self, epoch: int) -> Callable[..., tf.Tensor]:
+    def _all_reduce_graph(self, frozen: bool) -> Callable[..., tf.Tensor]:
         # Gradients have the shapes of these variables.
-        variables = optimizers.trainable_variables(self._recipe, self._model, epoch)
+        variables = self._trained_variables(frozen)
 
         def on_this_rank() -> list[tf.Tensor]:
             return self._collective.all_reduce([tf.convert_to_tensor(variable) for variable in variables])
@@ -159,8 +155,7 @@ class TrainStep:
         network = self._network
 
         @tf.function(input_signature=_SIGNATURE)
-        def step(*tensors: tf.Tensor) -> tf.Tensor:
-            batch = Batch(*tensors)
+        def step(batch: Batch) -> tf.Tensor:
             pixels = warp.rescale(batch.pixels)
             pixels.set_shape([None, size, size, 3])
             probability = _probability(network, pixels, training=False)

@@ -29,10 +29,9 @@ from pawcast.runtime.devices import Precision
 from pawcast.store import Store, shared_store
 from pawcast.training import checkpoint, lease, runs
 from pawcast.training.checkpoint import BEST_WEIGHTS
-from pawcast.training.config import LoopConfig
 from pawcast.training.progress import ProgressUpdate
 from pawcast.training.runs import RunRecord, Workers
-from pawcast.training.workers import fit
+from pawcast.training.workers import LoopConfig, fit
 from pawcast.vision.preprocess import Preprocessing
 
 # TensorFlow, a small network and a batch. With less memory the system would kill the worker.
@@ -121,7 +120,7 @@ def train(
     names.check("model", model)
     manifest = manifests.load(store, dataset)
     _check(manifest, recipe, workers)
-    weights = _read_pretrained(recipe)
+    weights = read_weights(recipe.pretrained) if recipe.pretrained else None
     with ray_session.connect():
         workers = _with_resources(workers)
         record = runs.claim(store, run, manifest, recipe, weights, model, workers)
@@ -155,12 +154,10 @@ def resume(
     workers = workers or record.workers
     manifest = manifests.load(store, f"{record.dataset}@{record.dataset_sha256}")
     _check(manifest, record.recipe, workers)
-    weights = _read_pretrained(record.recipe)
+    weights = read_weights(record.recipe.pretrained) if record.recipe.pretrained else None
     if weights and hashlib.sha256(weights).hexdigest() != record.pretrained_sha256:
-        raise IntegrityError(
-            f"{record.recipe.pretrained} isn't the file that the run {run!r} began with",
-            fix="restore that file, or train a new run",
-        )
+        what = f"{record.recipe.pretrained} isn't the file that the run {run!r} began with"
+        raise IntegrityError(what, fix="restore that file, or train a new run")
     if record.code_sha256 != runs.code_digest():
         callbacks.note(_CODE_CHANGED)
     with ray_session.connect():
@@ -188,7 +185,7 @@ def _run(
     val_photos = blocks.decode_split(store, val_split, val_size, count)
     attempt = lease.acquire(store, record.run)
     config = LoopConfig(record.recipe, store.uri, record.run, attempt, train_photos, val_photos, weights)
-    fit(store, config, workers, max_failures, callbacks.update, callbacks.note)
+    fit(config, workers, max_failures, callbacks.update, callbacks.note)
     return _register(store, record, manifest, callbacks.progress)
 
 
@@ -199,26 +196,16 @@ def _check(manifest: Manifest, recipe: Recipe, workers: Workers) -> None:
     for name in ("train", "val"):
         split = manifest.splits[name]
         if not split.photos:
-            raise DataError(
-                f"The dataset has no photos in its split {name}", fix="pawcast ingest with another --val-fraction"
-            )
+            raise DataError(f"The split {name} has no photos", fix="pawcast ingest with another --val-fraction")
         if sum(count > 0 for count in split.per_class.values()) < 2:
-            raise DataError(
-                f"The split {name} has photos of one class only", received=split.per_class, expected="both classes"
-            )
+            raise DataError(f"The split {name} has photos of one class only", received=split.per_class)
     photos = manifest.splits["train"].photos
     if recipe.batch_size > photos:
-        raise UsageError(
-            "The batch is larger than the training split",
-            received=f"batch_size {recipe.batch_size:,} for {photos:,} photos",
-            fix=f"--set batch_size={min(photos, 32)}",
-        )
+        what = f"The batch of {recipe.batch_size:,} is larger than the training split of {photos:,} photos"
+        raise UsageError(what, fix=f"--set batch_size={min(photos, 32)}")
     if workers.number > recipe.batch_size:
-        raise UsageError(
-            "There are more workers than photos in a batch",
-            received=f"{workers.number} workers, batch_size {recipe.batch_size}",
-            fix="ask for fewer --workers",
-        )
+        what = f"There are more workers than photos in a batch: {workers.number} for {recipe.batch_size}"
+        raise UsageError(what, fix="ask for fewer --workers")
 
 
 def _with_resources(workers: Workers) -> Workers:
@@ -232,11 +219,6 @@ def _with_resources(workers: Workers) -> Workers:
         workers.number * (workers.cpus or 0), workers.number * workers.gpus, workers.number * _WORKER_BYTES
     )
     return workers
-
-
-def _read_pretrained(recipe: Recipe) -> bytes | None:
-    """Read the pretrained weights in the driver, so that only its machine needs the file."""
-    return read_weights(recipe.pretrained) if recipe.pretrained else None
 
 
 def _register(store: Store, record: RunRecord, manifest: Manifest, progress: Progress) -> Trained:

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util.queue import Empty, Queue
+from ray.util.queue import Queue
 
+from pawcast.data.blocks import DecodedSplit
 from pawcast.errors import ClusterError, PawcastError, StoreError, StoreFullError, TrainingError
-from pawcast.store import Store
-from pawcast.training.config import LoopConfig
+from pawcast.recipes.schema import Recipe
 from pawcast.training.progress import ProgressUpdate
 from pawcast.training.runs import Workers
 from pawcast.training.tf_config import TensorFlowClusterConfig
 
 _CONTROLLER_FAILURES = 2
-_POLL_SECONDS = 0.2
+
+
+class LoopConfig(NamedTuple):
+    """All that a worker needs besides its rank.
+
+    Attributes:
+        recipe: What to train.
+        store_uri: Where the run's files go.
+        run: The run's name.
+        attempt: The token that `lease.acquire` gave this attempt.
+        train, val: The decoded splits.
+        pretrained: The weights file that the recipe names.
+        progress: Carries `ProgressUpdate`s from rank 0 to the driver.
+    """
+
+    recipe: Recipe
+    store_uri: str
+    run: str
+    attempt: str
+    train: DecodedSplit
+    val: DecodedSplit
+    pretrained: bytes | None = None
+    progress: Queue | None = None
+
+
+class DifferentWeightsError(TrainingError):
+    """The ranks hold different weights. Another attempt may succeed."""
 
 
 def run_worker(options: dict[str, Any]) -> None:
-    """Run the training loop in a Ray Train worker.
-
-    TensorFlow is imported here, in the worker, and not by the driver.
+    """Run the training loop in a Ray Train worker, which imports TensorFlow; the driver doesn't.
 
     Args:
         options: `{"config": LoopConfig}`.
@@ -39,7 +64,6 @@ def run_worker(options: dict[str, Any]) -> None:
 
 
 def fit(
-    store: Store,
     config: LoopConfig,
     workers: Workers,
     max_failures: int,
@@ -53,7 +77,6 @@ def fit(
     or node, a broken collective, a store out of reach, ranks that hold different weights.
 
     Args:
-        store: Where the run is.
         config: What to train.
         workers: How many workers, and the resources of each.
         max_failures: How many such failures to survive.
@@ -66,22 +89,11 @@ def fit(
         ConflictError: If another process goes on with the run meanwhile.
         TrainingError: If the loss is not finite, or a worker fails and would fail again.
     """
-    reported: list[PawcastError] = []
-
-    def observe(update: ProgressUpdate) -> None:
-        if update.summary:
-            store.put(f"runs/{config.run}/summary.txt", update.summary.encode())
-        if update.failed:
-            reported.append(update.failed)
-        else:
-            on_update(update)
-
     for failures_left in range(max_failures, -1, -1):
-        queue = Queue(actor_options={"num_cpus": 0})
         try:
-            with _forwarded(queue, observe):
-                _trainer(store, config._replace(progress=queue), workers).fit()
-            break
+            with _forwarded(on_update) as queue, tempfile.TemporaryDirectory(prefix="pawcast-ray-train-") as folder:
+                _trainer(config._replace(progress=queue), workers, folder).fit()
+            return
         except SystemExit:
             # Ray's own handler of Ctrl-C raises it, after it has stopped the workers.
             raise KeyboardInterrupt from None
@@ -90,14 +102,9 @@ def fit(
             if not is_transient or not failures_left:
                 raise cause from None
             on_note(f"{cause} Going on from the last checkpoint; {failures_left - 1} more failures are allowed.")
-        finally:
-            queue.shutdown(force=True)
-    if reported:
-        raise reported[0]
 
 
-def _trainer(store: Store, config: LoopConfig, workers: Workers) -> DataParallelTrainer:
-    filesystem, path = store.filesystem(f"runs/{config.run}")
+def _trainer(config: LoopConfig, workers: Workers, folder: str) -> DataParallelTrainer:
     return DataParallelTrainer(
         run_worker,
         train_loop_config={"config": config},
@@ -108,10 +115,9 @@ def _trainer(store: Store, config: LoopConfig, workers: Workers) -> DataParallel
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
         run_config=RunConfig(
-            # Only Ray's own files go there; the checkpoints are Pawcast's.
             name="ray",
-            storage_path=path,
-            storage_filesystem=filesystem,
+            # For Ray's own files, which nobody reads: the checkpoints are Pawcast's.
+            storage_path=folder,
             # Ray would otherwise wait for ever for resources that the cluster doesn't have.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=_CONTROLLER_FAILURES),
         ),
@@ -161,32 +167,28 @@ def _root(error: BaseException) -> BaseException:
 def _is_transient(error: BaseException) -> bool:
     """Return whether an error comes from outside of the recipe, the network and the code."""
     if isinstance(error, PawcastError):
-        # Ranks raise `TrainingError` only if their weights differ from those of rank 0.
-        return isinstance(error, StoreError | TrainingError) and not isinstance(error, StoreFullError)
+        return isinstance(error, StoreError | DifferentWeightsError) and not isinstance(error, StoreFullError)
     of_ray = isinstance(error, ray.exceptions.RayError) or type(error).__module__.startswith("ray.train")
     # By name: the driver doesn't import TensorFlow.
     return of_ray or type(error).__module__.startswith("tensorflow.python.framework.errors")
 
 
 @contextmanager
-def _forwarded(queue: Queue, observe: Callable[[ProgressUpdate], None]) -> Iterator[None]:
-    """Pass all updates from the queue to `observe`, in a thread, while the block runs."""
-    ended = threading.Event()
+def _forwarded(on_update: Callable[[ProgressUpdate], None]) -> Iterator[Queue]:
+    """Yield a queue. While the block runs, a thread passes its updates to `on_update`."""
+    queue = Queue(actor_options={"num_cpus": 0})
 
     def forward() -> None:
-        while True:
-            try:
-                observe(queue.get(timeout=_POLL_SECONDS))
-            except Empty:
-                if ended.is_set():
-                    return
-            except ray.exceptions.RayError:
-                return
+        with suppress(ray.exceptions.RayError):
+            while (update := queue.get()) is not None:
+                on_update(update)
 
     thread = threading.Thread(target=forward, name="progress", daemon=True)
     thread.start()
     try:
-        yield
+        yield queue
     finally:
-        ended.set()
+        with suppress(ray.exceptions.RayError):
+            queue.put(None)
         thread.join()
+        queue.shutdown(force=True)

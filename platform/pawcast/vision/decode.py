@@ -36,17 +36,9 @@ from pawcast.errors import ImageError, ImageSizeError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
-MIN_SIDE = 2
-_UPRIGHT_BY_ORIENTATION = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_BACKGROUND = (255, 255, 255, 255)
+MIN_SIDE = 1
+# What makes a photo of EXIF orientation 2 to 8 upright.
+_UPRIGHT = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 _ROWS_PER_CONVERSION = 256
 # SOF0 to SOF15 but DHT, JPG and DAC, which share their range; and those that libjpeg-turbo scales.
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -58,12 +50,10 @@ _MODE_BY_COLOR_SPACE = {"YCbCr": "RGB", "Gray": "L"}
 # than reading the file.
 _PROBE_SIDE = 36
 _MAX_SCANS, _MAX_SCANNED_PIXELS = 1_000, 2**30
-_TIFF_COMPRESSIONS = frozenset(
-    ("raw", "group3", "group4", "tiff_ccitt", "tiff_lzw", "jpeg", "tiff_adobe_deflate", "tiff_deflate", "packbits")
-)
-_TILE_WIDTH, _TILE_HEIGHT, _STRIPS, _TILES = 322, 323, 273, 324
+_FAX_COMPRESSIONS = {"tiff_ccitt", "group3", "group4"}
+_TIFF_COMPRESSIONS = {"raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "jpeg"} | _FAX_COMPRESSIONS
 _TILE_ALLOWANCE = 2**22
-_BMP_RUN_LENGTH, _MAX_RUN_LENGTH_BYTES, _MAX_RUN_LENGTH_PIXELS = {1, 2}, 2 * 2**20, 8_000_000
+_BMP_RUN_LENGTH, _MAX_RUN_LENGTH_MIB, _MAX_RUN_LENGTH_PIXELS = {1, 2}, 2, 8_000_000
 # libjpeg-turbo's complaints that cost no pixel: bytes between segments or behind the picture, a
 # colour profile, a version, odd sampling. Bytes before a restart marker (0xd0 to 0xd7) do cost
 # pixels.
@@ -177,13 +167,10 @@ def _image_errors(data: bytes) -> Iterator[None]:
         raise ImageError(f"not an image in a known format ({', '.join(FORMATS)})") from None
     except Exception as error:
         # Decoders raise far more than OSError on malformed input: ValueError, SyntaxError, …
-        raise ImageError(f"can't be decoded ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).splitlines() or [type(error).__name__])[0][:80]
-    # The number of missing bytes differs from photo to photo, and reports count equal reasons.
-    return "truncated" if _TRUNCATED.search(text) else text
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        # The number of missing bytes differs from photo to photo, and reports count equal reasons.
+        reason = "truncated" if _TRUNCATED.search(reason) else reason
+        raise ImageError(f"can't be decoded ({reason})") from None
 
 
 def _read_plain_jpeg_header(data: bytes) -> ImageHeader | None:
@@ -196,10 +183,9 @@ def _read_plain_jpeg_header(data: bytes) -> ImageHeader | None:
         return None
     if color_space not in _MODE_BY_COLOR_SPACE:
         return None
-    header = ImageHeader("JPEG", _MODE_BY_COLOR_SPACE[color_space], width, height)
-    _check_size(header)
+    _check_size(width, height)
     _check_scans(data.count(_START_OF_SCAN), width * height)
-    return header
+    return ImageHeader("JPEG", _MODE_BY_COLOR_SPACE[color_space], width, height)
 
 
 def _is_huffman_8bit_dct(data: bytes) -> bool:
@@ -230,7 +216,7 @@ def _decode_with_turbojpeg(data: bytes, **options: str | int) -> np.ndarray | No
 
 def _decode_with_pillow(data: bytes) -> tuple[ImageHeader, np.ndarray]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check_size(ImageHeader(image.format or "", image.mode, *image.size))
+        _check_size(*image.size)
         _check_cost(image, data)
         return _load_pixels(image)
 
@@ -240,17 +226,18 @@ def _load_pixels(image: Image.Image) -> tuple[ImageHeader, np.ndarray]:
     if image.mode in ("I", "F"):
         raise ImageError("32-bit samples, whose range isn't known")
     image.load()
-    # Reading the pixels may have changed the size that the header gave.
-    _check_size(ImageHeader(header.format, image.mode, *image.size))
-    transpose = _UPRIGHT_BY_ORIENTATION.get(_read_orientation(image))
-    return header, _to_pixels(image if transpose is None else image.transpose(transpose))
+    _check_size(*image.size)  # reading the pixels may have changed it
+    orientation = _read_orientation(image)
+    if orientation in range(2, 9):
+        image = image.transpose(Image.Transpose[_UPRIGHT[orientation - 2]])
+    return header, _to_pixels(image)
 
 
-def _check_size(header: ImageHeader) -> None:
-    if header.width * header.height > MAX_PIXELS:
-        raise ImageSizeError(f"{header.width}x{header.height} is more than {MAX_PIXELS:,} pixels")
-    if min(header.width, header.height) < MIN_SIDE:
-        raise ImageSizeError(f"{header.width}x{header.height} is too small")
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageSizeError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise ImageSizeError(f"{width}x{height} is too small")
 
 
 def _check_scans(scans: int, pixels: int) -> None:
@@ -261,34 +248,26 @@ def _check_scans(scans: int, pixels: int) -> None:
 def _check_cost(image: Image.Image, data: bytes) -> None:
     """Refuse files that would cost far more than their size and header suggest."""
     pixels, compression = image.width * image.height, image.info.get("compression")
-    jpeg_parts = 0
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
     if image.format == "TIFF":
-        tags = getattr(image, "tag_v2", {})
         _check_tiff(image, tags, compression)
-        jpeg_parts = len(tags.get(_STRIPS) or tags.get(_TILES) or ())
-    if image.format == "BMP" and compression in _BMP_RUN_LENGTH:
-        _check_run_length_bmp(len(data), pixels)
+    is_large = len(data) > _MAX_RUN_LENGTH_MIB << 20 or pixels > _MAX_RUN_LENGTH_PIXELS
+    if image.format == "BMP" and compression in _BMP_RUN_LENGTH and is_large:
+        raise ImageError(f"a run-length BMP of over {_MAX_RUN_LENGTH_MIB} MiB or {_MAX_RUN_LENGTH_PIXELS:,} pixels")
     if image.format in ("JPEG", "MPO") or compression == "jpeg":
-        _check_scans(data.count(_START_OF_SCAN) - jpeg_parts, pixels)
+        tiff_parts = tags.get(ExifTags.Base.StripOffsets) or tags.get(ExifTags.Base.TileOffsets) or ()
+        _check_scans(data.count(_START_OF_SCAN) - len(tiff_parts), pixels)
 
 
 def _check_tiff(image: Image.Image, tags: Mapping[int, Any], compression: object) -> None:
     if compression not in _TIFF_COMPRESSIONS:
         raise ImageError(f"a TIFF compressed by {compression}, which isn't supported")
-    tile_width, tile_height = tags.get(_TILE_WIDTH), tags.get(_TILE_HEIGHT)
-    if not (tile_width and tile_height):
-        return
+    tile_width = tags.get(ExifTags.Base.TileWidth) or image.width
+    tile_height = tags.get(ExifTags.Base.TileLength) or image.height
     pixels, tile_pixels = image.width * image.height, tile_width * tile_height
     tiles = math.ceil(image.width / tile_width) * math.ceil(image.height / tile_height)
     if tile_pixels > pixels + _TILE_ALLOWANCE or tiles * tile_pixels > 4 * pixels + _TILE_ALLOWANCE:
         raise ImageError(f"a {image.width}x{image.height} TIFF in tiles of {tile_width}x{tile_height}, far too large")
-
-
-def _check_run_length_bmp(size: int, pixels: int) -> None:
-    if size > _MAX_RUN_LENGTH_BYTES or pixels > _MAX_RUN_LENGTH_PIXELS:
-        raise ImageError(
-            f"a run-length BMP larger than {_MAX_RUN_LENGTH_BYTES >> 20} MiB or {_MAX_RUN_LENGTH_PIXELS:,} pixels"
-        )
 
 
 def _read_orientation(image: Image.Image) -> Any:
@@ -316,5 +295,5 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., None]
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, _BACKGROUND), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ def predict(source: str, stub: StubService, out: Path, options: BulkOptions = FA
 
 def test_every_photo_once_in_order(stub, folder, tmp_path):
     calls = []
-    result = predict(folder, stub, tmp_path / "out", progress=lambda *call: calls.append(call))
+    result = predict(folder, stub, tmp_path / "out", progress=lambda *call, unit="photos": calls.append(call))
     assert [row.id for row in result.rows] == [str(i) for i in range(1, 31)]
     assert [row.error for row in result.rows if row.error] == ["no photo"]
     assert result.rows[2].score == scores(b"photo 3")["dog"]
@@ -38,7 +38,7 @@ def test_every_photo_once_in_order(stub, folder, tmp_path):
     assert sorted(data for photos in stub.photos for data in photos) == sorted(
         (Path(folder) / f"{i}.jpg").read_bytes() for i in range(1, 31)
     )
-    assert calls[0] == ("predicting", 0, 30, "")
+    assert calls[:2] == [("connecting", 1, 1, "sums@1"), ("predicting", 0, 30, "")]
     assert calls[-1] == ("predicting", 30, 30, "")
     assert not journal.exists(tmp_path / "out")
 
@@ -49,15 +49,14 @@ def test_a_transient_refusal_costs_time_only(stub, folder, tmp_path, status):
     stub.request_sizes.clear()
     stub.rules.append(first(2, status))
     notes = []
-    assert predict(folder, stub, tmp_path / "out", progress=lambda *call: notes.append(call[3])).rows == expected
+    assert (
+        predict(folder, stub, tmp_path / "out", progress=lambda *call, unit="": notes.append(call[3])).rows == expected
+    )
     assert any(f"HTTP {status}: later" in note for note in notes)
 
 
-@pytest.mark.parametrize("late", ["1", "date"])
-def test_retry_after_is_honoured(stub, folder, tmp_path, late):
-    # A date has whole seconds: two from now is between one and two.
-    value = formatdate(time.time() + 2, usegmt=True) if late == "date" else late
-    stub.rules.append(first(1, 429, {"retry-after": value}))
+def test_retry_after_is_honoured(stub, folder, tmp_path):
+    stub.rules.append(first(1, 429, {"retry-after": "1"}))
     predict(folder, stub, tmp_path / "out", FAST._replace(connections=1))
     assert 0.9 < stub.times[1] - stub.times[0] < 4
 
@@ -212,11 +211,38 @@ def test_the_journal_stays_until_the_results_are_written(stub, folder, tmp_path)
     assert stub.photos == []
 
 
-def test_a_first_run_says_at_once_that_there_is_no_model(stub, folder, tmp_path):
+def test_a_first_run_says_at_once_that_nothing_answers(folder, tmp_path):
+    expected = pytest.raises(ServiceError, match=r"No server answers.*127\.0\.0\.1:9.*serve deploy")
+    with expected, bulk_predict(SourcePhotos(folder), "http://127.0.0.1:9", tmp_path / "out"):
+        pass
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_first_run_waits_for_a_service_that_starts(stub, folder, tmp_path, status):
+    stub.about, about = (status, {}, {"error": "starting"}), stub.about
+    threading.Timer(0.3, lambda: setattr(stub, "about", about)).start()
+    calls: list[tuple[object, ...]] = []
+    assert len(predict(folder, stub, tmp_path / "out", progress=lambda *call, unit="": calls.append(call)).rows) == 30
+    assert calls[0] == ("connecting", 0, 1, f"waiting for the server: HTTP {status}: starting")
+
+
+def test_a_first_run_does_not_wait_long_for_a_model(stub, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk, "START_SECONDS", 0.3)
     stub.about = (503, {}, {"error": "train one"})
-    with pytest.raises(ServiceError, match=r"has no model.*train one"):
+    with pytest.raises(ServiceError, match=r"isn't ready.*HTTP 503: train one.*within 0\.3 s"):
         predict(folder, stub, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_hangs_is_given_up(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk, "START_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        expected = pytest.raises(ServiceError, match=r"isn't ready.*(Timeout|no answer).*within 0\.5 s")
+        options = FAST._replace(timeout=0.2)
+        with expected, bulk_predict(SourcePhotos(folder), url, tmp_path / "out", options=options):
+            pass
 
 
 def test_a_run_that_continues_waits_for_the_server(stub, folder, tmp_path):
@@ -227,9 +253,9 @@ def test_a_run_that_continues_waits_for_the_server(stub, folder, tmp_path):
     stub.about, about = (503, {}, {"error": "starting"}), stub.about
     threading.Timer(0.3, lambda: setattr(stub, "about", about)).start()
     calls: list[tuple[object, ...]] = []
-    assert predict(folder, stub, tmp_path / "out", progress=lambda *call: calls.append(call)).earlier
+    assert predict(folder, stub, tmp_path / "out", progress=lambda *call, unit="": calls.append(call)).earlier
     assert calls[0][:3] == ("connecting", 0, 1)
-    assert "has no model" in str(calls[0][3])
+    assert "HTTP 503: starting" in str(calls[0][3])
 
 
 @pytest.mark.parametrize("url", ["http://[", "nonsense", "ftp://127.0.0.1", "http://127.0.0.1:99999", ""])
@@ -320,9 +346,10 @@ def test_a_run_holds_no_more_photos_than_its_options_say(stub, tmp_path):
 
     photos, most, answered = Counted(), 0, 0
 
-    def count(stage: str, done: int, total: int, note: str) -> None:
+    def count(stage: str, done: int, total: int, note: str, unit: str = "photos") -> None:
         nonlocal most, answered
-        most, answered = max(most, photos.read_ - answered), done
+        if stage == "predicting":
+            most, answered = max(most, photos.read_ - answered), done
 
     with bulk_predict(photos, stub.url, tmp_path, options=BulkOptions(10, 3), progress=count) as result:
         assert [row.id for row in result.rows] == [str(i) for i in range(400)]

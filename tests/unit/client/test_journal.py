@@ -14,7 +14,7 @@ import pytest
 
 from pawcast.client import journal as journals
 from pawcast.client.journal import Journal, JournalHeader, PredictionRow
-from pawcast.errors import ConflictError, StoreError, StoreFullError
+from pawcast.errors import ConflictError, IntegrityError, StoreError, StoreFullError
 
 HEADER = JournalHeader("test1.zip", 9, "ab" * 32, "catdog@3", "cd" * 32)
 BATCHES = {
@@ -42,12 +42,12 @@ def recovers(folder: Path, data: bytes) -> bool:
     (folder / journals.NAME).write_bytes(data)
     try:
         with Journal(folder, HEADER) as journal:
-            assert journal.batches.items() <= BATCHES.items()
+            assert journal.batches in (BATCHES, {})
             journal.append(7, NEXT)
             count = len(journal.batches)
         assert len(batches(folder)) == count
         return True
-    except ConflictError as error:
+    except IntegrityError as error:
         message = str(error)
     assert "--fresh" in message
     assert "\n" not in message
@@ -92,11 +92,17 @@ def test_a_flipped_bit_in_a_score_is_noticed(tmp_path):
     assert not recovers(tmp_path, data.replace(b"5e-324", b"4e-324"))
 
 
+def test_a_changed_header_is_noticed(tmp_path):
+    data = written(tmp_path)
+    assert data.count(b"catdog@3") == 1
+    assert not recovers(tmp_path, data.replace(b"catdog@3", b"catdog@4"))
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path):
     assert not recovers(tmp_path, b"0123456789abcdef [1,[]]\n")
     foreign = tmp_path / "foreign.sqlite"
     with sqlite3.connect(foreign) as database:
-        database.execute("CREATE TABLE header (other TEXT)")
+        database.execute("CREATE TABLE batches (other TEXT)")
     database.close()
     assert not recovers(tmp_path, foreign.read_bytes())
 
@@ -104,10 +110,10 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("other", "line"),
     [
-        (HEADER._replace(source_digest="00"), r"other photos.*Received: 9 photos.*Expected: the 9 photos.*--fresh"),
+        (HEADER._replace(source_digest="00"), r"other photos.*Received: 9 photos.*Expected: 9 photos.*abab.*--fresh"),
         (HEADER._replace(total=8), r"other photos.*Received: 8 photos.*--out"),
-        (HEADER._replace(model="catdog@4"), r"another model.*Received: catdog@4.*Expected: catdog@3.*--fresh"),
-        (HEADER._replace(weights="ef" * 32), r"another model.*catdog@3 with the weights efef.*cdcd"),
+        (HEADER._replace(model="catdog@4"), r"another model.*Received: .*catdog@4.*Expected: .*catdog@3.*--fresh"),
+        (HEADER._replace(weights="ef" * 32), r"another model.*catdog@3 .weights efef.*cdcd"),
     ],
 )
 def test_another_header_is_refused_and_nothing_is_lost(tmp_path, other, line):

@@ -14,7 +14,7 @@ from pawcast.client.retry import LONGEST_PAUSE_SECONDS, Retrier, TransientError,
 from pawcast.errors import ConflictError
 
 
-def busy(retry_after: float | None = None) -> TransientError:
+def busy(retry_after: float = 0) -> TransientError:
     error = TransientError("busy")
     error.retry_after = retry_after
     return error
@@ -25,7 +25,7 @@ def pause(attempt: int, error: TransientError) -> float:
     state = RetryCallState(AsyncRetrying(), None, (), {})
     state.attempt_number = attempt
     state.outcome = Future.construct(attempt, error, has_exception=True)
-    return retry._pause(state)
+    return Retrier(1, asyncio.Timeout(None), lambda error: None)._pause(state)
 
 
 def failing(*errors: Exception) -> Callable[[], Awaitable[str]]:

@@ -15,14 +15,13 @@ from tests.support.stub_service import first, scores
     ("value", "seconds"),
     [
         ("7", 7),
-        ("1.5", 1.5),
-        *[(value, None) for value in ("soon", "-3", "0", "nan", "", "1e999", "Wed, 99 Foo")],
-        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("0", 0),
+        *[(value, 0) for value in ("soon", "-3", "nan", "", "1e999", "Wed, 21 Oct 2015 07:28:00 GMT")],
     ],
 )
 def test_an_invalid_retry_after_is_ignored(value, seconds):
     assert service_client._retry_after(httpx.Response(503, headers={"retry-after": value})) == seconds
-    assert service_client._retry_after(httpx.Response(503)) is None
+    assert service_client._retry_after(httpx.Response(503)) == 0
 
 
 @pytest.mark.parametrize("key", ["a b", "a\nb", "schlüssel"])
@@ -33,19 +32,53 @@ def test_an_invalid_key_is_refused_and_not_shown(stub, key):
 
 
 def test_one_photo(stub):
-    refusal = {"error": "x", "model": "sums@1", "predictions": [{"id": "photo", "error": "truncated"}]}
-    stub.rules.append(lambda number, photos: (422, {}, refusal) if photos == [b"bad"] else None)
     assert classify(b"photo", stub.url, "k")["scores"] == scores(b"photo")
     assert stub.headers[0]["authorization"] == "Bearer k"
-    with pytest.raises(ImageError, match="truncated"):
+    with pytest.raises(ImageError, match="no photo"):
         classify(b"bad", stub.url)
     stub.request_sizes.clear()
-    stub.rules.append(first(1, 429, {"retry-after": "0.1"}))
+    stub.rules.append(first(1, 429, {"retry-after": "0"}))
     assert classify(b"photo", stub.url)["model"] == "sums@1"
 
 
 def test_one_photo_is_given_up_after_a_while(stub, monkeypatch):
-    monkeypatch.setattr(service_client, "_ONE_PHOTO_SECONDS", 0.4)
+    monkeypatch.setattr(service_client, "START_SECONDS", 0.4)
     stub.rules.append(first(99, 503))
     with pytest.raises(ServiceError, match="HTTP 503: later"):
         classify(b"photo", stub.url)
+
+
+@pytest.fixture
+def dead_proxy(monkeypatch) -> str:
+    """Have the environment name a proxy at which nothing answers."""
+    for name in ("NO_PROXY", "no_proxy", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
+    return "127.0.0.1:9"
+
+
+def test_a_service_on_this_machine_is_reached_without_the_proxy(stub, dead_proxy):
+    assert classify(b"photo", stub.url)["model"] == "sums@1"
+    for host in ("localhost", "127.0.0.2", "[::1]"):
+        assert service_client._proxy(httpx.URL(f"http://{host}:8000")) == ""
+
+
+def test_an_error_names_the_proxy_without_its_password(dead_proxy):
+    with pytest.raises(
+        ServiceError, match=rf"No server answers.*proxy {dead_proxy}; set NO_PROXY=cats\.example"
+    ) as caught:
+        classify(b"photo", "http://cats.example:8000")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_answer_of_the_proxy_names_the_proxy(stub, dead_proxy, monkeypatch):
+    monkeypatch.setenv("http_proxy", stub.url)
+    stub.about = (407, {}, b"<html>who are you</html>")
+    with pytest.raises(ServiceError, match=r"HTTP 407.*through the proxy"):
+        classify(b"photo", "http://cats.example:8000")
+
+
+def test_no_proxy_is_honoured(dead_proxy, monkeypatch):
+    monkeypatch.setenv("no_proxy", "cats.example")
+    assert service_client._proxy(httpx.URL("http://cats.example:8000")) == ""

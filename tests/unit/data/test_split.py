@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pawcast.data import sources
 from pawcast.data.inspect import ImageRecord
+from pawcast.data.sources import Photo
 from pawcast.data.split import assign, rank, split_photos
 from pawcast.errors import DataError
 from pawcast.vision.decode import ImageHeader
@@ -26,15 +27,15 @@ def two_classes(cats: int, dogs: int) -> dict[str, int]:
 
 
 def split_of(labels, copies=None, *, test_size=100, val_fraction=0.25, seed=0):
-    copies = copies or dict.fromkeys(labels, 1)
-    return assign(labels, copies, test_size=test_size, val_fraction=val_fraction, seed=seed)
+    units = {identity: {label: (copies or {}).get(identity, 1)} for identity, label in labels.items()}
+    return assign(units, test_size=test_size, val_fraction=val_fraction, seed=seed)
 
 
 def records_of(path: str, classes: tuple[str, ...] = ()) -> list[ImageRecord]:
-    photos = sources.scan(path, classes)
+    photos = sources.scan(path, classes).photos
     header = ImageHeader("JPEG", "RGB", 1, 1)
     return [
-        ImageRecord(path, photo, hashlib.sha256(data).hexdigest(), len(data), header, b"")
+        ImageRecord(path, photo, hashlib.sha256(data).hexdigest(), len(data), header, (b"", b""))
         for photo, data in zip(photos, sources.read(path, photos), strict=True)
     ]
 
@@ -116,7 +117,7 @@ def test_groups_of_copies_are_refused_exactly_when_they_do_not_fit(different, te
     groups = dict.fromkeys(labels, copies)
     options = {"test_size": 2 * tests * copies, "val_fraction": 0.5, "seed": seed}
     if different % 2 and copies > 1:
-        with pytest.raises(DataError, match="Copies of a photo stay in one split"):
+        with pytest.raises(DataError, match="Copies and groups of photos stay in one split"):
             split_of(labels, groups, **options)
     else:
         assert Counter(split_of(labels, groups, **options).values()) == Counter(
@@ -126,7 +127,7 @@ def test_groups_of_copies_are_refused_exactly_when_they_do_not_fit(different, te
 
 def test_groups_larger_than_the_validation_share_of_their_class_are_refused():
     labels = two_classes(5, 5)
-    with pytest.raises(DataError, match="1 more 0 photos needed, and no group of copies fits"):
+    with pytest.raises(DataError, match="1 more 0 photos needed, and no group fits"):
         split_of(labels, dict.fromkeys(labels, 2), test_size=0, val_fraction=0.1)
     split = split_of(labels, dict.fromkeys(labels, 2), test_size=0, val_fraction=0.2)
     assert [labels[i] for i, name in split.items() if name == "val"] in ([0, 1], [1, 0])
@@ -185,3 +186,116 @@ def test_the_split_of_a_small_source_is_fixed(tmp_path):
         "test": "c13a58d3a16181d1b9f00f6d07cc2315f003dffcd0c83f379af3f8fab5975070",
         "unlabelled": "48f2aad9b93074449097ae2c2cae596ca0f4eaea08f94feaf8139f1f5f96a02c",
     }
+
+
+def record(name: str, label: int, content: str = "", group: str = "", split: str = "") -> ImageRecord:
+    photo = Photo(name, f"{name}.jpg", f"{name}.jpg", label, group, split)
+    sha256 = hashlib.sha256((content or name).encode()).hexdigest()
+    return ImageRecord("a.zip", photo, sha256, 1, ImageHeader("JPEG", "RGB", 1, 1), (b"", b""))
+
+
+def names_by_split(records: list[ImageRecord], **options: object) -> dict[str, list[str]]:
+    sizes = {"test_size": 0, "val_fraction": 0.25, "seed": 0, **options}
+    splits = split_photos(records, ["cat", "dog"], **sizes)  # type: ignore[arg-type]
+    return {split: [record.photo.id for record in photos] for split, photos in splits.items()}
+
+
+def in_groups(sizes: list[int]) -> list[ImageRecord]:
+    """Groups of cats and as many groups of dogs, of these sizes."""
+    return [
+        record(f"{name}.{group}.{i}", label, group=f"{name} {group}")
+        for label, name in enumerate(("cat", "dog"))
+        for group, size in enumerate(sizes)
+        for i in range(size)
+    ]
+
+
+@given(st.lists(st.integers(1, 6), min_size=12, max_size=30), st.integers(0, 12), st.integers(0, 99))
+def test_a_group_stays_in_one_split_and_no_split_could_take_another_group(sizes, test_size, seed):
+    records = in_groups(sizes)
+    splits = names_by_split(records, test_size=2 * test_size, seed=seed)
+    homes: dict[str, set[str]] = {}
+    for split, ids in splits.items():
+        for id_ in ids:
+            homes.setdefault(id_.rpartition(".")[0], set()).add(split)
+    assert len(homes) == 2 * len(sizes)
+    assert all(len(split) == 1 for split in homes.values())
+    wanted = {"test": test_size, "val": round((2 * sum(sizes) - 2 * test_size) * 0.25) / 2}
+    for name, label in (("cat", 0), ("dog", 1)):
+        in_train = [size for group, size in enumerate(sizes) if homes[f"{name}.{group}"] == {"train"}]
+        for split, photos in wanted.items():
+            missing = photos - sum(id_.startswith(name) for id_ in splits[split])
+            assert missing > -1
+            assert all(size > missing - 1 for size in in_train), (split, label)
+
+
+def test_groups_of_one_photo_are_split_as_without_groups():
+    alone = [record(f"{name}.{i}", label, group=f"{name}{i}") for label, name in enumerate("ab") for i in range(40)]
+    ungrouped = [one._replace(photo=one.photo._replace(group="")) for one in alone]
+    assert names_by_split(alone, test_size=20) == names_by_split(ungrouped, test_size=20)
+
+
+def test_copies_connect_their_groups():
+    records = [*in_groups([2] * 20), record("copy", 0, content="cat.3.1", group="cat 5")]
+    homes = {id_: split for split, ids in names_by_split(records, test_size=8).items() for id_ in ids}
+    assert len({homes[id_] for id_ in ("cat.3.0", "cat.3.1", "copy", "cat.5.0", "cat.5.1")}) == 1
+
+
+def test_a_group_may_hold_several_classes():
+    records = [record(f"{i}.{label}", label, group=f"litter {i}") for i in range(20) for label in (0, 1)]
+    splits = names_by_split(records, test_size=8)
+    assert {split: len(ids) for split, ids in splits.items()} == {"train": 24, "val": 8, "test": 8, "unlabelled": 0}
+    assert {id_.partition(".")[0] for id_ in splits["test"]}.isdisjoint(
+        id_.partition(".")[0] for id_ in splits["train"] + splits["val"]
+    )
+
+
+def test_groups_too_large_for_the_validation_split_are_refused():
+    with pytest.raises(DataError, match=r"Copies and groups.*5 more cat photos needed, and no group fits.*--group"):
+        names_by_split(in_groups([10, 10]))
+
+
+def in_folders(**photos: int) -> list[ImageRecord]:
+    """Cats and as many dogs in the folders of these splits."""
+    return [
+        record(f"{split}.{label}.{i}", label, split=split)
+        for split, count in photos.items()
+        for label in (0, 1)
+        for i in range(count)
+    ]
+
+
+def test_the_folders_of_a_source_are_its_splits():
+    splits = names_by_split(in_folders(train=6, val=3, test=2), test_size=1_000, split_folders=True)
+    assert {split: len(ids) for split, ids in splits.items()} == {"train": 12, "val": 6, "test": 4, "unlabelled": 0}
+    assert all(id_.startswith(split) for split, ids in splits.items() for id_ in ids)
+    assert splits["train"] != sorted(splits["train"])
+
+
+def test_without_a_folder_of_validation_photos_a_share_of_train_validates():
+    splits = names_by_split(in_folders(train=8, test=2), test_size=1_000, split_folders=True)
+    assert {split: len(ids) for split, ids in splits.items()} == {"train": 12, "val": 4, "test": 4, "unlabelled": 0}
+    assert all(id_.startswith("train") for id_ in splits["train"] + splits["val"])
+
+
+def test_photos_outside_of_the_folders_of_splits_are_named():
+    outside = [record(f"extra.{i}", 0) for i in range(4)]
+    with pytest.raises(
+        DataError, match=r"4 of 16 photos.*extra\.0\.jpg, extra\.1\.jpg, extra\.2\.jpg, ….*--split-folders"
+    ):
+        names_by_split([*in_folders(train=4, val=2), *outside], split_folders=True)
+
+
+def test_a_folder_of_a_split_that_lacks_a_class_is_refused():
+    records = [one for one in in_folders(train=4, val=2) if not one.photo.id.startswith("val.1")]
+    with pytest.raises(DataError, match="no usable photo of class dog in val"):
+        names_by_split(records, split_folders=True)
+
+
+def test_all_photos_under_two_labels_are_named_at_once():
+    records = in_groups([1] * 9)
+    twice = [record(f"dog.copy{i}", 1, content=f"cat.{i}.0") for i in range(3)]
+    with pytest.raises(DataError, match="3 photos have two labels") as caught:
+        names_by_split([*records, *twice])
+    for i in range(3):
+        assert f"cat.{i}.0.jpg (cat) = dog.copy{i}.jpg (dog)" in str(caught.value)

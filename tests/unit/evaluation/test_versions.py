@@ -11,6 +11,8 @@ from pawcast_infra.local import drawn_photos
 from pawcast.errors import NotFoundError
 from pawcast.evaluation.reports.curves import draw_curves
 from pawcast.evaluation.versions import evaluate_version
+from pawcast.inference.engine import Engine
+from pawcast.inference.predictor import predict_scores
 from pawcast.store import Store, open_store
 from tests.support import served
 from tests.support.files import encode, make_folder, open_image
@@ -51,13 +53,33 @@ def test_a_version_is_evaluated_on_labelled_photos(store, tmp_path):
     assert kept["confusion"] == result["confusion"]
     page = (tmp_path / "report" / "report.html").read_text()
     assert f"{result['accuracy']:.2%}" in page
-    assert page.count("data:image/png;base64,") == 3
-    for name in ("confusion.png", "photos.png"):
-        assert open_image((tmp_path / "report" / name).read_bytes()).width > 500
+    assert page.count("data:image/png;base64,") == 2
+    assert open_image((tmp_path / "report" / "photos.png").read_bytes()).width > 500
+    assert '<th scope="row">True class</th><td>Predicted: cat</td>' in page
     right = [row[i] for i, row in enumerate(result["confusion"])]
     assert summary.splitlines()[0] == "pets@1 on 10 photos (photos)"
-    assert f"  cat       {right[0]} of 5 right" in summary
-    assert f"  dog       {right[1]} of 5 right" in summary
+    assert f"  cat                {right[0]} of 5 right; precision " in summary
+    assert f"  dog                {right[1]} of 5 right; precision " in summary
+
+
+def test_one_class_that_is_never_predicted_gives_nulls_and_a_remark(store, tmp_path):
+    black = encode(np.zeros((40, 40, 3), np.uint8))
+    (score,) = predict_scores(Engine.load(store, served.MODEL), [black])
+    predicted, other = ("dog", "cat") if score > 0.5 else ("cat", "dog")
+    photos = make_folder(tmp_path / "photos", {f"{other}/{i}.png": black for i in range(3)})
+    result, summary = evaluate_version(store, served.MODEL, labelled=photos, folder=tmp_path / "report")
+    kept = (tmp_path / "report" / "evaluation.json").read_text()
+    assert "NaN" not in kept
+    assert json.loads(kept)["auc"] is None
+    assert result["never_predicted"] == [other]
+    assert result["classes"][other] == {"photos": 3, "predicted": 0, "precision": None, "recall": 0.0, "f1": 0.0}
+    assert result["classes"][predicted]["recall"] is None
+    remark = f"The model never predicts {other}."
+    assert f"  Remark             {remark}" in summary
+    assert "undefined, because all photos are of one class" in summary
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"<p>{remark}</p>" in page
+    assert "nan" not in page.lower().split("<body>")[1].partition("base64,")[0]
 
 
 def test_a_model_that_is_not_there_is_refused(store):

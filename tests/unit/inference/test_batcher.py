@@ -38,23 +38,18 @@ def recording(decoded: list[int]) -> Callable[[int], np.ndarray]:
     return decode
 
 
-_batchers: list[Batcher] = []
-
-
 def make_batcher(predict: Any, sizes: Sequence[int], decode: Any = pixels, **options: Any) -> Batcher:
-    _batchers.append(Batcher(decode, predict, sizes, **options))
-    return _batchers[-1]
+    return Batcher(decode, predict, sizes, **options)
 
 
 @pytest.fixture(autouse=True)
 def no_threads_are_left() -> Iterator[None]:
-    """Close the batchers of a test, and wait for their threads to end."""
+    """Wait for the threads of a test's batchers to end."""
     before = set(threading.enumerate())
     yield
-    while _batchers:
-        _batchers.pop().close()
+    gc.collect()
     for thread in set(threading.enumerate()) - before:
-        if thread.name == "batcher":
+        if thread.name.startswith("batcher"):
             thread.join(10)
             assert not thread.is_alive()
 
@@ -127,6 +122,19 @@ def test_a_photo_that_cannot_be_decoded_gets_its_error_and_the_others_their_scor
 
     assert asyncio.run(scenario()) == [7.0, CUT, known, 3.0]
     assert engine.batches == [2]
+
+
+def test_a_photo_for_which_the_model_predicts_nan_gets_an_error():
+    def predict(batch: np.ndarray) -> np.ndarray:
+        return np.where(batch[:, 0, 0, 0] == 5, np.nan, 0.5)
+
+    async def scenario() -> list[float | ImageError]:
+        return await results_of(make_batcher(predict, (1, 2)).submit([7, 5]))
+
+    right, wrong = asyncio.run(scenario())
+    assert right == 0.5
+    assert isinstance(wrong, ImageError)
+    assert "NaN" in wrong.what
 
 
 def test_the_engine_is_not_called_if_no_photo_can_be_decoded():
@@ -333,51 +341,25 @@ def test_the_batcher_works_after_many_requests_some_of_which_fail():
 
 
 def test_a_lone_photo_wakes_one_thread_and_threads_are_used_again():
-    threads: list[str] = []
-
-    def decode(photo: int) -> np.ndarray:
-        threads.append(threading.current_thread().name)
-        return pixels(photo)
-
     async def scenario() -> None:
         before = batcher_threads()
-        batcher = make_batcher(idle_engine(), (1, 2), decode, threads=3)
+        batcher = make_batcher(idle_engine(), (1, 2), threads=3)
         for photo in range(1, 6):
             assert await results_of(batcher.submit([photo])) == [photo]
-            await until(lambda: batcher._waiting_threads == 1)
+            await until(lambda: idle_threads(batcher) == 1)
         assert batcher_threads() - before == 1
         assert await results_of(batcher.submit(range(1, 10))) == list(range(1, 10))
-        await until(lambda: batcher._waiting_threads == 3)
-        assert batcher_threads() - before == 3
+        await until(lambda: idle_threads(batcher) == batcher_threads() - before)
+        assert batcher_threads() - before <= 3
 
     asyncio.run(scenario())
 
 
-def test_a_closed_batcher_finishes_requests_made_before_and_after():
-    engine = Engine()
-
-    async def scenario() -> None:
-        batcher = make_batcher(engine, (1, 2), threads=2)
-        before = batcher.submit([1, 2, 3])
-        await asyncio.to_thread(engine.started.wait, 10)
-        batcher.close()
-        after = batcher.submit([4])
-        engine.go.set()
-        assert await results_of(before) == [1, 2, 3]
-        assert await results_of(after) == [4]
-        await until(lambda: batcher._busy_threads == 0)
-        assert await results_of(batcher.submit([5])) == [5]
-
-    asyncio.run(scenario())
-
-
-def test_a_closed_batcher_ends_its_threads_and_frees_its_engine():
+def test_an_unused_batcher_ends_its_threads_and_frees_its_engine():
     async def scenario() -> weakref.ref[Engine]:
         engine = idle_engine()
         batcher = make_batcher(engine, (1, 2), max_concurrent_batches=2, threads=2)
         assert await results_of(batcher.submit([1, 2])) == [1, 2]
-        batcher.close()
-        _batchers.clear()
         return weakref.ref(engine)
 
     before = batcher_threads()
@@ -387,8 +369,25 @@ def test_a_closed_batcher_ends_its_threads_and_frees_its_engine():
     assert gone() is None
 
 
+def test_a_batcher_that_only_its_requests_hold_still_answers_them():
+    engine = Engine()
+
+    async def scenario() -> None:
+        request = make_batcher(engine, (1, 2), threads=2).submit([1, 2, 3])
+        await asyncio.to_thread(engine.started.wait, 10)
+        gc.collect()
+        engine.go.set()
+        assert await results_of(request) == [1, 2, 3]
+
+    asyncio.run(scenario())
+
+
+def idle_threads(batcher: Batcher) -> int:
+    return int(batcher._pool._idle_semaphore._value)
+
+
 def batcher_threads() -> int:
-    return sum(thread.name == "batcher" for thread in threading.enumerate())
+    return sum(thread.name.startswith("batcher") for thread in threading.enumerate())
 
 
 async def until(reached: Callable[[], bool]) -> None:

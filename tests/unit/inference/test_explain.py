@@ -65,6 +65,11 @@ def test_a_sure_network_is_explained_too():
     assert heat.max() == pytest.approx(1)
 
 
+def test_a_prediction_of_nan_is_an_error():
+    with pytest.raises(ImageError, match="NaN"):
+        Explainer(corner_engine(0, 0, float("nan"))).explain(encode(np.full((40, 40, 3), 9, np.uint8)))
+
+
 def test_nothing_is_hot_where_no_cell_speaks_for_the_label():
     prediction, heat = Explainer(corner_engine(0, 0)).explain(encode(np.zeros((40, 60, 3), np.uint8)))
     assert prediction.probability == 0.5

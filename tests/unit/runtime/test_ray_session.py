@@ -21,12 +21,15 @@ class Task:
     def __init__(self) -> None:
         self.submitted: list[int] = []
         self.cancelled: list[int] = []
+        self.deaths: dict[int, list[Exception]] = {}
 
     def remote(self, number: int) -> int:
         self.submitted.append(number)
         return number
 
     def result(self, number: int) -> int:
+        if self.deaths.get(number):
+            raise self.deaths[number].pop()
         if number < 0:
             raise UsageError("Negative")
         return number * number
@@ -45,7 +48,7 @@ def task(monkeypatch) -> Task:
         "ray",
         SimpleNamespace(
             cluster_resources=lambda: {"CPU": 1.0, "GPU": 0.0, "memory": 2.0 * 2**30},
-            wait=lambda references, num_returns: ([references[-1]], references[:-1]),
+            wait=lambda references, num_returns, timeout: ([references[-1]], references[:-1]),
             get=task.result,
             cancel=task.cancel,
             exceptions=ray.exceptions,
@@ -88,11 +91,54 @@ def test_an_error_of_a_task_cancels_the_others(task):
     assert sorted(task.cancelled) == [1, 2]
 
 
+DEATHS = [
+    ray.exceptions.WorkerCrashedError(),
+    ray.exceptions.OutOfMemoryError("killed"),
+    ray.exceptions.NodeDiedError("dead"),
+    ray.exceptions.ObjectLostError("00", None, ""),
+]
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    monkeypatch.setattr(ray_session, "_SECONDS_AFTER_CRASH", 0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_task_whose_worker_dies_runs_again(task, death):
+    task.deaths = {12: [death] * 2}
+    assert dict(ray_session.run_tasks(task, [(number,) for number in range(10, 15)]))[2] == 144
+    assert task.submitted.count(12) == 3
+    task.deaths = {12: [death] * 3}
+    with pytest.raises(ClusterError, match=r"died|killed"):
+        list(ray_session.run_tasks(task, [(number,) for number in range(10, 15)]))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_task_whose_workers_die_each_time_is_told_and_the_others_go_on(task):
+    task.deaths = {12: [ray.exceptions.WorkerCrashedError()] * 2}
+    crashed: list[int] = []
+    tasks = [(number,) for number in range(10, 30)]
+    results = dict(ray_session.run_tasks(task, tasks, attempts=2, on_crash=crashed.append))
+    assert crashed == [2]
+    assert results == {i: (10 + i) ** 2 for i in range(20) if i != 2}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_ray_in_which_every_worker_dies_is_given_up(task):
+    crashed: list[int] = []
+    task.deaths = {number: [ray.exceptions.WorkerCrashedError()] * 2 for number in range(1_000)}
+    with pytest.raises(ClusterError, match="A Ray worker process died"):
+        list(ray_session.run_tasks(task, [(n,) for n in range(1_000)], attempts=2, on_crash=crashed.append))
+    assert len(crashed) < 100
+
+
 def test_missing_resources_are_refused_with_what_there_is(task):
     ray_session.require_resources(1, memory=2**30)
-    with pytest.raises(ClusterError, match=r"Received: 1 CPUs and 0 GPUs. Expected: 2 CPUs and 1 GPUs"):
+    with pytest.raises(ClusterError, match=r"Received: 1 CPUs, 0 GPUs and .*Expected: 2 CPUs, 1 GPUs and"):
         ray_session.require_resources(2, gpus=1)
-    with pytest.raises(ClusterError, match=r"Received: 2.0 GiB beside the object store. Expected: 3.0 GiB"):
+    with pytest.raises(ClusterError, match=r"and 2.0 GiB beside the object store. Expected: .* and 3.0 GiB"):
         ray_session.require_resources(1, memory=3 * 2**30)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
+import pytest
 from starlette.routing import Match
 
 from pawcast.store import open_store
 from pawcast_serve.api import create_api
 from pawcast_serve.classifier import Classifier
-from tests.support.served import MODEL, ask
+from tests.support.served import MODEL, ask, http_client, running
 
 
 def schema_of(store) -> dict[str, Any]:
@@ -50,17 +54,14 @@ def test_without_a_model_requests_get_a_503_and_the_process_is_alive(tmp_path, p
         assert response.headers["retry-after"]
 
 
-def test_the_docs_have_an_example_for_every_status(model_store):
+def test_the_docs_have_an_example_of_every_error(model_store):
     paths = schema_of(model_store)["paths"]
     for path in ("/v1/classify", "/v1/explain", "/v2/models/{name}/infer"):
         responses = paths[path]["post"]["responses"]
         assert {"200", "400", "401", "408", "413", "415", "422", "429", "503"} <= set(responses)
         for status, response in responses.items():
-            content = response["content"].get("application/json")
-            if content is None:
-                assert (path, status) == ("/v1/explain", "200")
-                continue
-            assert content.get("example") or content.get("examples"), (path, status)
+            if status != "200":
+                assert response["content"]["application/json"]["example"]["error"], (path, status)
 
 
 def test_the_docs_ask_for_the_key_and_describe_the_response(model_store):
@@ -68,7 +69,58 @@ def test_the_docs_ask_for_the_key_and_describe_the_response(model_store):
     (scheme,) = schema["components"]["securitySchemes"]
     for path, operations in schema["paths"].items():
         for operation in operations.values():
-            assert operation.get("security") == ([{scheme: []}] if path.startswith("/v") else None), path
+            needs_key = path.startswith("/v") and "/health/" not in path
+            assert operation.get("security") == ([{scheme: []}] if needs_key else None), path
     response = schema["paths"]["/v1/classify"]["post"]["responses"]["200"]["content"]["application/json"]
     assert response["schema"] == {"$ref": "#/components/schemas/ClassifyResponse"}
-    assert set(schema["components"]["schemas"]["ClassifyResponse"]["properties"]) == {"model", "predictions", "timings"}
+    properties = set(schema["components"]["schemas"]["ClassifyResponse"]["properties"])
+    assert properties == {"error", "model", "predictions", "timings"}
+
+
+def test_the_pages_files_are_revalidated_and_nothing_else_is_served(model_store):
+    async def scenario(http: httpx.AsyncClient) -> list[httpx.Response]:
+        script = await http.get("/static/app.js")
+        unchanged = await http.get("/static/app.js", headers={"if-none-match": script.headers["etag"]})
+        return [await http.get("/"), script, unchanged, await http.get("/static/..%2fapi.py")]
+
+    page, script, unchanged, outside = ask(model_store, scenario)
+    assert [response.status_code for response in (page, script, unchanged, outside)] == [200, 200, 304, 404]
+    for response in (page, script):
+        assert response.headers["cache-control"] == "no-cache"
+        assert "unsafe-inline" not in response.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc", "/"])
+def test_the_pages_work_behind_a_prefix_that_a_proxy_removes(model_store, page):
+    """All links are relative and lead to files of the service, whatever the prefix is."""
+
+    async def scenario(http: httpx.AsyncClient) -> dict[str, int]:
+        text = (await http.get(page)).text
+        links = re.findall(r'(?:(?:src|href|spec-url)=|url: )["\']([^"\']+)', text)
+        return {link: (await http.get(urljoin(f"http://test{page}", link))).status_code for link in links}
+
+    statuses = ask(model_store, scenario)
+    assert len(statuses) >= 3
+    assert set(statuses.values()) == {200}, statuses
+    assert not any(link.startswith(("/", "http")) for link in statuses)
+
+
+def test_pages_of_allowed_origins_may_call_the_api(model_store, photo):
+    origin = {"origin": "https://pets.example"}
+    wanted = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key,content-type"}
+
+    async def ask_from(*allowed: str) -> list[httpx.Response]:
+        api = create_api(Classifier(model_store, MODEL), lambda: ["a key of sixteen and more"], allowed)
+        async with running(api), http_client(api) as http:
+            return [
+                await http.options("/v1/classify", headers={**origin, **wanted}),
+                await http.post("/v1/classify", content=photo, headers=origin),
+            ]
+
+    preflight, refused = asyncio.run(ask_from("https://pets.example"))
+    assert (preflight.status_code, refused.status_code) == (200, 401)
+    for response in (preflight, refused):
+        assert response.headers["access-control-allow-origin"] == "https://pets.example"
+    for allowed in ((), ("https://other.example",)):
+        for response in asyncio.run(ask_from(*allowed)):
+            assert "access-control-allow-origin" not in response.headers

@@ -13,15 +13,33 @@ from pawcast_serve.limits import ServiceLimits
 
 
 def test_unknown_or_impossible_arguments_are_refused():
-    for wrong in ({"modle": "x"}, {"limits": {"photo": 1}}, {"limits": {"photos": 0}}, {"check_seconds": 0}):
+    bad_origins = [{"allow_origins": [origin]} for origin in ("", "pets.example", "https://pets.example/")]
+    for wrong in (
+        {"modle": "x"},
+        {"limits": {"photo": 1}},
+        {"limits": {"photos": 0}},
+        {"check_seconds": 0},
+        *bad_origins,
+    ):
         with pytest.raises(ValidationError):
             Arguments.model_validate(wrong)
     assert Arguments.model_validate({"limits": {"photos": 1}}).limits == ServiceLimits(photos=1)
+    assert Arguments.model_validate({"allow_origins": ["https://pets.example:8443", "*"]})
 
 
 def test_an_application_is_built_without_a_model_or_a_key(tmp_path, monkeypatch):
-    monkeypatch.setenv("PAWCAST_API_KEY", "short")
+    monkeypatch.delenv("PAWCAST_API_KEY", raising=False)
     assert isinstance(app(Arguments(store=str(tmp_path))), Application)
+
+
+def test_a_key_that_is_too_short_is_refused_when_the_service_is_deployed(tmp_path, monkeypatch):
+    file = tmp_path / "keys"
+    file.write_text("short")
+    with pytest.raises(UsageError, match="too short"):
+        app(Arguments(store=str(tmp_path), api_key_file=file))
+    monkeypatch.setenv("PAWCAST_API_KEY", "short")
+    with pytest.raises(UsageError, match="too short"):
+        app(Arguments(store=str(tmp_path)))
 
 
 def test_the_key_comes_from_the_environment_and_is_not_too_short(monkeypatch):

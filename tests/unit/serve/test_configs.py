@@ -20,7 +20,7 @@ def test_a_deployment_is_valid_and_consistent_with_the_limits(name):
     (deployment,) = application.deployments
     assert application.import_path == "pawcast_serve.app:app"
     # The replica must refuse before Serve does: the API documents the replica's responses.
-    assert deployment.max_ongoing_requests > limits.requests
+    assert deployment.max_ongoing_requests > limits.requests + limits.arriving
     assert deployment.backpressure_config.status_code == 429
     assert deployment.max_surge_percent > 0
     assert deployment.graceful_shutdown_timeout_s > limits.receive_seconds

@@ -31,9 +31,8 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Exported:
 
 def test_counts_are_exported_as_sums_and_once(exported):
     metrics = Metrics()
-    metrics.photos(["classified", "unreadable", "classified"])
-    metrics.photos(["classified"])
-    metrics.error("busy")
+    metrics.classified(["classified", "unreadable", "classified"], 0.1)
+    metrics.classified(["classified"], 0.1)
     for status in (200, 200, 429):
         metrics.request("POST", "/v1/classify", status, 0.1)
     assert exported == []
@@ -43,7 +42,6 @@ def test_counts_are_exported_as_sums_and_once(exported):
     assert exported == [
         ("pawcast_photos", 3, {"outcome": "classified"}),
         ("pawcast_photos", 1, {"outcome": "unreadable"}),
-        ("pawcast_errors", 1, {"kind": "busy"}),
         ("pawcast_requests", 2, {**labels, "status": "200"}),
         ("pawcast_requests", 1, {**labels, "status": "429"}),
         *gauges,
@@ -59,7 +57,7 @@ def test_observations_are_exported_once(exported, monkeypatch):
         ray_metrics.Histogram, "observe", lambda self, value, tags: observed.append((self.info["name"], value, tags))
     )
     metrics = Metrics()
-    metrics.decoded(0.1)
+    metrics.classified([], 0.1)
     metrics.batch(3, 0.5)
     metrics.request("POST", "/v1/classify", 200, 0.2)
     assert observed == []

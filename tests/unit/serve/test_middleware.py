@@ -9,7 +9,7 @@ import pytest
 
 from pawcast_serve.api import create_api
 from pawcast_serve.classifier import Classifier
-from tests.support.served import IMAGE_HEADERS, MODEL, ask, http_client, post, running, send_chunks
+from tests.support.served import IMAGE_HEADERS, MODEL, ask, post, running, send_chunks
 
 KEY = "a key of sixteen and more"
 
@@ -53,14 +53,13 @@ def test_with_a_key_only_probes_docs_and_page_are_open(model_store):
         "/openapi.json",
         "/docs",
         "/redoc",
-        "/docs/oauth2-redirect",
         "/static-offline-docs",
     }
 
 
 def test_with_a_key_health_is_open_below_a_route_prefix_too(model_store):
     async def run() -> list[int]:
-        async with running(create_api(Classifier(model_store, MODEL), KEY)) as api:
+        async with running(create_api(Classifier(model_store, MODEL), lambda: [KEY])) as api:
             transport = httpx.ASGITransport(api, root_path="/pawcast")
             async with httpx.AsyncClient(transport=transport, base_url="http://test/pawcast") as http:
                 return [(await http.get(path)).status_code for path in ("/healthz", "/v1/model")]
@@ -82,6 +81,22 @@ def test_every_response_has_safe_headers_and_the_docs_still_work(model_store):
     for response in (model, docs, style):
         assert response.headers["x-frame-options"] == "DENY"
         assert "http://" not in response.text.replace("http://www.w3.org", "")
+
+
+def test_head_is_answered_as_get_without_a_body(model_store):
+    async def scenario(http: httpx.AsyncClient) -> list[tuple[httpx.Response, httpx.Response]]:
+        api = http._transport.app  # type: ignore[attr-defined]
+        paths = [path for path, operations in api.openapi()["paths"].items() if "get" in operations and "{" not in path]
+        paths += ["/", "/docs", "/redoc", "/static/app.js", "/openapi.json", "/v2/models/pets", "/v1/classify", "/x"]
+        return [(await http.get(path), await http.head(path)) for path in paths]
+
+    pairs = ask(model_store, scenario)
+    assert len(pairs) > 10
+    for get, head in pairs:
+        assert head.status_code == get.status_code
+        assert {**head.headers, "date": ""} == {**get.headers, "date": ""}
+        assert get.content
+        assert head.content == b""
 
 
 def test_an_unexpected_exception_is_a_500_without_details(model_store, photo, monkeypatch):
@@ -118,28 +133,13 @@ def test_metrics_have_a_routes_template_and_no_text_of_the_client(model_store, p
     ]
 
 
-def test_errors_are_counted_by_kind(model_store, monkeypatch):
-    kinds: list[str] = []
-    monkeypatch.setattr("pawcast_serve.metrics.Metrics.error", lambda self, kind: kinds.append(kind))
+def test_a_client_that_disconnects_is_counted_as_499(model_store, monkeypatch):
+    requests: list[tuple[object, ...]] = []
+    monkeypatch.setattr("pawcast_serve.metrics.Metrics.request", lambda self, *values: requests.append(values[:3]))
 
     async def scenario() -> None:
-        classifier = Classifier(model_store, MODEL)
-        async with running(create_api(classifier, KEY)) as api, http_client(api) as http:
-            await http.get("/v1/model")
-            http.headers["x-api-key"] = KEY
-            await http.get("/nowhere")
-            await http.get("/v1/classify")
-            await http.post("/v1/classify", content=b"{}", headers={"content-type": "application/json"})
-            await http.post("/v1/classify", content=b"junk", headers=IMAGE_HEADERS)
         async with running(create_api(Classifier(model_store, MODEL))) as api:
             await send_chunks(api, [b"a"], then=lambda: asyncio.sleep(0))
 
     asyncio.run(scenario())
-    assert kinds == [
-        "unauthorized",
-        "unknown_path",
-        "wrong_method",
-        "unsupported_type",
-        "unusable_photo",
-        "client_gone",
-    ]
+    assert requests == [("POST", "/v1/classify", 499)]

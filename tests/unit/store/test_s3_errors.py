@@ -15,8 +15,8 @@ from pawcast.errors import IntegrityError, NotFoundError, StoreError, StoreFullE
 from pawcast.store import s3_errors
 
 
-def client_error(status: int, code: str, retries: int = 0) -> ClientError:
-    metadata = {"HTTPStatusCode": status, "RetryAttempts": retries}
+def client_error(status: int, code: str) -> ClientError:
+    metadata = {"HTTPStatusCode": status}
     return ClientError({"Error": {"Code": code}, "ResponseMetadata": metadata}, "PutObject")
 
 
@@ -73,7 +73,7 @@ def test_only_errors_that_may_end_are_retried(error, transient):
     assert s3_errors.is_transient(error) is transient
 
 
-def test_a_server_error_or_a_retried_request_may_have_written():
+def test_a_request_without_a_response_or_with_a_server_error_may_have_written():
     assert s3_errors.may_have_written(client_error(500, "InternalError"))
-    assert s3_errors.may_have_written(client_error(412, "PreconditionFailed", retries=1))
+    assert s3_errors.may_have_written(EndpointConnectionError(endpoint_url="http://x"))
     assert not s3_errors.may_have_written(client_error(412, "PreconditionFailed"))

@@ -20,19 +20,11 @@ class ListQueue(list[Any]):
 def test_an_epoch_is_reported_with_the_rate_of_its_training_steps():
     queue = ListQueue()
     reporter = ProgressReporter(queue, numbered_loader(40, 16))
-    reporter.start_run(0, "the network")
     reporter.start_epoch(3)
     reporter.end_epoch(ROW)
     assert queue == [
-        ProgressUpdate(summary="the network"),
         ProgressUpdate(3, 3, 3, 0.5, 0.75, photos_per_second=4.0, finished=ROW),
     ]
-
-
-def test_a_resumed_run_reports_what_is_done():
-    queue = ListQueue()
-    ProgressReporter(queue, numbered_loader(40, 16)).start_run(2, "the network")
-    assert queue == [ProgressUpdate(resumed=2)]
 
 
 def test_steps_are_reported_twice_a_second_with_their_recent_loss(monkeypatch):
@@ -53,7 +45,7 @@ def test_the_line_of_an_epoch_shows_validation_only_if_there_was_one(capsys):
     show = import_job("train").show
 
     def line(row: dict[str, float]) -> str:
-        update = ProgressUpdate(epoch=1, step=5, steps=5, photos_per_second=376, finished=row)
+        update = ProgressUpdate(1, 5, 5, row["loss"], row["acc"], photos_per_second=376, finished=row)
         show(update, 9, lambda *stage, **unit: None)
         return " ".join(capsys.readouterr().err.split())
 

@@ -9,7 +9,7 @@ import ray
 from ray.train import WorkerGroupError
 
 from pawcast.errors import IntegrityError, PawcastError, StoreError, StoreFullError, TrainingError
-from pawcast.training.workers import _cause
+from pawcast.training.workers import DifferentWeightsError, _cause
 
 LOST = ray.exceptions.RayActorError()
 BROKEN_COLLECTIVE = type("UnavailableError", (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"})
@@ -21,7 +21,8 @@ BROKEN_COLLECTIVE = type("UnavailableError", (Exception,), {"__module__": "tenso
         ({0: LOST}, "A training worker was lost .RayActorError", True),
         ({0: BROKEN_COLLECTIVE("connection reset"), 1: LOST}, "lost .UnavailableError.*connection reset", True),
         ({0: StoreError("out of reach")}, "out of reach", True),
-        ({1: TrainingError("different weights")}, "different weights", True),
+        ({1: DifferentWeightsError("different weights")}, "different weights", True),
+        ({0: TrainingError("the loss is NaN")}, "the loss is NaN", False),
         ({0: StoreFullError("full")}, "full", False),
         ({0: IntegrityError("changed")}, "changed", False),
         # The mistake explains the other rank's broken collective.

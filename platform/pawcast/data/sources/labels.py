@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ntpath
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from posixpath import splitext
 from typing import Any
+
+from pawcast.errors import DataError
 
 FORMATS = {
     ".jpg": "JPEG",
@@ -21,7 +26,7 @@ FORMATS = {
 """Extensions of photos, and the format that each one promises."""
 
 EXTENSIONS = tuple(FORMATS)
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"([^\W\d_]+)")
 _NUMBER = re.compile("([0-9]+)")
 _UP_TO_NUMBER = re.compile(r"(.*?)[\W_]*(?:\d|$)", re.DOTALL)
 # Line breaks, other control characters, and marks that change the direction of writing.
@@ -42,22 +47,14 @@ def label_from_path(path: str, classes: Sequence[str]) -> int:
         (1, 0)
     """
     index = _class_index(tuple(classes))
-    for name in _possible_class_names(unicodedata.normalize("NFC", path)):
+    *folders, file = unicodedata.normalize("NFC", path).split("/")
+    # A file is named after its class and a number. A folder must be the class's name alone,
+    # otherwise `dogs-vs-cats/` would count as a class.
+    matches = [pattern.match(splitext(file)[0]) for pattern in (_UP_TO_NUMBER, _WORD)]
+    for name in (*(match.group(1) for match in matches if match), *reversed(folders)):
         if (label := index.get(fold_case(name))) is not None:
             return label
     return -1
-
-
-def _possible_class_names(path: str) -> Iterator[str]:
-    """Yield the parts of a path that may name a class, the most reliable first."""
-    *folders, file = path.split("/")
-    # A file is named after its class and a number. A folder must be the class's name alone,
-    # otherwise `dogs-vs-cats/` would count as a class.
-    before_number = _UP_TO_NUMBER.match(without_extension(file))
-    yield before_number.group(1) if before_number else ""
-    first_word = _WORD.match(file)
-    yield first_word.group() if first_word else ""
-    yield from reversed(folders)
 
 
 @lru_cache(maxsize=16)
@@ -88,6 +85,12 @@ def is_hidden(path: str) -> bool:
     return path.startswith((".", "__MACOSX")) or "/." in path or "/__MACOSX" in path
 
 
+def leads_out(path: str) -> bool:
+    """Return whether a path is absolute, has a drive, or leads above where it begins."""
+    drive, rest = ntpath.splitdrive(path)
+    return bool(drive) or rest.startswith(("/", "\\")) or ".." in rest.replace("\\", "/").split("/")
+
+
 def is_photo(path: str) -> bool:
     """Return whether a path has the extension of a photo and isn't hidden."""
     return path.lower().endswith(EXTENSIONS) and not is_hidden(path)
@@ -95,22 +98,12 @@ def is_photo(path: str) -> bool:
 
 def normalize_path(member: str) -> str:
     """Return a path with single slashes and without `.`; some zip tools write backslashes."""
-    path = member.replace("\\", "/")
-    framed = f"/{path}/"
-    if "//" in framed or "/./" in framed:
-        return "/".join(part for part in path.split("/") if part not in ("", "."))
-    return path
+    return "/".join(part for part in member.replace("\\", "/").split("/") if part not in ("", "."))
 
 
-def extension(file: str) -> str:
-    """Return a file's extension in lower case: `.jpg`. The names `.jpg` and `jpg.` have none."""
-    return file[len(without_extension(file)) :].lower()
-
-
-def without_extension(file: str) -> str:
-    """Return a file's name, or a path, without the extension."""
-    stem, _, ending = file.rpartition(".")
-    return stem if stem and ending and stem[-1] != "/" and "/" not in ending else file
+def extension(path: str) -> str:
+    """Return a path's extension in lower case: `.jpg`."""
+    return splitext(path)[1].lower()
 
 
 def shared_folder(paths: Iterable[str], classes: Sequence[str]) -> str:
@@ -129,9 +122,13 @@ def shared_folder(paths: Iterable[str], classes: Sequence[str]) -> str:
 
 
 def photo_ids(names: Sequence[str]) -> list[str]:
-    """Return the names without extension, or all names unchanged if two would then be equal."""
-    stems = [without_extension(name) for name in names]
-    return stems if len(set(stems)) == len(stems) else list(names)
+    """Return the names without extension; those that would then be equal keep it."""
+    ids = [splitext(name)[0] for name in names]
+    # An id with its extension may equal another one without: a.jpg, a.png and a.jpg.png.
+    while len(set(ids)) < len(set(names)):
+        counts = Counter(ids)
+        ids = [name if counts[id_] > 1 else id_ for id_, name in zip(ids, names, strict=True)]
+    return ids
 
 
 def escape_name(name: str) -> str:
@@ -151,3 +148,8 @@ def display_name(name: str) -> str:
     text = escape_name(name)
     half = _MAX_DISPLAYED // 2
     return text if len(text) <= _MAX_DISPLAYED else f"{text[:half]}…{text[-half:]}"
+
+
+def refusal(path: str, what: str, received: object = None, expected: object = None, *, fix: str) -> DataError:
+    """Return the error of a source, or of a line in it, that can't be used."""
+    return DataError(f"{display_name(path)} {what}", received=received, expected=expected, fix=fix)

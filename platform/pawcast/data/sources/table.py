@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from pathlib import Path
+from posixpath import isfile
 
-from pawcast.data.sources.labels import EXTENSIONS, display_name, error_reason, fold_case
-from pawcast.errors import DataError, NotFoundError, suggest
+from pawcast.data.sources.labels import (
+    EXTENSIONS,
+    display_name,
+    error_reason,
+    fold_case,
+    leads_out,
+    normalize_path,
+    refusal,
+)
+from pawcast.errors import NotFoundError, suggest
 
 MAX_FILE = 256 * 2**20
 _FILE_COLUMNS = ("file", "image", "id", "filename", "path")
@@ -30,116 +38,61 @@ def labels(path: str, classes: Sequence[str]) -> dict[str, int]:
             folder, or gives one file two labels.
         NotFoundError: If a listed file is missing.
     """
-    labels: dict[str, int] = {}
-    lines: dict[str, int] = {}
-    root = Path(path).parent
-    resolved_root = root.resolve()
+    found: dict[str, tuple[int, int]] = {}
     index = {str(i): i for i in range(len(classes))} | {fold_case(name): i for i, name in enumerate(classes)}
-    for line, file, label_text in _rows(path, bool(classes)):
-        where = f"{display_name(path)}, line {line:,}"
-        if file.startswith(("/", "\\")) or ":" in file[1:2] or ".." in PurePosixPath(file.replace("\\", "/")).parts:
-            _refuse_outside(where, file)
-        member = _member(root, file, where)
-        if not (root / member).resolve().is_relative_to(resolved_root):
-            _refuse_outside(where, file)
-        label = index.get(fold_case(label_text.strip()), -1)
+    for line, file, text in _rows(path, bool(classes)):
+        where = f"{display_name(path)}, line {line:,}:"
+        member = _member(Path(path).parent, file, where)
+        label = index.get(fold_case(text.strip()), -1)
         if classes and label < 0:
-            raise DataError(
-                f"{where}: unknown label",
-                received=repr(display_name(label_text)),
-                expected=f"{suggest(label_text.strip().lower(), classes)}, or 0 to {len(classes) - 1}",
-                fix="correct the line, or --classes",
-            )
-        if labels.setdefault(member, label) != label:
-            first = f"{classes[labels[member]]} on line {lines[member]:,}"
-            raise DataError(
-                f"{where}: one photo has two labels",
-                received=f"{display_name(file)}: {first}, and {classes[label]}",
-                fix="remove the wrong line",
-            )
-        lines.setdefault(member, line)
-    if not labels:
-        raise DataError(
-            f"{display_name(path)} lists no photo",
-            expected="a line for each photo below the header",
-            fix="add the photos to the CSV, or name their folder instead",
-        )
-    return labels
+            expected = f"{suggest(text.strip().lower(), classes)}, or 0 to {len(classes) - 1}"
+            received = repr(display_name(text))
+            raise refusal(where, "unknown label", received, expected, fix="correct the line, or --classes")
+        first, first_line = found.setdefault(member, (label, line))
+        if first != label:
+            received = f"{display_name(file)}: {classes[first]} on line {first_line:,}, and {classes[label]}"
+            raise refusal(where, "one photo has two labels", received, fix="remove the wrong line")
+    if not found:
+        raise refusal(path, "lists no photo", fix="add a line for each photo, or name their folder")
+    return {member: label for member, (label, _) in found.items()}
 
 
 def _rows(path: str, labelled: bool) -> Iterator[tuple[int, str, str]]:
     """Yield (line number, file, label) of each line."""
+    if Path(path).stat().st_size > MAX_FILE:
+        raise refusal(path, "is too large", expected=f"at most {MAX_FILE >> 20} MiB", fix="split it")
     try:
-        if Path(path).stat().st_size > MAX_FILE:
-            raise DataError(
-                f"{display_name(path)} is too large",
-                expected=f"at most {MAX_FILE >> 20} MiB",
-                fix="split it, or put photos into a folder for each class",
-            )
         with open(path, encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, strict=True)
-            header = [name.strip().lower() for name in next(reader, [])]
-            file = next((header.index(name) for name in _FILE_COLUMNS if name in header), -1)
-            label = next((header.index(name) for name in _LABEL_COLUMNS if name in header), -1)
+            rows = csv.reader(text, strict=True)
+            header = [column.strip().lower() for column in next(rows, [])]
+            file = next((header.index(column) for column in _FILE_COLUMNS if column in header), -1)
+            label = next((header.index(column) for column in _LABEL_COLUMNS if column in header), -1)
             if file < 0 or (labelled and label < 0):
-                raise DataError(
-                    f"{display_name(path)} lacks a header",
-                    received=repr(display_name(",".join(header))),
-                    expected="file,label (or image,label, or id,label) as the first line",
-                    fix="add it",
-                )
-            for row in reader:
-                if not any(row):
-                    continue
-                if len(row) != len(header):
-                    raise DataError(
-                        f"{display_name(path)}, line {reader.line_num:,}: wrong number of columns",
-                        received=repr(display_name(",".join(row))),
-                        expected=f"{len(header)}, as in the header",
-                        fix="put names with a comma in double quotes",
-                    )
-                yield reader.line_num, row[file], row[label] if label >= 0 else ""
+                expected = "file,label (or image,label, or id,label) as the first line"
+                raise refusal(path, "lacks a header", repr(display_name(",".join(header))), expected, fix="add it")
+            for row in rows:
+                if len(row) == len(header):
+                    yield rows.line_num, row[file], row[label] if label >= 0 else ""
+                elif any(row):
+                    what = f"has {len(row)} columns on line {rows.line_num:,}"
+                    fix = "put names with a comma in double quotes"
+                    raise refusal(path, what, repr(display_name(",".join(row))), f"{len(header)}", fix=fix)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{display_name(path)} can't be read as CSV",
-            received=error_reason(error),
-            expected="UTF-8, commas",
-            fix="save it again as CSV in UTF-8",
-        ) from None
+        received, fix = error_reason(error), "save it again as CSV in UTF-8"
+        raise refusal(path, "can't be read as CSV", received, "UTF-8, commas", fix=fix) from None
 
 
 def _member(root: Path, file: str, where: str) -> str:
     """Return a listed file's path below the root, with its extension."""
-    name = PurePosixPath(file.replace("\\", "/")).as_posix()
-    try:
-        if (root / name).is_file():
-            return name
-        endings = [ending for lower in EXTENSIONS for ending in (lower, lower.upper())]
-        candidates = [name + ending for ending in endings if (root / (name + ending)).is_file()]
-    except (OSError, ValueError) as error:
-        received = f"{display_name(file)!r} ({error_reason(error)})"
-        raise DataError(f"{where}: not a file name", received=received, fix="correct the line") from None
-    if not candidates:
-        raise NotFoundError(
-            f"{where}: there is no such file",
-            received=display_name(file),
-            expected=f"a file below {display_name(str(root))}",
-            fix="correct the line, or remove it",
-        )
-    if len(candidates) > 1:
-        raise DataError(
-            f"{where}: several files have this name",
-            received=display_name(file),
-            expected=" or ".join(candidates),
-            fix="write the extension",
-        )
-    return candidates[0]
-
-
-def _refuse_outside(where: str, file: str) -> NoReturn:
-    raise DataError(
-        f"{where}: the file is outside of the CSV's folder",
-        received=repr(display_name(file)),
-        expected="a path below the folder that the CSV is in",
-        fix="put the CSV beside or above its photos",
-    )
+    name, shown = normalize_path(file), display_name(file)
+    endings = ["", *EXTENSIONS, *map(str.upper, EXTENSIONS)]
+    found = [name + ending for ending in endings if isfile(root / (name + ending))]
+    if leads_out(file) or any(not (root / member).resolve().is_relative_to(root.resolve()) for member in found):
+        fix = "put the CSV beside or above its photos"
+        raise refusal(where, "the file is outside of the CSV's folder", repr(shown), fix=fix)
+    if not found:
+        expected, fix = f"a file below {display_name(str(root))}", "correct the line, or remove it"
+        raise NotFoundError(f"{where} there is no such file", received=shown, expected=expected, fix=fix)
+    if len(found) > 1 and name not in found:
+        raise refusal(where, "several files have this name", shown, " or ".join(found), fix="write the extension")
+    return found[0]

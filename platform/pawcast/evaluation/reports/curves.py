@@ -27,19 +27,10 @@ def draw_curves(history: Mapping[str, Sequence[float | None]], title: str) -> by
     figure = Figure(figsize=(10, 4), dpi=140, layout="constrained")
     figure.suptitle(title, fontsize=11)
     accuracy, loss = figure.subplots(1, 2)
-    _plot(accuracy, history["acc"], history["val_acc"], "Accuracy")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     best, value = max(_points(history["val_acc"]), key=lambda point: (point[1], -point[0]))
+    _plot(accuracy, history["acc"], history["val_acc"], f"Accuracy: {value:.1%} in the best epoch, {best}")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     accuracy.plot(best, value, "o", color=VAL)
-    accuracy.annotate(
-        f"best {value:.1%}",
-        (best, value),
-        xytext=(0, 8),
-        textcoords="offset points",
-        color=VAL,
-        ha="right" if best - 1 > len(history["val_acc"]) / 2 else "left",
-        fontsize=9,
-    )
     _plot(loss, history["loss"], history["val_loss"], "Loss (binary cross-entropy)")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

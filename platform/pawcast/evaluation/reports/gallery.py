@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import io
 from collections.abc import Sequence
@@ -97,11 +96,8 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Return the text on one line, its middle cut out until it fits."""
     # File names may hold line breaks and worse, which Pillow refuses to measure or draws as boxes.
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    if font.getlength(text) <= width:
-        return text
-
-    def keep(count: int) -> str:
-        return text[: count - count // 2] + "…" + text[len(text) - count // 2 :]
-
-    too_long = bisect.bisect_left(range(len(text)), True, key=lambda count: font.getlength(keep(count)) > width)
-    return keep(max(too_long - 1, 2))
+    shortened, half = text, min(len(text) // 2, width)
+    while font.getlength(shortened) > width:
+        shortened = f"{text[:half]}…{text[len(text) - half :]}"
+        half -= 1
+    return shortened

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import struct
+import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
+from PIL import Image
 
 
 class Section(NamedTuple):
@@ -30,18 +31,12 @@ class Section(NamedTuple):
 
 def render_page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
     """Return the page's HTML, with all text escaped and all pictures inside."""
-    environment = Environment(
-        loader=PackageLoader("pawcast.evaluation.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
+    environment = Environment(loader=PackageLoader("pawcast.evaluation.reports", "."), autoescape=True)
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     environment.filters["size"] = _size
     return environment.get_template("page.html.jinja").render(title=title, facts=facts, sections=sections)
 
 
 def _size(png: bytes) -> tuple[int, int]:
-    """Read a PNG's width and height in pixels from its first chunk."""
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
+    """Return a PNG's width and height in pixels."""
+    return Image.open(io.BytesIO(png)).size

@@ -26,7 +26,12 @@ def format_prediction(score: float, classes: Sequence[str]) -> str:
 
 
 def draw_prediction_sheet(
-    read_photos: ReadPhotos, ids: Sequence[str], scores: Sequence[float | None], classes: Sequence[str], model: str
+    read_photos: ReadPhotos,
+    ids: Sequence[str],
+    scores: Sequence[float | None],
+    classes: Sequence[str],
+    model: str,
+    remark: str = "",
 ) -> bytes:
     """Draw photos with their predicted label.
 
@@ -36,6 +41,7 @@ def draw_prediction_sheet(
         scores: Their probabilities of class 1; None for a photo without a prediction.
         classes: The two classes' names.
         model: The model's name, for the title.
+        remark: The end of the title.
 
     Returns:
         A PNG.
@@ -50,13 +56,11 @@ def draw_prediction_sheet(
     ]
     pixels = _load(read_photos, {index for _, items in sections for *_, index in items})
 
-    def tile(score: float, id_: str, index: int) -> Tile:
-        return Tile(pixels[index], format_prediction(score, classes), id_)
-
-    return draw_contact_sheet(
-        [(heading, [tile(*item) for item in items if item[-1] in pixels]) for heading, items in sections],
-        f"{len(scored):,} photos by {model}",
-    )
+    tiles = [
+        (heading, [Tile(pixels[i], format_prediction(score, classes), id_) for score, id_, i in items if i in pixels])
+        for heading, items in sections
+    ]
+    return draw_contact_sheet(tiles, f"{len(scored):,} photos by {model}{remark}")
 
 
 def _load(read_photos: ReadPhotos, indices: set[int]) -> dict[int, np.ndarray]:

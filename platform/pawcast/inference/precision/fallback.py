@@ -9,12 +9,8 @@ far log-odds moved on the photos that a version was registered with.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from pawcast.inference.compiled import CompiledModel
 
 # Photos that were not measured may shift further than the largest measured shift.
 _SAFETY_FACTOR = 1.25
@@ -22,34 +18,6 @@ _SAFETY_FACTOR = 1.25
 _UNSATURATED = 0.4
 # Margins are rounded up to hundredths.
 _STEPS = 100
-
-
-class Float32Fallback:
-    """Computes scores in bfloat16, and again in float32 within the margin.
-
-    A photo's score depends on that photo alone, because the scores of both models do.
-
-    Args:
-        bfloat16_model: Computes every photo.
-        float32_model: The same network; computes the photos within the margin.
-        margin: From `fallback_margin`.
-    """
-
-    def __init__(self, bfloat16_model: CompiledModel, float32_model: CompiledModel, margin: float) -> None:
-        self._bfloat16_model, self._float32_model, self._margin = bfloat16_model, float32_model, margin
-
-    @property
-    def batch_sizes(self) -> list[int]:
-        """How many photos are computed at once, ascending."""
-        return self._bfloat16_model.batch_sizes
-
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the probability of class 1: uint8 [n, S, S, 3] to float32 [n] in [0, 1]."""
-        scores = self._bfloat16_model(pixels)
-        unsure = needs_fallback(scores, self._margin)
-        if unsure.any():
-            scores[unsure] = self._float32_model(pixels[unsure])
-        return scores
 
 
 def needs_fallback(scores: np.ndarray, margin: float) -> np.ndarray:

@@ -7,7 +7,6 @@ plain Keras: float32, eager, on the CPU, on pixels that NumPy scaled and mirrore
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import islice
 
@@ -21,7 +20,7 @@ from pawcast.inference.compiled import CompiledModel
 from pawcast.inference.engine import build_network
 from pawcast.inference.precision.fallback import fallback_margin, needs_fallback
 from pawcast.recipes.schema import Recipe
-from pawcast.registry import MAX_DIFFERENCE, Parity
+from pawcast.registry.versions import MAX_DIFFERENCE, Parity
 from pawcast.runtime.devices import Precision, usable_cpus
 from pawcast.runtime.tensorflow import configure_tensorflow, keras, tf
 from pawcast.store import Store
@@ -29,7 +28,7 @@ from pawcast.vision.preprocess import Preprocessing
 
 MAX_PHOTOS = 2_048
 """Most photos that are compared: enough to see that one label in a thousand differs."""
-# Emulated bfloat16 is slower, so fewer are compared in it.
+# Emulated bfloat16 is slower, so fewer are compared.
 _MAX_EMULATED = 1_024
 
 
@@ -44,13 +43,12 @@ def measure_parity(
     """Compare what would be served with Keras, in both precisions, whatever machine this is.
 
     Where this machine isn't faster in bfloat16, bfloat16 is emulated, and at most about a thousand
-    photos are compared in it.
+    photos are compared.
 
     Args:
         store: Where the photos are.
         split: Photos that the network wasn't trained on.
-        recipe: What the network was trained by.
-        weights: The content of its weights file.
+        recipe, weights: As for `build_network`.
         preprocessing: What photos go through before the network.
         photos: Most photos to compare, spread over the split.
 
@@ -65,24 +63,22 @@ def measure_parity(
     """
     configure_tensorflow(usable_cpus())
     network = build_network(recipe, weights)
-    wanted = min(photos, split.photos)
     float32_model = CompiledModel(network, preprocessing, "float32")
     bfloat16_model = CompiledModel(network, preprocessing, "bfloat16")
-    every = math.ceil(wanted / _MAX_EMULATED) if bfloat16_model.emulated else 1
-    pairs, triples = [], []
-    for number, batch in enumerate(_batches(store, split, preprocessing, wanted)):
-        expected, float32_scores = _keras_scores(network, batch, preprocessing), float32_model(batch)
-        pairs.append(np.stack([expected, float32_scores]))
-        if number % every == 0:
-            triples.append(np.stack([expected, float32_scores, bfloat16_model(batch)]))
-    float32 = compare_scores(*np.concatenate(pairs, 1))
+    wanted = min(photos, split.photos, _MAX_EMULATED if bfloat16_model.emulated else photos)
+    measured = [
+        np.stack([_keras_scores(network, batch, preprocessing), float32_model(batch), bfloat16_model(batch)])
+        for batch in _batches(store, split, preprocessing, wanted)
+    ]
+    expected, float32_scores, bfloat16_scores = np.concatenate(measured, 1)
+    float32 = compare_scores(expected, float32_scores)
     if not float32.acceptable:
         raise TrainingError(
             "The network gives other scores where it is served than in Keras, so it was not registered",
             received=float32,
             expected="99.9% equal, within 0.01",
         )
-    return {"float32": float32, "bfloat16": compare_with_fallback(*np.concatenate(triples, 1))}
+    return {"float32": float32, "bfloat16": compare_with_fallback(expected, float32_scores, bfloat16_scores)}
 
 
 def compare_with_fallback(expected: np.ndarray, float32_scores: np.ndarray, bfloat16_scores: np.ndarray) -> Parity:

@@ -18,16 +18,15 @@ class SyncBatchNorm(keras.layers.BatchNormalization):
     def call(self, x: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalize [n, h, w, c] per channel; in training, by the statistics of this batch."""
         if not (training and self.trainable):
-            return self._fused_batch_norm(x, training=False)[0]
+            return self._fused_batch_norm(x, False, mean=self.moving_mean, variance=self.moving_variance)[0]
+        count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
-            y, mean, variance = self._fused_batch_norm(x, training=True)
-            count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
+            y, mean, variance = self._fused_batch_norm(x, True)
             # The operation returns the unbiased variance.
             self._update_moving_statistics(mean, variance * ((count - 1.0) / count))
             return y
         wide = tf.cast(x, tf.float32)
-        count = tf.cast(tf.reduce_prod(tf.shape(wide)[:-1]), tf.float32)
         sums = [tf.reduce_sum(wide, axis=[0, 1, 2]), tf.reduce_sum(tf.square(wide), axis=[0, 1, 2]), count[None]]
         # One message instead of three: the cost of a small all-reduce is its latency.
         total_sums = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat(sums, axis=0))
@@ -38,19 +37,13 @@ class SyncBatchNorm(keras.layers.BatchNormalization):
         scale = tf.math.rsqrt(variance + self.epsilon) * self.gamma
         return tf.cast(wide * scale + (self.beta - mean * scale), x.dtype)
 
-    def _fused_batch_norm(self, x: Any, training: bool) -> tuple[Any, Any, Any]:
+    def _fused_batch_norm(self, x: Any, training: bool, **moving: Any) -> tuple[Any, Any, Any]:
         """Return the normalized batch, and its mean and variance."""
-        moving = {} if training else {"mean": self.moving_mean, "variance": self.moving_variance}
+        moving = {name: tf.convert_to_tensor(statistic) for name, statistic in moving.items()}
         return tf.compat.v1.nn.fused_batch_norm(
-            x,
-            self.gamma,
-            self.beta,
-            epsilon=self.epsilon,
-            is_training=training,
-            **{name: tf.convert_to_tensor(value) for name, value in moving.items()},
+            x, self.gamma, self.beta, epsilon=self.epsilon, is_training=training, **moving
         )
 
     def _update_moving_statistics(self, mean: Any, variance: Any) -> None:
-        keep = self.momentum
-        self.moving_mean.assign(self.moving_mean * keep + mean * (1.0 - keep))
-        self.moving_variance.assign(self.moving_variance * keep + variance * (1.0 - keep))
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))

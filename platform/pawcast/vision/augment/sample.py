@@ -7,7 +7,7 @@ resampled only once. `warp.py` applies the changes; this module does not import 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -98,21 +98,14 @@ def sample_params(
         crop_left=left * (1 - crop_x) / 2 * from_size,
         crop_top=top * (1 - crop_y) / 2 * from_size,
     )
-    color_factors = np.stack(
-        [
-            augmentation.brightness * brightness,
-            1 + augmentation.contrast * contrast,
-            1 + augmentation.saturation * saturation,
-        ],
-        axis=1,
-    )
+    factors = (1 + augmentation.contrast * contrast, 1 + augmentation.saturation * saturation)
+    color_factors = np.column_stack([augmentation.brightness * brightness, *factors])
     # The centre lies anywhere in the photo, so its edge cuts some squares (T. DeVries and
     # G. Taylor, 2017, https://arxiv.org/abs/1708.04552).
-    centre, half = (np.stack([x, y], axis=1) + 1) / 2, augmentation.cutout / 2
-    cutouts = np.concatenate([centre - half, centre + half], axis=1)
-    return AugmentationParams(
-        compose_affine(affine, from_size, to_size), color_factors.astype(np.float32), cutouts.astype(np.float32)
-    )
+    centre, half = (np.column_stack([x, y]) + 1) / 2, augmentation.cutout / 2
+    cutouts = np.column_stack([centre - half, centre + half])
+    transforms = compose_affine(affine, from_size, to_size)
+    return AugmentationParams(transforms, color_factors.astype(np.float32), cutouts.astype(np.float32))
 
 
 def identity_params(from_size: int, to_size: int, photos: int) -> AugmentationParams:
@@ -134,22 +127,19 @@ def compose_affine(params: AffineParams, from_size: int, to_size: int) -> np.nda
     Returns:
         float32 [n, 8], as `AugmentationParams.transforms`; n is 1 if all parameters are numbers.
     """
-    # Every field gets its row for each photo, so that all matrices are [n, 3, 3].
-    p = AffineParams(*np.broadcast_arrays(*(np.atleast_1d(field) for field in params)))
-    one, zero = np.ones_like(p.rotation, np.float64), np.zeros_like(p.rotation, np.float64)
+    p, ratio = params, from_size / to_size
+    input_centre, output_centre = (from_size - 1) / 2, (to_size - 1) / 2
     cos, sin = np.cos(p.rotation), np.sin(p.rotation)
-    ratio = one * from_size / to_size
-    to_input_centre, from_output_centre = one * ((from_size - 1) / 2), one * (-(to_size - 1) / 2)
     matrices = (
-        _matrices([one, zero, to_input_centre], [zero, one, to_input_centre]),
-        _matrices([p.crop_x, zero, p.crop_left], [zero, p.crop_y, p.crop_top]),
-        _matrices([cos, -sin, zero], [sin, cos, zero]),
-        _matrices([one, zero, p.shift_x], [zero, one, p.shift_y]),
-        _matrices([one, -np.sin(p.shear), zero], [zero, np.cos(p.shear), zero]),
-        _matrices([p.zoom_x, zero, zero], [zero, p.zoom_y, zero]),
-        _matrices([np.where(p.flip, -1.0, 1.0), zero, zero], [zero, one, zero]),
-        _matrices([ratio, zero, zero], [zero, ratio, zero]),
-        _matrices([one, zero, from_output_centre], [zero, one, from_output_centre]),
+        _matrices(1, 0, input_centre, 0, 1, input_centre),
+        _matrices(p.crop_x, 0, p.crop_left, 0, p.crop_y, p.crop_top),
+        _matrices(cos, -sin, 0, sin, cos, 0),
+        _matrices(1, 0, p.shift_x, 0, 1, p.shift_y),
+        _matrices(1, -np.sin(p.shear), 0, 0, np.cos(p.shear), 0),
+        _matrices(p.zoom_x, 0, 0, 0, p.zoom_y, 0),
+        _matrices(np.where(p.flip, -1, 1), 0, 0, 0, 1, 0),
+        _matrices(ratio, 0, 0, 0, ratio, 0),
+        _matrices(1, 0, -output_centre, 0, 1, -output_centre),
     )
     product = functools.reduce(np.matmul, matrices)
     return product.reshape(-1, 9)[:, :8].astype(np.float32)
@@ -160,7 +150,6 @@ def _uniform(seed: int, key: tuple[int, int], shape: tuple[int, int]) -> np.ndar
     return np.random.Generator(np.random.Philox(sequence)).uniform(-1, 1, shape)
 
 
-def _matrices(first: list[Any], second: list[Any]) -> np.ndarray:
-    """Stack two rows of three arrays [n], and a last row (0, 0, 1), into matrices [n, 3, 3]."""
-    zero, one = np.zeros_like(first[0]), np.ones_like(first[0])
-    return np.array([first, second, [zero, zero, one]], dtype=np.float64).transpose(2, 0, 1)
+def _matrices(*entries: np.ndarray | float) -> np.ndarray:
+    """Return float64 [n, 3, 3] of two rows of numbers or arrays [n]; the last row is (0, 0, 1)."""
+    return np.stack(np.broadcast_arrays(*entries, 0.0, 0.0, 1.0), axis=-1).reshape(-1, 3, 3)

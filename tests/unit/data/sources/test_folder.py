@@ -19,7 +19,7 @@ def test_a_fifo_or_device_in_a_folder_is_never_opened(tmp_path):
 
 def test_what_changes_between_scan_and_read_is_a_reason(tmp_path):
     path = make_folder(tmp_path / "a", {f"{i}.jpg": b"1" for i in range(5)} | {"secret.txt": b"secret"})
-    photos = sources.scan(path)
+    photos = sources.scan(path).photos
     paths = [tmp_path / "a" / photo.member for photo in photos]
     for file in paths[:4]:
         file.unlink()
@@ -38,7 +38,7 @@ def test_what_changes_between_scan_and_read_is_a_reason(tmp_path):
 
 def test_a_photo_that_vanished_is_its_own_error(tmp_path):
     path = make_folder(tmp_path / "a", {"1.jpg": b"1", "2.jpg": b"2"})
-    photos = sources.scan(path)
+    photos = sources.scan(path).photos
     (tmp_path / "a" / "1.jpg").unlink()
     first, second = sources.read(path, photos)
     assert isinstance(first, ImageError)
@@ -48,7 +48,7 @@ def test_a_photo_that_vanished_is_its_own_error(tmp_path):
 def test_a_folder_that_leads_back_to_itself_is_walked_once(tmp_path):
     path = make_folder(tmp_path / "a", {"b/cat.1.jpg": b"1"})
     (tmp_path / "a" / "b" / "again").symlink_to(tmp_path / "a")
-    assert len(sources.scan(path)) == 1
+    assert len(sources.scan(path).photos) == 1
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
 def test_a_file_that_cannot_be_read_is_a_reason(tmp_path, monkeypatch):
     path = make_folder(tmp_path / "a", {"1.jpg": b"1", "2.jpg": b"2"})
-    photos = sources.scan(path)
+    photos = sources.scan(path).photos
     opened = os.open
 
     def open_(file, *rest):

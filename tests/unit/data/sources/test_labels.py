@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pawcast.data import sources
 from pawcast.data.sources import labels
+from tests.support.cases import case
 from tests.support.sources import CLASSES
 
 
@@ -56,3 +57,14 @@ def test_classes_of_any_script_and_of_several_words(member, label):
 def test_natural_order_is_numeric_order(numbers):
     in_order = sorted((f"cat.{n}.jpg" for n in numbers), key=sources.natural_key)
     assert in_order == [f"cat.{n}.jpg" for n in sorted(numbers)]
+
+
+def test_only_ids_that_clash_keep_their_extension():
+    assert labels.photo_ids(["1.jpg", "4.jpg", "4.png", "Cat/4.jpg"]) == ["1", "4.jpg", "4.png", "Cat/4"]
+    names = ["a.jpg", "a.png", "a.jpg.png", "b.jpg"]
+    assert labels.photo_ids(names) == ["a.jpg", "a.png", "a.jpg.png", "b"]
+
+
+def test_a_stray_copy_in_another_format_leaves_the_other_ids_as_they_are():
+    ids = [photo.id for photo in sources.scan(str(case("stray.zip"))).photos]
+    assert ids == ["1", "2", "4.jpg", "4.png", "5", "6", "8", "9", "10"]

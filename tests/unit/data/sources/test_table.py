@@ -40,12 +40,12 @@ def test_a_csv_gives_files_and_labels(tmp_path, text):
 
 def test_a_csv_keeps_the_folders_ids(tmp_path):
     path = make_csv(tmp_path, "file,label\nphotos/0.jpg,cat\nphotos/1.jpg,dog\n")
-    assert [photo.id for photo in sources.scan(path, CLASSES)] == ["0", "1"]
-    assert [photo.id for photo in sources.scan(str(tmp_path / "data"))][:2] == ["0", "1"]
+    assert [photo.id for photo in sources.scan(path, CLASSES).photos] == ["0", "1"]
+    assert [photo.id for photo in sources.scan(str(tmp_path / "data")).photos][:2] == ["0", "1"]
 
 
 def test_photos_to_predict_need_no_label_in_a_csv(tmp_path):
-    photos = sources.scan(make_csv(tmp_path, "file\nphotos/10.jpg\nphotos/1.jpg\n".replace("10", "3")))
+    photos = sources.scan(make_csv(tmp_path, "file\nphotos/10.jpg\nphotos/1.jpg\n".replace("10", "3"))).photos
     assert [(photo.id, photo.label) for photo in photos] == [("1", -1), ("3", -1)]
 
 
@@ -61,7 +61,7 @@ def test_photos_to_predict_need_no_label_in_a_csv(tmp_path):
         ("file,label\nphotos/0.jpg,2\n", "unknown label"),
         ("file,label\nphotos/0.jpg,0.97\n", "unknown label"),
         ("file,label\nphotos/0.jpg,\n", "unknown label"),
-        ("file,label\nphotos/0.jpg,cat,x\n", "line 2: wrong number of columns"),
+        ("file,label\nphotos/0.jpg,cat,x\n", "has 3 columns on line 2"),
         ("file,label\n../data/photos/0.jpg,cat\n", "line 2: the file is outside"),
         ("file,label\nphotos/../../x.jpg,cat\n", "outside"),
         ("file,label\n..\\x.jpg,cat\n", "outside"),
@@ -71,11 +71,10 @@ def test_photos_to_predict_need_no_label_in_a_csv(tmp_path):
         ("file,label\nlink.jpg,cat\n", "outside"),
         ("file,label\nphotos/1.jpg,cat\nphotos/0.jpg,dog\nphotos/1.jpg,dog\n", "line 4: one photo has two.*on line 2"),
         ("file,label\nphotos/1,cat\nphotos/1.jpg,dog\n", "two labels"),
-        (f"file,label\n{'x' * 300}.jpg,cat\n", "not a file name"),
         (f"file,label\n{'x' * 200_000}.jpg,cat\n", "can't be read as CSV"),
         (b"file,label\nphotos/\xff.jpg,cat\n", "UTF-8"),
         ('file,label\n"photos/0.jpg,cat\n', "can't be read as CSV"),
-        ("file,label\nphotos\n/0.jpg,cat\n", "wrong number of columns"),
+        ("file,label\nphotos\n/0.jpg,cat\n", "has 1 columns on line 2"),
     ],
 )
 def test_a_csv_that_cannot_be_used_says_why_and_where(tmp_path, text, line):
@@ -90,7 +89,7 @@ def test_a_csv_that_cannot_be_used_says_why_and_where(tmp_path, text, line):
 
 
 @pytest.mark.parametrize(
-    "file", ["photos/9.jpg", "photos/9", "photos", "nowhere/1.jpg", "photos/fifo.jpg", "photos/1\0.jpg"]
+    "file", ["photos/9.jpg", "photos/9", "photos", "nowhere/1.jpg", "photos/fifo.jpg", "photos/1\0.jpg", "x" * 300]
 )
 def test_a_csvs_file_that_is_not_there_is_named_with_its_line(tmp_path, file):
     path = make_csv(tmp_path, f"file,label\nphotos/1.jpg,cat\n{file},dog\n")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from pawcast.evaluation.reports.confusion import draw_confusion
+import numpy as np
+
 from pawcast.evaluation.reports.curves import draw_curves
 from pawcast.evaluation.reports.page import Section, render_page
+from tests.support.files import encode
 
 
 class Page(HTMLParser):
@@ -25,7 +27,7 @@ class Page(HTMLParser):
 
 
 def test_a_page_is_self_contained_and_escapes_all_text():
-    image = draw_confusion([[1, 0], [0, 1]], ["a", "b"])
+    image = encode(np.zeros((49, 56, 3), np.uint8))
     html = render_page(
         "<b>x</b>", {"Run": "<script>"}, [Section("One", image=image, alt="A picture", table=[("k", "<v>")])]
     )
@@ -34,7 +36,7 @@ def test_a_page_is_self_contained_and_escapes_all_text():
     assert "b" not in page.tags
     assert [img["alt"] for img in page.images] == ["A picture"]
     assert all((img["src"] or "").startswith("data:image/png;base64,") for img in page.images)
-    assert [(img["width"], img["height"]) for img in page.images] == [("560", "490")]
+    assert [(img["width"], img["height"]) for img in page.images] == [("56", "49")]
     assert "http" not in html
     assert page.tags.count("caption") == page.tags.count("table") == 1
     assert not any({"href", "srcset"} & set(attributes) for attributes in page.attributes)
@@ -42,6 +44,6 @@ def test_a_page_is_self_contained_and_escapes_all_text():
 
 def test_wide_pictures_can_be_scrolled():
     history = {"acc": [0.5], "val_acc": [0.6], "loss": [0.7], "val_loss": [0.6]}
-    wide, small = draw_curves(history, "run"), draw_confusion([[1, 0], [0, 1]], ["a", "b"])
+    wide, small = draw_curves(history, "run"), encode(np.zeros((49, 56, 3), np.uint8))
     page = Page(render_page("x", {}, [Section("One", image=wide, alt="a"), Section("Two", image=small, alt="b")]))
     assert [a["aria-label"] for a in page.attributes if a.get("class") == "wide"] == ["One"]

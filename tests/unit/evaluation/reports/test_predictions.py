@@ -37,7 +37,7 @@ def test_a_sheet_shows_the_most_and_the_least_confident_photos(monkeypatch):
     photos = Photos(60)
     scores = [None if i == 7 else i / 59 for i in range(60)]
     ids = [f"p{i:02}" for i in range(60)]
-    assert draw_prediction_sheet(photos.read, ids, scores, ["sheep", "ox"], "farm@3") == b"png"
+    assert draw_prediction_sheet(photos.read, ids, scores, ["sheep", "ox"], "farm@3", "; 1 left out") == b"png"
     ((sections, title),) = sheets
     shown = {heading: [tile.note for tile in tiles] for heading, tiles in sections}
     assert [*shown] == ["Most confident: ox", "Most confident: sheep", "Least confident"]
@@ -45,5 +45,5 @@ def test_a_sheet_shows_the_most_and_the_least_confident_photos(monkeypatch):
     assert shown["Most confident: ox"] == [f"p{i}" for i in range(58, 43, -1)]
     assert shown["Most confident: sheep"] == [f"p{i:02}" for i in range(17) if i != 7]
     assert sorted(shown["Least confident"]) == [f"p{i}" for i in range(22, 38)]
-    assert title == "59 photos by farm@3"
+    assert title == "59 photos by farm@3; 1 left out"
     assert photos.reads == sorted(set(photos.reads))

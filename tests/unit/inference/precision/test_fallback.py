@@ -7,12 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pawcast.inference.compiled import CompiledModel
 from pawcast.inference.precision import fallback
-from pawcast.vision.preprocess import Preprocessing
-from tests.support.networks import flat, noise
-
-PREPROCESSING = Preprocessing(image_size=48)
 
 
 @pytest.mark.parametrize(
@@ -56,21 +51,3 @@ def test_other_photos_whose_log_odds_move_a_quarter_further_are_right_as_well(se
         assert ((scores > 0.5) == (others > 0.5))[kept].all()
         # The slope of the sigmoid isn't constant over the shift.
         assert np.abs(scores - others)[kept].max(initial=0.0) <= tolerance * (1 + furthest)
-
-
-def test_photos_within_the_margin_get_float32_scores_and_others_bfloat16_scores_in_every_batch():
-    network, photos = flat(), noise(20, 48)
-    bfloat16_model, float32_model = (
-        CompiledModel(network, PREPROCESSING, precision) for precision in ("bfloat16", "float32")
-    )
-    low, high = bfloat16_model(photos), float32_model(photos)
-    margin = float(np.median(np.abs(low - 0.5)))
-    unsure = np.abs(low - 0.5) < margin
-    assert unsure.sum() == 10
-    assert (low != high).all()
-    both = fallback.Float32Fallback(bfloat16_model, float32_model, margin)
-    expected = np.where(unsure, high, low)
-    assert both(photos).tobytes() == expected.tobytes()
-    assert np.concatenate([both(photo[None]) for photo in photos]).tobytes() == expected.tobytes()
-    assert both(photos[unsure]).tobytes() == high[unsure].tobytes()
-    assert both(photos[:0]).shape == (0,)
