@@ -12,10 +12,14 @@ import functools
 import inspect
 import json
 import os
+import shlex
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.markup import escape
@@ -74,6 +78,8 @@ def add(app: typer.Typer, command: Command, name: str | None = None) -> None:
     """Add a command: its parameters become the options, its docstring the help.
 
     A `PawcastError` becomes one line and its exit code. Ctrl-C and SIGTERM become exit code 130.
+    Any other exception is a mistake in Pawcast or in a user's own code. It becomes exit code 1 and
+    one line, which names a log with the traceback.
 
     Args:
         app: The application.
@@ -85,17 +91,22 @@ def add(app: typer.Typer, command: Command, name: str | None = None) -> None:
     def wrapper(*, as_json: bool = False, **options: Any) -> None:
         try:
             # Libraries print as well: Ray reports dead workers on standard output.
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(console.file):
                 result, text = command(**options)
+            _write_output(json.dumps(result) if as_json else text.rstrip())
         except PawcastError as error:
-            if as_json and (partial := getattr(error, "result", None)):
-                sys.stdout.write(json.dumps(partial) + "\n")
             print_error(error)
+            if as_json and (partial := getattr(error, "result", None)):
+                _write_output(json.dumps(partial))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             console.print("[yellow]interrupted[/]")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        sys.stdout.write(json.dumps(result) + "\n" if as_json else text.rstrip() + "\n")
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            print_error(_unexpected(error))
+            raise typer.Exit(PawcastError.exit_code) from None
 
     signature = inspect.signature(command, eval_str=True)
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption)
@@ -119,6 +130,8 @@ def run(app: typer.Typer | Command, program: str | None = None) -> None:
     if not isinstance(app, typer.Typer):
         command, app = app, new_app(add_completion=False)
         add(app, command)
+    # Python has None for a stream that was closed before the process began.
+    sys.stdout, sys.stderr = sys.stdout or _discard(), sys.stderr or _discard()
     # `kill`, Ray and containers send SIGTERM: it ends a command as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
     app(prog_name=program)
@@ -127,3 +140,41 @@ def run(app: typer.Typer | Command, program: str | None = None) -> None:
 def print_error(error: PawcastError) -> None:
     """Print an error as one line on standard error."""
     console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def _write_output(text: str) -> None:
+    """Write a line to standard output. A reader that has gone away, such as `head`, is no error.
+
+    Raises:
+        PawcastError: If standard output can't be written for another reason.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would write what is left in the buffer once more when it ends, and fail again.
+        sys.stdout = _discard()
+        if not isinstance(error, BrokenPipeError):
+            raise PawcastError(
+                "The result can't be written to standard output",
+                received=error.strerror,
+                fix="write it elsewhere; the job itself is done",
+            ) from None
+
+
+def _discard() -> TextIO:
+    return Path(os.devnull).open("w")
+
+
+def _unexpected(error: Exception) -> PawcastError:
+    """Write a log with the traceback, and return the error that names it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(".")
+    content = f"{shlex.join(sys.argv)}\n{''.join(traceback.format_exception(error))}"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="pawcast-", suffix=".log", delete=False) as file:
+            file.write(content)
+        fix = f"read the traceback in {file.name}; if it doesn't end in code of yours, report it with that file"
+    except OSError as full:
+        fix = f"free some space for a log in {tempfile.gettempdir()} ({full.strerror}), and run it again"
+    return PawcastError("Unexpected error", received=f"{line} ({Path(last.filename).name}:{last.lineno})", fix=fix)

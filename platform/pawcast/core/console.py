@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True, highlight=False)
+
+class _StandardError:
+    """Standard error, for which no work is lost: what it can't take any more is left out.
+
+    A terminal may be closed, and a disk may be full, while a job goes on.
+    """
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+console = Console(file=_StandardError(), highlight=False)  # type: ignore[arg-type]
 
 
 class ProgressBars:

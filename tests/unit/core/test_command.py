@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
+import tempfile
 from typing import Annotated
 
 import pytest
@@ -73,8 +77,59 @@ def test_a_wrong_option_is_exit_code_2():
     assert run(double, "--numbr", "1").exit_code == 2
 
 
-def test_an_unexpected_exception_is_not_hidden():
+def test_an_unexpected_exception_is_one_line_that_names_a_log_with_the_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def fail() -> tuple[command.Result, str]:
+        raise ZeroDivisionError("a\nb")
+
+    result = run(fail)
+    (log,) = tmp_path.glob("pawcast-*.log")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: Unexpected error. Received: ZeroDivisionError: a b (test_command.py:")
+    assert str(log) in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback (most recent call last)" in log.read_text()
+
+
+def test_a_log_that_can_not_be_written_is_said(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null/nothing")
+
     def fail() -> tuple[command.Result, str]:
         raise ZeroDivisionError
 
-    assert isinstance(run(fail).exception, ZeroDivisionError)
+    assert "free some space for a log" in run(fail).stderr
+
+
+# A command that prints on both streams before it ends.
+_CHATTY = """
+from pawcast.core import command
+from pawcast.core.console import console
+
+def chat():
+    for number in range(1_000):
+        console.print(f"working {number}")
+    return {}, "done"
+
+command.run(chat)
+"""
+
+
+@pytest.mark.parametrize(
+    ("redirections", "exit_code", "said"),
+    [
+        (">/dev/full", 1, "error: The result can't be written to standard output. Received: No space left on device."),
+        ("2>/dev/full", 0, "done"),
+        (">/dev/full 2>/dev/full", 1, ""),
+        (">&- 2>&-", 0, ""),
+        ("| true; exit ${PIPESTATUS[0]}", 0, ""),
+        ("2>&1 | head -1; exit ${PIPESTATUS[0]}", 0, "working 0"),
+    ],
+)
+def test_closed_and_full_streams_lose_no_work_and_give_no_traceback(redirections, exit_code, said):
+    script = f"{shlex.quote(sys.executable)} -c {shlex.quote(_CHATTY)} {redirections}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == exit_code
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
