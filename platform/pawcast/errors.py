@@ -8,12 +8,13 @@
     │       └── ImageSizeError  exit  4   HTTP 422   one photo of a wrong size
     ├── IntegrityError          exit  5   HTTP 500   data that doesn't match its sha256
     ├── StoreError              exit  6   HTTP 503   the store can't be reached or used
+    │   ├── StoreAccessError    exit  6   HTTP 503   the store refuses the credentials
     │   └── StoreFullError      exit  6   HTTP 507   no space left
     ├── ConflictError           exit  7   HTTP 409   a name that is taken, a ref that moved
-    ├── ClusterError            exit  8   HTTP 503   Ray can't be reached or lacks resources
+    ├── ClusterError            exit  8   HTTP 503   Ray can't be reached, lacks resources or fails
     ├── ServiceError            exit  9   HTTP 502   no server, no model, a refused API key
     │   └── BusyError           exit  9   HTTP 429   a server that is overloaded
-    └── TrainingError           exit 10   HTTP 500   bad loss, lost workers, scores unlike Keras's
+    └── TrainingError           exit 10   HTTP 500   bad loss or network, scores unlike Keras's
 
 An interrupted command exits with 130, as is usual in shells.
 """
@@ -115,6 +116,10 @@ class StoreError(PawcastError):
     http_status = 503
 
 
+class StoreAccessError(StoreError):
+    """The store refuses the credentials or the request. Another attempt would fail as well."""
+
+
 class StoreFullError(StoreError):
     """The disk or the bucket of the store is full."""
 
@@ -129,7 +134,7 @@ class ConflictError(PawcastError):
 
 
 class ClusterError(PawcastError):
-    """Ray can't be reached, or lacks the CPUs, GPUs or memory."""
+    """Ray can't be reached, lacks CPUs, GPUs or memory, or lost processes too often."""
 
     exit_code = 8
     http_status = 503
@@ -151,7 +156,7 @@ class BusyError(ServiceError):
 class TrainingError(PawcastError):
     """Training failed.
 
-    The loss is not finite, workers were lost too often, or the served model disagrees with Keras.
+    The loss is not finite, the network fails, or the served model disagrees with Keras.
     """
 
     exit_code = 10

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from pawcast.data.ingest import ingest
 from pawcast.registry import WEIGHTS
 from pawcast.store import Store, open_store
-from tests.support.services import ROOT, Photos, job, plain_environment, result_of, wait_for
+from tests.support.cases import case
+from tests.support.services import ROOT, Photos, free_port, job, plain_environment, result_of, wait_for
 
 EPOCHS = 4
 # Dropout is on, the photos grow, and the best epoch need not be the last: a resumed run has to
@@ -51,12 +55,12 @@ def undisturbed(store: Store) -> bytes:
 class Training:
     """A `train.py` in the background that a test may kill, and all processes that it starts."""
 
-    def __init__(self, store: Store, *arguments: str) -> None:
+    def __init__(self, store: Store, *arguments: str, environment: Mapping[str, str]) -> None:
         self.mark = uuid.uuid4().hex
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "jobs" / "train.py"), *arguments, "--store", store.uri],
+            [sys.executable, str(ROOT / "jobs" / "train.py"), "--store", store.uri, *arguments],
             cwd=ROOT,
-            env={**plain_environment(), "PAWCAST_TEST": self.mark},
+            env={**plain_environment(), **environment, "PAWCAST_TEST": self.mark},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -107,8 +111,8 @@ def _marked(mark: str) -> Iterator[tuple[int, str]]:
 def training(store: Store) -> Iterator[type]:
     started: list[Training] = []
 
-    def start(*arguments: str) -> Training:
-        started.append(Training(store, *arguments))
+    def start(*arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> Training:
+        started.append(Training(store, *arguments, environment=environment))
         return started[-1]
 
     yield start  # type: ignore[misc]
@@ -129,6 +133,66 @@ def test_a_killed_worker_changes_no_weight(store: Store, undisturbed: bytes, tra
     assert store.get(f"runs/one-killed/{WEIGHTS}") == undisturbed
 
 
+def test_a_killed_queue_and_a_killed_controller_change_no_weight(store: Store, undisturbed: bytes, training) -> None:
+    run = training(*TRAIN, "--run", "no-queue")
+    run.until(r"^epoch +1/4")
+    run.kill(*run.processes("ray::_QueueActor"))
+    # Ray starts the queue again, and the workers go on meanwhile.
+    run.until(r"^epoch +[23]/4")
+    run.kill(*run.processes("ray::TrainController"))
+    code, errors = run.end()
+    assert code == 0, errors
+    assert errors.count("Going on from the last checkpoint") == 1
+    assert "Ray lost the run's controller (ActorDiedError)" in errors
+    assert "Traceback" not in errors
+    assert store.get(f"runs/no-queue/{WEIGHTS}") == undisturbed
+
+
+def test_a_controller_that_is_killed_without_end_ends_the_run_in_one_line(store: Store, training) -> None:
+    run = training(*TRAIN, "--run", "no-controller", "--max-failures", "0")
+    run.until(r"^epoch +1/4")
+    run.kill(*run.processes("TrainController"))
+    code, errors = run.end()
+    assert code == 8, errors
+    assert re.search(
+        r"^error: Ray lost the run.*go on with: pawcast train --resume no-controller\.$", errors, re.MULTILINE
+    )
+    assert "Traceback" not in errors
+    wait_for(lambda: not run.processes(), 30, lambda: str(run.processes()))
+
+
+def test_an_expired_token_ends_the_run_at_once_and_names_the_checkpoint(store: Store, training) -> None:
+    port = free_port()
+    fake = subprocess.Popen(
+        [sys.executable, str(case("fakes3.py")), str(port), "expire:70"],
+        env={**os.environ, "PRELOAD": store.uri.removeprefix("file://")},
+    )
+    try:
+        wait_for(lambda: _accepts(port), 20)
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+        environment = {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "NO_PROXY": "127.0.0.1"}
+        tiny = ("--set", "image_size=32", "--set", "epochs=60", "--run", "expired")
+        run = training(*TRAIN, *tiny, "--store", "s3://bucket/x", environment=environment)
+        code, errors = run.end()
+    finally:
+        fake.kill()
+        fake.wait()
+    assert code == 6, errors
+    assert "Going on from the last checkpoint" not in errors
+    last = errors.splitlines()[-1]
+    assert re.search(
+        r"refused the credentials.*renew.*The checkpoint of epoch \d+ is kept; go on with: .*--resume expired\.$", last
+    )
+    epoch = int(re.search(r"checkpoint of epoch (\d+)", last)[1])
+    assert re.findall(r"^epoch +(\d+)/60", errors, re.MULTILINE)[-1] == str(epoch)
+    assert "Traceback" not in errors
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_a_killed_run_is_resumed_to_the_same_weights(store: Store, undisturbed: bytes, training) -> None:
     run = training(*TRAIN, "--run", "killed")
     run.until(r"^epoch +1/4")
@@ -147,6 +211,8 @@ def test_a_killed_run_is_resumed_to_the_same_weights(store: Store, undisturbed: 
     assert re.search(r"continuing after epoch [23] of 4", errors)
     assert result_of(output)["epochs"] == EPOCHS
     assert store.get(f"runs/killed/{WEIGHTS}") == undisturbed
+    # The curves are whole, however late the run was killed.
+    assert len(json.loads(store.get("runs/killed/history.json"))["loss"]) == EPOCHS
     # A run that is over can't be resumed.
     code, _, errors = job("train.py", "--resume", "killed", "--store", store.uri)
     assert code == 7

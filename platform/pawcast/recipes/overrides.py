@@ -51,6 +51,8 @@ def _load(name: str) -> Recipe:
         recipe = function()
     except ValidationError as error:
         raise _usage_error(error) from None
+    except Exception as error:
+        raise UsageError(f"The recipe {name} failed", received=f"{type(error).__name__}: {error}") from error
     if not isinstance(recipe, Recipe):
         raise UsageError(f"{name} made no recipe", received=type(recipe).__name__, expected="a pawcast.recipes.Recipe")
     return recipe

@@ -65,6 +65,10 @@ class Recipe(Record):
     momentum: float = Field(default=0.0, ge=0, lt=1, description="of RMSprop; Nesterov's of SGD and Muon")
     weight_decay: float = Field(default=0.0, ge=0, lt=1, description="decoupled, of kernels only")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="moves training labels towards ½ by this share")
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="of photos in the training loss; balanced: inversely proportional to the photos of their class",
+    )
     schedule: Literal["constant", "cosine", "linear"] = Field(
         default="constant", description="of the learning rate; cosine and linear fall to 0"
     )

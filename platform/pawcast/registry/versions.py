@@ -10,6 +10,7 @@ Layout in the store:
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field
@@ -117,6 +118,20 @@ def register(store: Store, model: str, files: dict[str, bytes], **facts: Any) ->
             refs.advance(store, _ref_key(model, "latest"), number)
             return version
     raise ConflictError(f"No free version number for {model}", fix="try again when fewer runs finish at once")
+
+
+def find_run(store: Store, model: str, run: str) -> ModelVersion | None:
+    """Return the version that a run has registered already, if any, and move `latest` to it.
+
+    The run may have been killed before it noted that. Records that are damaged are passed over.
+    """
+    for number in sorted(_numbers(store, model), reverse=True):
+        with suppress(IntegrityError):
+            version = resolve(store, f"{model}@{number}")
+            if version.run == run:
+                refs.advance(store, _ref_key(model, "latest"), number)
+                return version
+    return None
 
 
 def move_ref(store: Store, model: str, ref: str, version: int) -> int | None:

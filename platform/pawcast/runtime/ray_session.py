@@ -24,6 +24,7 @@ _TASKS_PER_CPU = 4
 # Port 1 refuses connections at once: nobody but root can listen there.
 _NO_DASHBOARD = "http://127.0.0.1:1"
 _CONNECT_SECONDS = 5
+_START_ATTEMPTS = 3
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def connect(cpus: int | None = None) -> Iterator[None]:
         cpus: CPUs of the private Ray, if one is started; all of the machine's if None.
 
     Raises:
-        ClusterError: If RAY_ADDRESS names a cluster that can't be joined.
+        ClusterError: If RAY_ADDRESS names a cluster that can't be joined, or Ray can't start.
     """
     if ray.is_initialized():
         yield
@@ -52,15 +53,13 @@ def connect(cpus: int | None = None) -> Iterator[None]:
                     raise ConnectionError("nothing listens there")
                 ray.init(address=address, **quiet)
             else:
-                # "local": never join another cluster that happens to run on this machine.
-                with _without_dashboard():
-                    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            "The Ray cluster can't be joined",
-            received=(f"RAY_ADDRESS={address}: " if address else "") + " ".join(str(error).split())[:300],
-            fix="start it (ray start --head), correct RAY_ADDRESS, or unset it to use a private local Ray",
-        ) from None
+                _start_private_ray(num_cpus=cpus, include_dashboard=False, **quiet)
+    except Exception as error:
+        what, fix = "A private Ray can't be started", "end other programs of this machine, then run the command again"
+        if address:
+            what = f"The Ray cluster at RAY_ADDRESS={address} can't be joined"
+            fix = "start it (ray start --head), correct RAY_ADDRESS, or unset it to use a private local Ray"
+        raise ClusterError(what, received=" ".join(str(error).split())[:300], fix=fix) from None
     try:
         yield
     finally:
@@ -80,6 +79,21 @@ def keep_sigterm_handler() -> Iterator[None]:
     finally:
         if callable(handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+def _start_private_ray(**options: Any) -> None:
+    """Start Ray on this machine, again if it is too slow: it waits 30 s for its own processes."""
+    for attempts_left in range(_START_ATTEMPTS - 1, -1, -1):
+        try:
+            # "local": never join another cluster that happens to run on this machine.
+            with _without_dashboard():
+                ray.init(address="local", **options)
+            return
+        except Exception as error:
+            ray.shutdown()
+            # It is a plain Exception.
+            if not attempts_left or "timed out" not in str(error):
+                raise
 
 
 @contextmanager

@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pawcast.errors import IntegrityError, NotFoundError, PawcastError, StoreError, StoreFullError
+from pawcast.errors import (
+    IntegrityError,
+    NotFoundError,
+    PawcastError,
+    StoreAccessError,
+    StoreError,
+    StoreFullError,
+)
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _PRECONDITION_FAILED = {"PreconditionFailed", "412"}
@@ -95,7 +102,7 @@ def translate_errors(uri: str, bucket: str, key: str) -> Iterator[None]:
             fix="run the command again; if it fails again, delete the object and make it again",
         ) from None
     except no_credentials as error:
-        raise StoreError(
+        raise StoreAccessError(
             f"There are no usable credentials for {uri}",
             received=_one_line(error),
             expected="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws",
@@ -115,7 +122,8 @@ def _refusal(uri: str, bucket: str, key: str, error: Any) -> PawcastError:
     if is_transient(error):
         other = ("The store {uri} kept failing at {key}", f"{_SEE_LOG}, then run the command again")
     what, fix = next(((what, fix) for codes, what, fix in _REFUSALS if code in codes), other)
-    kind = NotFoundError if code in _MISSING else StoreFullError if code in _FULL else StoreError
+    refusal = StoreError if is_transient(error) else StoreAccessError
+    kind = NotFoundError if code in _MISSING else StoreFullError if code in _FULL else refusal
     return kind(what.format(uri=uri, bucket=bucket, key=key), received=f"{_status(error)} {code}", fix=fix)
 
 

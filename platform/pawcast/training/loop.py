@@ -26,7 +26,7 @@ from pawcast.training import checkpoint, lease, optimizers, timing
 from pawcast.training.checkpoint import BEST_WEIGHTS, OPTIMIZER, TrainState
 from pawcast.training.collective import Collective
 from pawcast.training.loader import BATCHES_AHEAD_OF_GPU, Batch, BatchLoader
-from pawcast.training.metrics import MetricSums
+from pawcast.training.metrics import MetricSums, balanced_weights
 from pawcast.training.progress import ProgressReporter, ProgressUpdate
 from pawcast.training.schedule import learning_rate
 from pawcast.training.selection import best_epoch, out_of_patience
@@ -97,7 +97,9 @@ class RankTrainer:
             BatchLoader(ray.get(split.blocks), split.labels, recipe, self._rank, ranks.world, batches_ahead)
             for split in (config.train, config.val)
         )
-        self._step = TrainStep(recipe, self._model, self._optimizer, ranks)
+        # The labels of the whole split, so that all ranks have the same weights.
+        weights = balanced_weights(config.train.labels) if recipe.class_weights == "balanced" else None
+        self._step = TrainStep(recipe, self._model, self._optimizer, ranks, weights)
         self._reporter = ProgressReporter(config.progress if self._rank == 0 else None, self._train)
         if self.state.epochs_done:
             self._reporter.send(ProgressUpdate(resumed=self.state.epochs_done))
@@ -130,24 +132,25 @@ class RankTrainer:
         """Add an epoch's row to the state; save a checkpoint, `history.json` and `timing.json`."""
         ended = time.monotonic()
         _require_equal_weights(self._model, self._rank, self.state.epochs_done)
+        self._require_finite_weights()
         self._require_lease()
         history = {key: [*values, row.get(key)] for key, values in self.state.history.items()}
         epochs_done = self.state.epochs_done + 1
-        best = best_epoch(self._recipe, history["val_acc"])
+        best = best_epoch(self._recipe, history["val_acc"], history["val_loss"])
         self.state = TrainState(epochs_done=epochs_done, history=history, best_epoch=best)
         if self._rank == 0:
             weights = weights_file.dump(self._model)
             if best == epochs_done - 1:
                 self._best_weights = weights
             self._save_checkpoint(weights)
-            self._put("history.json", json.dumps(history, indent=1))
+            self._put_json("history.json", history)
         self._reporter.end_epoch(row)
         if self._timing:
             validation = self.state.total("validation_seconds") / epochs_done
             steps = self.state.total("seconds") / epochs_done - validation
             epoch = {"steps": steps, "validation": validation, "checkpoint": time.monotonic() - ended}
             record = {"world": self._ranks.world, "step": self._timing, "epoch": epoch}
-            self._put("timing.json", json.dumps(record, indent=1))
+            self._put_json("timing.json", record)
 
     def validate_as_served(self) -> None:
         """Validate the best weights once with the preprocessing of serving.
@@ -178,6 +181,8 @@ class RankTrainer:
             self._best_weights = files[BEST_WEIGHTS]
             weights_file.load(self._model, files[WEIGHTS])
             optimizers.load(self._optimizer, files[OPTIMIZER])
+            # The attempt before may have been killed after its last checkpoint.
+            self._put_json("history.json", self.state.history)
         elif self._recipe.pretrained and self._config.pretrained:
             load_weights(self._model, self._recipe.pretrained, self._config.pretrained)
 
@@ -210,24 +215,35 @@ class RankTrainer:
         size = self._recipe.size_at(epoch)
         sums = self._step.validate(self._val.validation_batches(size), size)
         if not sums.is_finite:
-            raise self._loss_error(f"The validation loss is NaN or infinite after epoch {epoch + 1}", sums)
+            raise self._divergence(f"The validation loss is NaN or infinite after epoch {epoch + 1}", epoch)
         return {"val_acc": sums.accuracy, "val_loss": sums.mean_loss}
 
     def _checked_total(self, sums: list[Any], epoch: int, step: int) -> MetricSums:
         """Return the totals of the latest steps over all ranks, unless their loss is unusable."""
         total = self._step.total(sums)
         if not total.is_finite:
-            raise self._loss_error(f"The loss became NaN or infinite in epoch {epoch + 1}, by step {step + 1}", total)
+            raise self._divergence(f"The loss became NaN or infinite in epoch {epoch + 1}, by step {step + 1}", epoch)
         if epoch and total.has_diverged:
-            raise self._loss_error(f"The loss diverged in epoch {epoch + 1}, by step {step + 1}", total)
+            raise self._divergence(
+                f"The loss diverged to {total.mean_loss:.4g} in epoch {epoch + 1}, by step {step + 1}", epoch
+            )
         return total
 
-    def _loss_error(self, what: str, sums: MetricSums) -> TrainingError:
+    def _divergence(self, what: str, epoch: int) -> TrainingError:
+        """Return the error for a bad loss. `--resume` wouldn't help: it repeats the same steps."""
+        field = "frozen_learning_rate" if epoch < self._recipe.frozen_epochs else "learning_rate"
+        rate: float = getattr(self._recipe, field)
         return TrainingError(
             what,
-            received=f"{sums.mean_loss:.4g}",
-            fix=f"lower learning_rate (now {self._recipe.learning_rate:g}); the last good checkpoint is kept",
+            received=f"{field} {rate:g}",
+            fix=f"train again with a lower one, such as --set {field}={rate / 10:.3g}",
         )
+
+    def _require_finite_weights(self) -> None:
+        """Stop the run before it saves weights that the last step of the epoch has spoiled."""
+        if not all(np.isfinite(np.asarray(weight)).all() for weight in self._model.weights):
+            epoch = self.state.epochs_done
+            raise self._divergence(f"Weights became NaN or infinite in epoch {epoch + 1}", epoch)
 
     def _require_lease(self) -> None:
         own = self._rank > 0 or lease.holder(self._store, self._config.run) == self._config.attempt
@@ -243,6 +259,9 @@ class RankTrainer:
         """Write a file of the run, on rank 0 alone."""
         if self._rank == 0:
             self._store.put(f"runs/{self._config.run}/{name}", text.encode())
+
+    def _put_json(self, name: str, value: object) -> None:
+        self._put(name, json.dumps(value, indent=1, allow_nan=False))
 
 
 def _summary(model: keras.Model) -> str:

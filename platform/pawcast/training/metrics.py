@@ -5,9 +5,23 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 # Binary cross-entropy of a photo. Guessing costs 0.69; being certain, and wrong half of the time,
 # costs about 8.
 _DIVERGED_LOSS = 5.0
+
+
+def balanced_weights(labels: np.ndarray) -> tuple[float, float]:
+    """Return the weights of two classes that make both count alike; their mean over photos is 1.
+
+    As scikit-learn's `class_weight="balanced"`: photos / (2 · photos of the class).
+
+    Args:
+        labels: int64 [photos], 0 or 1; both occur.
+    """
+    of_0, of_1 = (len(labels) / (2 * np.bincount(labels, minlength=2))).tolist()
+    return of_0, of_1
 
 
 class MetricSums(NamedTuple):

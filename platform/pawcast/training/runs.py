@@ -31,12 +31,23 @@ class Workers(Record):
     Attributes:
         number: Workers of the run.
         cpus: CPUs of a worker; None until `with_cpus` has set it.
+        shares_cpus: Whether `with_cpus` has set `cpus`.
         gpus: GPUs of a worker; 0 computes on CPUs.
     """
 
     number: int = 1
     cpus: float | None = None
     gpus: float = 0.0
+    shares_cpus: bool = False
+
+    def replaced_by(self, given: Workers) -> Workers:
+        """Return these workers with the fields that `given` was made with, and all others kept.
+
+        A share of a node's CPUs is computed anew for another number of workers or GPUs.
+        """
+        fields = given.model_dump(exclude_unset=True)
+        kept = {"cpus": None, "shares_cpus": False} if self.shares_cpus and fields else {}
+        return self.model_copy(update=kept | fields)
 
     def with_cpus(self, nodes: Sequence[Mapping[str, float]]) -> Workers:
         """Return these workers with a number of CPUs.
@@ -52,11 +63,11 @@ class Workers(Record):
             return self
         suitable = [node["CPU"] for node in nodes if node.get("CPU", 0) > 0 and node.get("GPU", 0) >= self.gpus]
         if not suitable:
-            return self.model_copy(update={"cpus": 1.0})
+            return self.model_copy(update={"cpus": 1.0, "shares_cpus": True})
         share = min(suitable) / math.ceil(self.number / len(suitable))
         # Ray allows parts of a CPU, but a worker's threads are whole.
         whole = float(math.floor(share)) or math.floor(share * 100) / 100
-        return self.model_copy(update={"cpus": whole})
+        return self.model_copy(update={"cpus": whole, "shares_cpus": True})
 
 
 class RunRecord(Record):

@@ -39,13 +39,22 @@ class TrainStep:
         model: The built network.
         optimizer: Built for the network's trainable variables.
         collective: Joins the ranks.
+        class_weights: What a photo of each class counts in the training loss; all alike if None.
 
     Attributes:
         world: How many ranks take part.
     """
 
-    def __init__(self, recipe: Recipe, model: keras.Model, optimizer: keras.Optimizer, collective: Collective) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: keras.Model,
+        optimizer: keras.Optimizer,
+        collective: Collective,
+        class_weights: tuple[float, float] | None = None,
+    ) -> None:
         self._recipe, self._model, self._optimizer, self._collective = recipe, model, optimizer, collective
+        self._class_weights = class_weights
         self._network = folding.fold_frozen_batch_norm(model)
         self._all_reduce = tf.function(lambda values: collective.run(lambda: collective.all_reduce([values]))[0])
         self._compiled: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
@@ -61,7 +70,7 @@ class TrainStep:
 
         Returns:
             This rank's sums, float32 [3], in the order of `MetricSums`. The loss is that of
-            smoothed labels if the recipe smooths them.
+            smoothed labels if the recipe smooths them, and weighted if it weights the classes.
         """
         dropout.set_batch_position(self._model, self._recipe.seed, step, int(batch.first), int(batch.photos))
         return self._graph(self._training_graph, self._recipe.size_at(epoch), self._is_frozen(epoch))(batch)
@@ -118,7 +127,7 @@ class TrainStep:
                 with tf.GradientTape() as tape:
                     # A frozen backbone also keeps its statistics and drops nothing.
                     probability = _probability(network, pixels, training=not frozen)
-                    loss, sums = _loss_and_sums(batch, probability, recipe.label_smoothing)
+                    loss, sums = _loss_and_sums(batch, probability, recipe.label_smoothing, self._class_weights)
                     # Divided by the photos of all ranks: the sum of the gradients over ranks is
                     # then the gradient of the mean loss of the global batch.
                     loss = loss / batch.photos
@@ -171,10 +180,14 @@ def _probability(network: keras.Model, pixels: tf.Tensor, training: bool) -> tf.
     return tf.cast(network(pixels, training=training)[:, 0], tf.float32)
 
 
-def _loss_and_sums(batch: Batch, probability: tf.Tensor, smoothing: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
+def _loss_and_sums(
+    batch: Batch, probability: tf.Tensor, smoothing: float = 0.0, class_weights: tuple[float, float] | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the summed loss, float32 [], and `MetricSums` as float32 [3]."""
     target = batch.labels * (1 - smoothing) + smoothing / 2
     losses = keras.losses.binary_crossentropy(target[:, None], probability[:, None])
+    if class_weights:
+        losses *= tf.gather(class_weights, tf.cast(batch.labels, tf.int32))
     correct = tf.cast((probability > 0.5) == (batch.labels > 0.5), tf.float32)
     loss = tf.reduce_sum(losses * batch.weights)
     return loss, tf.stack([loss, tf.reduce_sum(correct * batch.weights), tf.reduce_sum(batch.weights)])

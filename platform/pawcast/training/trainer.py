@@ -28,7 +28,7 @@ from pawcast.runtime import ray_session
 from pawcast.runtime.devices import Precision
 from pawcast.store import Store, shared_store
 from pawcast.training import checkpoint, lease, runs
-from pawcast.training.checkpoint import BEST_WEIGHTS
+from pawcast.training.checkpoint import BEST_WEIGHTS, TrainState
 from pawcast.training.progress import ProgressUpdate
 from pawcast.training.runs import RunRecord, Workers
 from pawcast.training.workers import LoopConfig, fit
@@ -142,7 +142,8 @@ def resume(
     Args:
         store: Where the run is.
         run: The run's name. Recipe and dataset come from its record.
-        workers: Other workers than it began with; the photos and their order stay the same.
+        workers: The fields that it was made with replace those that the run began with; the photos
+            and their order stay the same.
         max_failures, callbacks: As for `train`, which also names the other errors.
 
     Raises:
@@ -151,8 +152,10 @@ def resume(
         IntegrityError: If its pretrained weights have changed.
     """
     record = runs.load(store, run)
-    workers = workers or record.workers
+    workers = record.workers.replaced_by(workers) if workers else record.workers
     manifest = manifests.load(store, f"{record.dataset}@{record.dataset_sha256}")
+    if version := registry.find_run(store, record.model, run):
+        return _finish(store, manifest, version, _load_end(store, run)[0])
     _check(manifest, record.recipe, workers)
     weights = read_weights(record.recipe.pretrained) if record.recipe.pretrained else None
     if weights and hashlib.sha256(weights).hexdigest() != record.pretrained_sha256:
@@ -223,11 +226,7 @@ def _with_resources(workers: Workers) -> Workers:
 
 def _register(store: Store, record: RunRecord, manifest: Manifest, progress: Progress) -> Trained:
     """Store the best epoch's weights and the curves, and register the version."""
-    latest = checkpoint.load_latest(store, record.run)
-    if latest is None or latest[0].served is None:
-        # Ray ends an interrupted run without an error.
-        raise KeyboardInterrupt
-    state, files = latest
+    state, files = _load_end(store, record.run)
     run, recipe, history, best = record.run, record.recipe, state.history, state.best_epoch
     weights = files[BEST_WEIGHTS]
     title = f"{run}: {recipe.name} on {manifest.dataset}, {state.epochs_done} epochs"
@@ -263,10 +262,24 @@ def _register(store: Store, record: RunRecord, manifest: Manifest, progress: Pro
         parity=parity,
         architecture=store.get(f"runs/{run}/summary.txt").decode(),
     )
-    runs.finish(store, run, version.name)
+    return _finish(store, manifest, version, state)
+
+
+def _load_end(store: Store, run: str) -> tuple[TrainState, dict[str, bytes]]:
+    """Return the last checkpoint of a run whose training is over."""
+    latest = checkpoint.load_latest(store, run)
+    if latest is None or latest[0].served is None:
+        # Ray ends an interrupted run without an error.
+        raise KeyboardInterrupt
+    return latest
+
+
+def _finish(store: Store, manifest: Manifest, version: ModelVersion, state: TrainState) -> Trained:
+    """Note that the run is over, as the last step of all."""
+    runs.finish(store, version.run, version.name)
     step_seconds = state.total("seconds") - state.total("validation_seconds")
     rate = manifest.splits["train"].photos * state.epochs_done / step_seconds
-    return Trained(version, history, best + 1, rate)
+    return Trained(version, state.history, state.best_epoch + 1, rate)
 
 
 @ray.remote(num_cpus=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -10,17 +12,32 @@ from typing import Any, NamedTuple
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.queue import Queue
 
 from pawcast.data.blocks import DecodedSplit
-from pawcast.errors import ClusterError, PawcastError, StoreError, StoreFullError, TrainingError
+from pawcast.errors import (
+    ClusterError,
+    PawcastError,
+    StoreAccessError,
+    StoreError,
+    StoreFullError,
+    TrainingError,
+)
 from pawcast.recipes.schema import Recipe
 from pawcast.training.progress import ProgressUpdate
 from pawcast.training.runs import Workers
 from pawcast.training.tf_config import TensorFlowClusterConfig
 
 _CONTROLLER_FAILURES = 2
+# TensorFlow's errors for a rank that is gone; those that it also raises for other reasons; and what
+# the messages of the latter then mention.
+_LOST_CONNECTION = {"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError"}
+_MAY_BE_CONNECTION = {"InternalError", "UnknownError", "FailedPreconditionError"}
+_CONNECTION = re.compile("collective|nccl|grpc|connection|socket", re.IGNORECASE)
+# Lines of TensorFlow's and Keras's errors.
+_NOT_EXPLAINING = ("Graph execution error", "Detected at", "File ", "[[", "[Op:", "Hint:", "Exception encountered when")
 
 
 class LoopConfig(NamedTuple):
@@ -74,7 +91,8 @@ def fit(
 
     Ray Train would start the workers again after any exception, even a mistake in the network. Here
     only failures that may not come back are tried again, from the last checkpoint: a lost process
-    or node, a broken collective, a store out of reach, ranks that hold different weights.
+    or node, a broken collective, a store out of reach, ranks that hold different weights. The last
+    error names the checkpoint.
 
     Args:
         config: What to train.
@@ -85,21 +103,31 @@ def fit(
 
     Raises:
         KeyboardInterrupt: If Ctrl-C has ended them.
-        ClusterError: If the workers can't be started.
+        ClusterError: If the workers can't be started, or Ray loses processes too often.
         ConflictError: If another process goes on with the run meanwhile.
         TrainingError: If the loss is not finite, or a worker fails and would fail again.
     """
+    epochs_done = 0
+
+    def observe(update: ProgressUpdate) -> None:
+        nonlocal epochs_done
+        epochs_done = update.resumed or (update.epoch + 1 if update.finished else epochs_done)
+        on_update(update)
+
     for failures_left in range(max_failures, -1, -1):
         try:
-            with _forwarded(on_update) as queue, tempfile.TemporaryDirectory(prefix="pawcast-ray-train-") as folder:
+            with _ctrl_c_restored(), _forwarded(observe) as queue, tempfile.TemporaryDirectory() as folder:
                 _trainer(config._replace(progress=queue), workers, folder).fit()
             return
         except SystemExit:
             # Ray's own handler of Ctrl-C raises it, after it has stopped the workers.
             raise KeyboardInterrupt from None
-        except ray.train.TrainingFailedError as error:
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             cause, is_transient = _cause(error)
             if not is_transient or not failures_left:
+                if isinstance(cause, StoreError | ClusterError | DifferentWeightsError):
+                    kept = f"The checkpoint of epoch {epochs_done} is kept" if epochs_done else "No epoch was completed"
+                    cause.args = (f"{cause} {kept}; go on with: pawcast train --resume {config.run}.",)
                 raise cause from None
             on_note(f"{cause} Going on from the last checkpoint; {failures_left - 1} more failures are allowed.")
 
@@ -124,13 +152,16 @@ def _trainer(config: LoopConfig, workers: Workers, folder: str) -> DataParallelT
     )
 
 
-def _cause(error: ray.train.TrainingFailedError) -> tuple[PawcastError, bool]:
+def _cause(error: Exception) -> tuple[PawcastError, bool]:
     """Return the error that explains a failure, and whether another attempt may succeed.
 
     When a worker dies, the others fail in their next collective operation. So an error that would
     come back, on any rank, explains the errors of the other ranks.
     """
-    if isinstance(error, ray.train.ControllerError):
+    of_workers = getattr(error, "worker_failures", None)
+    failures = of_workers or {0: getattr(error, "controller_failure", error)}
+    roots = [_root(failures[rank]) for rank in sorted(failures)]
+    if isinstance(roots[0], WorkerGroupStartupTimeoutError | InsufficientClusterResourcesError):
         free = ray.available_resources()
         busy = ClusterError(
             "Ray could not start the training workers in time",
@@ -138,20 +169,27 @@ def _cause(error: ray.train.TrainingFailedError) -> tuple[PawcastError, bool]:
             fix="wait for other jobs or stop them, ask for fewer --workers, or lower --cpus-per-worker",
         )
         return busy, False
-    failures = getattr(error, "worker_failures", None) or {0: error}
-    roots = [_root(failures[rank]) for rank in sorted(failures)]
-    permanent = next((root for root in roots if not _is_transient(root)), None)
-    if permanent is not None:
-        return _as_training_error("A training worker failed", permanent, line=-1), False
-    return _as_training_error("A training worker was lost", roots[0], line=0), True
+    root = next((root for root in roots if not _is_transient(root)), roots[0])
+    name, is_transient = type(root).__name__, _is_transient(root)
+    if isinstance(root, PawcastError):
+        return root, is_transient
+    if is_transient:
+        what = "a training worker" if of_workers else "the run's controller"
+        advice = "see `ray status` and Ray's logs"
+        if isinstance(root, ray.exceptions.OutOfMemoryError):
+            advice = "use a node with more memory, fewer --workers, or a smaller batch_size"
+        return ClusterError(f"Ray lost {what} ({name})", received=_line(root, 0), fix=advice), True
+    fix = "a smaller batch_size, image_size or network" if name == "ResourceExhaustedError" else None
+    return TrainingError(f"A training worker failed ({name})", received=_line(root, -1), fix=fix), False
 
 
-def _as_training_error(what: str, error: BaseException, line: int) -> PawcastError:
-    """Return a Pawcast error as it is, any other one as a `TrainingError` with one of its lines."""
-    if isinstance(error, PawcastError):
-        return error
-    lines = [text for text in str(error).splitlines() if text.strip()]
-    return TrainingError(f"{what} ({type(error).__name__})", received=lines[line] if lines else None)
+def _line(error: BaseException, index: int) -> str | None:
+    """Return one of the lines of an error that explain it."""
+    # Keras lists the arguments of a layer behind the reason, and prints the reason in bold.
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).split("Arguments received by")[0]
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_NOT_EXPLAINING)]
+    return lines[index] if lines else None
 
 
 def _root(error: BaseException) -> BaseException:
@@ -167,16 +205,31 @@ def _root(error: BaseException) -> BaseException:
 def _is_transient(error: BaseException) -> bool:
     """Return whether an error comes from outside of the recipe, the network and the code."""
     if isinstance(error, PawcastError):
-        return isinstance(error, StoreError | DifferentWeightsError) and not isinstance(error, StoreFullError)
-    of_ray = isinstance(error, ray.exceptions.RayError) or type(error).__module__.startswith("ray.train")
+        is_lasting = isinstance(error, StoreFullError | StoreAccessError)
+        return isinstance(error, StoreError | DifferentWeightsError) and not is_lasting
     # By name: the driver doesn't import TensorFlow.
-    return of_ray or type(error).__module__.startswith("tensorflow.python.framework.errors")
+    if type(error).__module__.startswith("tensorflow.python.framework.errors"):
+        name = type(error).__name__
+        return name in _LOST_CONNECTION or (name in _MAY_BE_CONNECTION and bool(_CONNECTION.search(str(error))))
+    return isinstance(error, ray.exceptions.RayError) or type(error).__module__.startswith("ray.train")
+
+
+@contextmanager
+def _ctrl_c_restored() -> Iterator[None]:
+    """Restore this process's handler of Ctrl-C, in whose place Ray Train sets its own."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
 def _forwarded(on_update: Callable[[ProgressUpdate], None]) -> Iterator[Queue]:
     """Yield a queue. While the block runs, a thread passes its updates to `on_update`."""
-    queue = Queue(actor_options={"num_cpus": 0})
+    # Ray starts the queue's process again if it dies. Progress is lost then, but no epoch.
+    queue = Queue(actor_options={"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1})
 
     def forward() -> None:
         with suppress(ray.exceptions.RayError):

@@ -40,3 +40,22 @@ def test_a_wrong_override_is_refused_with_a_hint(override, hint):
 def test_an_unknown_recipe_names_the_near_one():
     with pytest.raises(UsageError, match="did you mean 'article'"):
         resolve("artikel")
+
+
+def test_a_users_recipe_that_fails_is_named_with_its_error(tmp_path, monkeypatch):
+    (tmp_path / "failing_recipes.py").write_text(
+        "from pawcast.recipes import Recipe\n"
+        "def divides(): return 1 / 0\n"
+        "def opens(): open('/no/such/file')\n"
+        "def needs_an_argument(size): return size\n"
+        "def invalid(): return Recipe(name='own', epochs=0)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, hint in (
+        ("divides", "The recipe failing_recipes:divides failed. Received: ZeroDivisionError: division by zero"),
+        ("opens", "FileNotFoundError.*no/such/file"),
+        ("needs_an_argument", "TypeError.*size"),
+        ("invalid", "Invalid value for `epochs`"),
+    ):
+        with pytest.raises(UsageError, match=hint):
+            resolve(f"failing_recipes:{name}")

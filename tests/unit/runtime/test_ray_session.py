@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -141,3 +142,41 @@ def test_the_processs_own_sigterm_handler_is_restored():
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("failures", "starts"), [(0, 1), (2, 3), (9, 3)])
+def test_a_ray_that_starts_slowly_is_started_again(monkeypatch, failures, starts):
+    calls: list[str] = []
+
+    def init(address: str, **options: object) -> None:
+        calls.append(address)
+        if len(calls) <= failures:
+            # As Ray raises it.
+            raise Exception("The current node timed out during startup.\nThis could happen because")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    outcome = pytest.raises(ClusterError, match="can't be started") if failures > 2 else nullcontext()
+    with outcome as caught, ray_session.connect():
+        pass
+    assert calls == ["local"] * starts
+    if caught:
+        assert "\n" not in str(caught.value)
+
+
+def test_another_failure_to_start_is_reported_at_once(monkeypatch):
+    calls: list[str] = []
+
+    def init(address: str, **options: object) -> None:
+        calls.append(address)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ClusterError, match="No space left"), ray_session.connect():
+        pass
+    assert calls == ["local"]

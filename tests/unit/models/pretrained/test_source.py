@@ -17,6 +17,15 @@ def test_a_missing_file_or_an_unknown_format_is_refused(tmp_path):
         read_weights("weights.onnx")
     with pytest.raises(NotFoundError, match="No package 'no_such_weights'"):
         read_weights("package:no_such_weights/net.pth")
+    # A package in a package, a module without a folder, and names that Python refuses.
+    for name in ("no_such.weights", "json.no_such", "sys", "no-such.weights", ".weights", ""):
+        with pytest.raises(NotFoundError, match=f"No package '{name}'"):
+            read_weights(f"package:{name}/net.pth")
+    with pytest.raises(NotFoundError, match="can't be read"):
+        read_weights("package:json/net.pth")
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(NotFoundError, match="Is a directory"):
+        read_weights(str(tmp_path / "folder.pth"))
     with pytest.raises(NotFoundError, match="No such file"):
         read_weights(str(tmp_path / "net.pth"))
     (tmp_path / "net.pth").write_bytes(b"here")
