@@ -187,7 +187,7 @@ def objects(store: Store, model: str) -> Iterator[records.Read]:
     """
     if not (newest := _newest(store, model)):
         raise _unknown(store, model, "latest")
-    for name in {"latest", *(key.rpartition("/")[2] for key in store.list(_ref_key(model, "")))}:
+    for name in sorted({"latest", *(key.rpartition("/")[2] for key in store.list(_ref_key(model, "")))}):
         yield _ref_key(model, name), partial(_target, store, model, name)
     for number in range(1, newest + 1):
         name = f"{model}@{number}"
