@@ -32,7 +32,7 @@ MAX_DIFFERENCE = 0.01
 """How far a served probability may be from the one that Keras computes in float32."""
 
 _ATTEMPTS = 20
-_ANOTHER = "promote another version (pawcast promote), or train again (pawcast train)"
+_ANOTHER = "promote another version than {} (pawcast promote), or train again (pawcast train)"
 _MIN_SAME_LABELS = 0.999
 # With more photos than this computed twice, bfloat16 is no faster than float32 alone.
 _MAX_FALLBACK_SHARE = 0.25
@@ -177,7 +177,7 @@ def resolve(store: Store, name: str) -> ModelVersion:
     number = int(ref) if ref.isdecimal() else _target(store, model, ref)
     if ref.isdecimal() and not 1 <= number <= _newest(store, model):
         raise _unknown(store, model, ref)
-    return records.read(store, _version_key(model, number), ModelVersion, _ANOTHER)
+    return records.read(store, _version_key(model, number), ModelVersion, _ANOTHER.format(f"{model}@{number}"))
 
 
 def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
@@ -191,7 +191,7 @@ def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
         expected = suggest(name, version.files)
         raise NotFoundError(f"{version.name} has no such file", received=repr(name), expected=expected)
     digest = version.files[name].sha256
-    return records.read_content(store, _file_key(version.model, digest), digest, _ANOTHER)
+    return records.read_content(store, _file_key(version.model, digest), digest, _ANOTHER.format(version.name))
 
 
 def objects(store: Store, model: str) -> Iterator[records.Read]:
@@ -202,7 +202,7 @@ def objects(store: Store, model: str) -> Iterator[records.Read]:
     """
     if not (newest := _newest(store, model)):
         raise _unknown(store, model, "latest")
-    for name in {"latest", *(key.rpartition("/")[2] for key in store.list(_ref_key(model, "")))}:
+    for name in sorted({"latest", *(key.rpartition("/")[2] for key in store.list(_ref_key(model, "")))}):
         yield _ref_key(model, name), partial(_target, store, model, name)
     for number in range(1, newest + 1):
         name = f"{model}@{number}"
