@@ -21,6 +21,7 @@ from pawcast.data.sources.labels import (
     refusal,
 )
 from pawcast.data.sources.opening import HEAD_BYTES, is_table, kind_of, open_path
+from pawcast.data.sources.zip_archive import ZipArchive
 from pawcast.errors import DataError, ImageError, NotFoundError
 from pawcast.vision.formats import READABLE
 
@@ -57,12 +58,13 @@ class Contents:
                 self.others[kind].append(entry)
         self.others["hidden"] = [entry for part, entry in hidden.items() if not is_litter(part.rpartition("/")[2])]
 
-    def refusal(self, path: str) -> DataError:
+    def refusal(self, path: str, container: Container) -> DataError:
         """Return the error of a source without photos, which tells what it holds instead."""
-        shown = display_name(path.rstrip("/"))
         if archives := sorted((entry.name for entry in self.others["archive"]), key=natural_key):
             received = ", ".join(map(display_name, archives[:5])) + (", …" if len(archives) > 5 else "")
-            fix = f"name one of them, such as {shown}/{display_name(archives[0])}"
+            fix = "unpack it or download them, and name one of them"
+            if isinstance(container, Folder | ZipArchive):
+                fix = f"name one of them, such as {display_name(path.rstrip('/'))}/{display_name(archives[0])}"
             return refusal(path, "holds no photos, only archives", received, fix=fix)
         fix = "name the folder or archive that holds them"
         if "heic" in self.others:
@@ -90,7 +92,7 @@ def list_photos(
     Raises:
         DataError, NotFoundError: As `pawcast.data.sources.scan` does.
     """
-    if is_table(path) and isinstance(container, Folder):
+    if is_table(path) and isinstance(container, Folder) and container.path != Path(path):
         lines = _read_table(container, Path(path).name, path)
         files = table.FilesOnDisk(container, lambda: _photos_below(container))
         return lines.photos(files, classes, label_column, group), {}
@@ -102,55 +104,65 @@ def list_photos(
     if not photos and others["parquet"] and isinstance(container, Folder):
         return list(_rows_below(container, others.pop("parquet"), label_column, group)), others
     if not photos:
-        raise contents.refusal(path)
+        raise contents.refusal(path, container)
     container.check_photos(photos)
-    if entry := _find_table(path, container, contents, classes, label_column):
-        lines = _read_table(container, entry.member, f"{path}/{entry.name}")
-        listed = lines.photos(_files_around(entry, photos), classes, label_column, group)
-        members = {photo.member for photo in listed}
-        others["unlisted"] = [photo for photo in photos if photo.member not in members]
-        photos = listed
+    tables = _find_tables(path, container, contents, classes, label_column)
+    if tables:
+        listed = {
+            photo.member: photo
+            for entry, lines in tables
+            for photo in lines.photos(_files_around(entry, photos), classes, label_column, group)
+        }
+        others["unlisted"] = [photo for photo in photos if photo.member not in listed]
+        photos = list(listed.values())
     return photos, others
 
 
-def _find_table(
+def _find_tables(
     path: str, container: Container, contents: Contents, classes: Sequence[str], label_column: str
-) -> Entry | None:
+) -> list[tuple[Entry, table.Table]]:
     """Return the table of labels within a source, if one is named or needed.
 
-    It no longer counts as one of the other files.
+    There may be one in each of several folders, as Hugging Face's ImageFolder has them. They no
+    longer count as other files.
     """
-    tables = [entry for entries in contents.others.values() for entry in entries if is_table(entry.name)]
+    found = [entry for entries in contents.others.values() for entry in entries if is_table(entry.name)]
     if is_table(path):
-        tables = [entry for entry in tables if f"/{path}".endswith(f"/{entry.name}")]
-        if not tables:
+        found = [entry for entry in found if f"/{path}".endswith(f"/{entry.name}")]
+        if not found:
             raise NotFoundError("There is no such table in the source", received=display_name(path))
-    elif classes and (label_column or (tables and not _tell_classes(contents.photos, classes))):
-        tables = [entry for entry in tables if _lists_photos(container, entry, contents.photos, label_column)]
+        tables = [(entry, _read_table(container, entry.member, path)) for entry in found[:1]]
+    elif classes and (label_column or (found and not _tell_classes(contents.photos, classes))):
+        tables = list(_tables_of_photos(container, found, contents.photos, label_column))
         if label_column and not tables:
             raise refusal(path, f"has no table with the column {display_name(label_column)}", fix="correct its name")
     else:
-        tables = []
-    if len(tables) > 1:
-        names = sorted((entry.name for entry in tables), key=natural_key)
+        return []
+    folders = {entry.name.rpartition("/")[0] for entry, _ in tables}
+    if len(folders) < len(tables) or len({tuple(lines.header) for _, lines in tables}) > 1:
+        names = sorted((entry.name for entry, _ in tables), key=natural_key)
         fix = f"name one of them, such as {display_name(path.rstrip('/'))}/{names[0]}"
         raise refusal(path, "holds several tables of labels", ", ".join(names[:5]), fix=fix)
     for entries in contents.others.values():
-        entries[:] = [entry for entry in entries if entry not in tables]
-    return tables[0] if tables else None
+        entries[:] = [entry for entry in entries if all(entry is not used for used, _ in tables)]
+    return tables
 
 
 def _tell_classes(photos: Sequence[Entry], classes: Sequence[str]) -> bool:
     return max(labels_from_paths([photo.name for photo in photos], classes)[0]) >= 0
 
 
-def _lists_photos(container: Container, entry: Entry, photos: Sequence[Entry], label_column: str) -> bool:
-    try:
-        lines = _read_table(container, entry.member, entry.name)
-    except DataError:
-        return False
-    # Kaggle's samples of a submission have a column of labels, which are made up.
-    return "submission" not in entry.name.lower() and lines.lists_photos(_files_around(entry, photos), label_column)
+def _tables_of_photos(
+    container: Container, found: Sequence[Entry], photos: Sequence[Entry], label_column: str
+) -> Iterator[tuple[Entry, table.Table]]:
+    """Yield those files that are tables of labels of these photos."""
+    for entry in found:
+        # Kaggle's samples of a submission have a column of labels, which are made up.
+        if "submission" not in entry.name.lower():
+            with contextlib.suppress(DataError):
+                lines = _read_table(container, entry.member, entry.name)
+                if lines.lists_photos(_files_around(entry, photos), label_column):
+                    yield entry, lines
 
 
 def _read_table(container: Container, member: str, path: str) -> table.Table:

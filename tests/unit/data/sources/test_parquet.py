@@ -1,4 +1,4 @@
-"""Parquet: a shard of ours, or what Hugging Face's `datasets` writes, a file or a folder."""
+"""Parquet: a shard of ours, or what Hugging Face's `datasets` writes; a file or a folder."""
 
 from __future__ import annotations
 

@@ -160,6 +160,17 @@ def test_several_tables_of_labels_are_named(tmp_path):
     assert labelled_contents(f"{path}/other.csv") == EXPECTED
 
 
+def test_a_table_in_each_of_several_folders_labels_the_photos_there(tmp_path):
+    files = {f"{split}/{i}.jpg": split.encode() for split in ("train", "test") for i in range(2)}
+    tables = {
+        "train/metadata.csv": b"file_name,label\n0.jpg,cat\n1.jpg,dog\n",
+        "test/metadata.csv": b"file_name,label\n1.jpg,cat\n",
+    }
+    path = make_folder(tmp_path / "a", files | tables)
+    assert labelled_contents(path) == [("test/1", 0, b"test"), ("train/0", 0, b"train"), ("train/1", 1, b"train")]
+    assert sources.scan(path, CLASSES).left_out == [sources.LeftOut("unlisted", 1, ("test/0.jpg",))]
+
+
 def test_names_of_photos_decide_without_a_column_that_is_asked_for(tmp_path):
     files = {"cat.1.jpg": b"1", "dog.1.jpg": b"2", "labels.csv": b"file,label,breed\ncat.1,dog,cat\ndog.1,cat,cat\n"}
     path = make_folder(tmp_path / "a", files)

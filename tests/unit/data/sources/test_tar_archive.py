@@ -161,3 +161,7 @@ def test_any_damage_to_a_tar_is_a_refusal_or_a_reason_and_no_photo_vanishes(tmp_
 
 def test_a_gzip_of_something_else_is_refused(tmp_path):
     assert "can't be opened as a tar" in refusal(write(tmp_path / "a.csv.gz", gzip.compress(b"file,label\n" * 99)))
+
+
+def test_a_tar_of_archives_says_to_unpack_it(tmp_path):
+    assert "Fix: unpack it" in refusal(write(tmp_path / "a.tar", tar_bytes({"train.zip": b"PK\3\4"})))
