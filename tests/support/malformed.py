@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import random
 import struct
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
+
+from tests.support import cases
 
 _LIMITS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
@@ -93,6 +96,7 @@ def samples() -> dict[str, bytes]:
         "jpeg-icc": save(rgb, "JPEG", icc_profile=rng.bytes(300)),
         "jpeg-444-restarts": save(rgb, "JPEG", subsampling=0, restart_marker_rows=1),
         "jpeg-mpo": save(rgb, "MPO", save_all=True, append_images=[rgb.rotate(90)]),
+        "jpeg-xmp": with_xmp(jpeg, b'tiff:Orientation="6"'),
         "jpeg-exif-broken": with_exif(jpeg, b"II*\0\x08\0\0\0" + rng.bytes(60)),
         "png": save(rgb, "PNG"),
         "png-alpha": save(rgba, "PNG"),
@@ -117,6 +121,8 @@ def samples() -> dict[str, bytes]:
         "bmp-rle8": bmp(24, 18, 8, 1, bytes([24, 3, 0, 0]) * 18 + b"\0\1", bytes(range(64)) * 16),
         "bmp-rle4": bmp(24, 18, 4, 2, bytes([24, 3, 0, 0]) * 18 + b"\0\1", bytes(64)),
         "bmp-upside-down": bmp(24, -18, 24, 0, rng.bytes(24 * 18 * 3)),
+        "avif": save(rgb, "AVIF"),
+        "avif-alpha-exif": save(rgba, "AVIF", exif=exif.tobytes()),
         "gif": save(palette, "GIF"),
         "gif-clear": save(palette, "GIF", transparency=3),
         "gif-animated": save(rgb, "GIF", **animated),
@@ -130,9 +136,56 @@ def samples() -> dict[str, bytes]:
         "tiff-exif": save(rgb, "TIFF", exif=exif),
         "tiff-group4": save(rgb.convert("1"), "TIFF", compression="group4"),
     }
+    photos["tiff-jpeg-old"] = old_jpeg_tiff(save(rgb, "JPEG", subsampling=2), 24, 18)
     for method in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         photos[f"tiff-{method.removeprefix('tiff_')}"] = save(rgb, "TIFF", compression=method)
+    if importlib.util.find_spec("pillow_heif"):
+        photos |= _heic_samples(rgb, exif)
     return photos
+
+
+def _heic_samples(rgb: Image.Image, exif: Image.Exif) -> dict[str, bytes]:
+    import pillow_heif
+
+    def encode(**options: object) -> bytes:
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(rgb).save(buffer, **options)
+        return buffer.getvalue()
+
+    return {"heic": encode(), "heic-exif": encode(exif=exif.tobytes())}
+
+
+def case_photos() -> dict[str, bytes]:
+    """Return the photos among the inputs that went wrong once, where this machine has them."""
+    folder = cases.SHARED / "cases"
+    return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.jpg"))}
+
+
+def old_jpeg_tiff(jpeg: bytes, width: int, height: int) -> bytes:
+    """Assemble a TIFF of compression 6, which points at a whole JPEG, as scanners once did."""
+    tags = {256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8), 259: (3, 1, 6), 262: (3, 1, 6)}
+    tags |= {273: (4, 1, 0), 277: (3, 1, 3), 278: (4, 1, height), 279: (4, 1, len(jpeg))}
+    tags |= {513: (4, 1, 0), 514: (4, 1, len(jpeg)), 530: (3, 2, 2 << 16 | 2)}
+    start = 14 + 12 * len(tags)
+    tags[273], tags[513] = (4, 1, start), (4, 1, start)
+    return tiff(tags, jpeg)
+
+
+def tall_jpeg(width: int, height: int) -> bytes:
+    """Assemble a JPEG of any height, a multiple of 16, from the first 16 rows of a random one."""
+    noise = np.random.default_rng(0).integers(0, 256, (16, width, 3), np.uint8)
+    jpeg = save(Image.fromarray(noise), "JPEG", quality=5, subsampling=2, restart_marker_rows=1)
+    size, scan = jpeg.index(b"\xff\xc0") + 5, jpeg.index(b"\xff\xda")
+    scan += 2 + int.from_bytes(jpeg[scan + 2 : scan + 4], "big")
+    rows = [jpeg[scan:-2] + bytes((0xFF, 0xD0 + row % 8)) for row in range(height // 16)]
+    start = jpeg[:size] + struct.pack(">H", height) + jpeg[size + 2 : scan]
+    return start + b"".join(rows)[:-2] + b"\xff\xd9"
+
+
+def with_xmp(jpeg: bytes, orientation: bytes) -> bytes:
+    """Insert an XMP segment with an orientation, such as `tiff:Orientation="6"`, into a JPEG."""
+    body = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:Description " + orientation + b"/>"
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
 
 
 def bombs() -> dict[str, bytes]:
@@ -155,9 +208,8 @@ def bombs() -> dict[str, bytes]:
 def damaged(data: bytes, others: list[bytes], rng: random.Random) -> Iterator[bytes]:
     """Yield damaged copies without end."""
     while True:
-        yield rng.choice((_truncate, _flip_bits, _flip_bits, _write_number, _write_number, _fill, _move, _splice))(
-            data, others, rng
-        )
+        change = rng.choice((*_CHANGES, _change_frame) if data.startswith(b"\xff\xd8") else _CHANGES)
+        yield change(data, others, rng)
 
 
 def _truncate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
@@ -197,6 +249,43 @@ def _splice(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     """Join one photo's beginning and another's end."""
     other = rng.choice(others)
     return data[: rng.randint(1, min(200, len(data)))] + other[rng.randrange(len(other)) :]
+
+
+def _insert_segment(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
+    """Insert a JPEG segment, a PNG chunk or a RIFF chunk, of a length that may not be its own."""
+    body = rng.choice(
+        (rng.randbytes(rng.randint(0, 40)), b"Exif\0\0II*\0", b"ICC_PROFILE\0\1\1", b"Adobe\0d\0\0\0\0\2")
+    )
+    length = len(body) + rng.choice((0, 0, 0, 2, 2, 2, -1, 1, 500))
+    jpeg = bytes((0xFF, rng.choice((0x01, 0xC4, 0xCC, 0xD8, 0xDA, 0xDB, 0xDC, 0xDD, 0xE1, 0xE2, 0xEE, 0xFE, 0xFF))))
+    segments = (
+        jpeg + struct.pack(">H", max(0, length)) + body,
+        struct.pack(">I", max(0, length)) + rng.choice((b"tEXt", b"PLTE", b"tRNS", b"acTL", b"sBIT")) + body + bytes(4),
+        rng.choice((b"EXIF", b"ALPH", b"ANIM", b"meta", b"free")) + struct.pack("<I", max(0, length)) + body,
+    )
+    offset = rng.choice((2, 8, 12, 20, 33, _offset(data, rng)))
+    return data[:offset] + rng.choice(segments) + data[offset:]
+
+
+def _change_frame(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
+    """Change a JPEG's process, bits a sample, size, or number or sampling of components."""
+    start = next((at for at in range(2, len(data) - 12) if data[at] == 0xFF and 0xC0 <= data[at + 1] <= 0xC3), 0)
+    damaged_data = bytearray(data)
+    for _ in range(rng.randint(1, 2)):
+        choices = {
+            1: range(0xC0, 0xD0),
+            4: (1, 2, 8, 12, 16),
+            6: (0, 1, 9),
+            8: (0, 1, 200),
+            9: range(6),
+            11: range(256),
+        }
+        place = rng.choice(list(choices))
+        damaged_data[start + place] = rng.choice(choices[place])
+    return bytes(damaged_data)
+
+
+_CHANGES = (_truncate, _flip_bits, _flip_bits, _write_number, _write_number, _fill, _move, _splice, _insert_segment)
 
 
 def _offset(data: bytes, rng: random.Random) -> int:

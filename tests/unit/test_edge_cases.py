@@ -81,7 +81,7 @@ def tiff(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", [np.int32, np.float32])
-def test_thirty_two_bit_samples_are_refused(kind):
+@pytest.mark.parametrize(("kind", "value"), [(np.int32, 65_536), (np.int32, -1), (np.float32, 0.5)])
+def test_samples_deeper_than_sixteen_bits_are_refused(kind, value):
     with pytest.raises(ImageError, match="32-bit"):
-        decode.decode(tiff(np.full((40, 50), 0.5, kind)))
+        decode.decode(tiff(np.full((40, 50), value, kind)))

@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from pawcast.errors import ImageError
 from pawcast.vision import decode
+from tests.support.cases import case
 from tests.support.files import encode
+from tests.support.malformed import tiff
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = decode.FORMATS
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -43,6 +46,36 @@ def test_exif_orientation_is_applied(orientation, picture):
     assert np.abs(pixels.astype(int) - expected).max() <= 4
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "tag", ['tiff:Orientation="6"', "tiff:Orientation = '6'", "><tiff:Orientation>6</tiff:Orientation></a"]
+)
+def test_orientation_by_xmp_alone_is_applied(kind, tag, picture):
+    xmp = f"<x:xmpmeta><rdf:Description {tag}/></x:xmpmeta>"
+    if kind == "PNG":
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp)
+        data = encode(picture, kind, pnginfo=text)
+    else:
+        data = encode(picture, kind, xmp=xmp.encode())
+    upright = decode.decode(encode(picture, kind))
+    assert np.abs(decode.decode(data).astype(int) - np.rot90(upright, -1)).max() <= 4
+    assert decode.probe(data).header[2:] == picture.shape[:2]
+
+
+def test_orientation_by_exif_goes_before_xmp(picture):
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    data = encode(picture, "JPEG", exif=exif, xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    assert decode.decode(data).shape == picture.shape
+
+
+def test_the_photo_with_an_orientation_by_xmp_is_turned():
+    data = case("xmp_orientation.jpg").read_bytes()
+    height, width = Image.open(io.BytesIO(data)).size
+    assert decode.decode(data).shape == (height, width, 3)
+
+
 def test_grey_cmyk_palette_and_transparent_photos_decode_to_rgb(picture):
     grey = decode.decode(encode(picture, "JPEG", "L"))
     assert grey.shape == picture.shape
@@ -55,11 +88,21 @@ def test_grey_cmyk_palette_and_transparent_photos_decode_to_rgb(picture):
     assert (decode.decode(buffer.getvalue()) == 255).all()
 
 
-def test_16_bit_samples_are_scaled_not_clipped():
-    ramp = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize(("kind", "dtype"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2"), ("TIFF", "<i4")])
+def test_deep_grey_is_scaled_by_its_depth(bits, kind, dtype):
+    ramp = np.linspace(0, 2**bits - 1, 64).astype(dtype).reshape(8, 8)
     buffer = io.BytesIO()
-    Image.fromarray(ramp).save(buffer, "PNG")
-    assert (decode.decode(buffer.getvalue())[..., 1] == (ramp >> 8)).all()
+    Image.fromarray(ramp).save(buffer, kind)
+    assert (decode.decode(buffer.getvalue())[..., 1] == (ramp >> (bits - 8))).all()
+
+
+def test_packed_grey_of_12_bits_is_not_black():
+    packed = b"".join(((left << 12) + right).to_bytes(3, "big") for left, right in [(0, 4095), (1024, 2048)] * 8)
+    tags = {256: (4, 1, 4), 257: (4, 1, 8), 258: (3, 1, 12), 259: (3, 1, 1), 262: (3, 1, 1)}
+    tags |= {273: (4, 1, 134), 277: (3, 1, 1), 278: (4, 1, 8), 279: (4, 1, len(packed)), 282: (4, 1, 1)}
+    pixels = decode.decode(tiff(tags, packed))
+    assert (pixels[..., 0] == [0, 255, 64, 128]).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
