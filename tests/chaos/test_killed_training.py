@@ -24,6 +24,8 @@ from pawcast.store import Store, open_store
 from tests.support.cases import case
 from tests.support.services import ROOT, Photos, free_port, job, plain_environment, result_of, wait_for
 
+# A run is killed and goes on: on a busy machine that takes minutes.
+pytestmark = pytest.mark.timeout(900)
 EPOCHS = 4
 # Dropout is on, the photos grow, and the best epoch need not be the last: a resumed run has to
 # restore all of it.
