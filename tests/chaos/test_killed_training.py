@@ -160,7 +160,7 @@ def test_a_controller_that_is_killed_without_end_ends_the_run_in_one_line(store:
         r"^error: Ray lost the run.*go on with: pawcast train --resume no-controller\.$", errors, re.MULTILINE
     )
     assert "Traceback" not in errors
-    wait_for(lambda: not run.processes(), 30, lambda: str(run.processes()))
+    wait_for(lambda: not run.processes(), 90, lambda: str(run.processes()))
 
 
 def test_an_expired_token_ends_the_run_at_once_and_names_the_checkpoint(store: Store, training) -> None:
