@@ -236,11 +236,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_reason(store):
 
 
 @pytest.mark.long
-def test_a_validation_loss_that_is_not_finite_stops_the_run_before_its_checkpoint(store):
+@pytest.mark.parametrize(
+    ("every", "message"),
+    [(1, "validation loss is NaN or infinite after epoch 1"), (2, "Weights became NaN or infinite in epoch 1")],
+)
+def test_weights_that_are_not_finite_stop_the_run_before_its_checkpoint(store, every, message):
     # With one step in an epoch, the training loss is that of the weights before the step.
-    with pytest.raises(TrainingError, match="validation loss is NaN or infinite after epoch 1"):
-        run(store, 1, "diverged-late", "learning_rate=3e38", "warmup_epochs=0", "batch_size=180")
-    assert not store.exists("runs/diverged-late/history.json")
+    settings = ("learning_rate=3e38", "warmup_epochs=0", "batch_size=180", f"validate_every={every}")
+    with pytest.raises(TrainingError, match=rf"{message}.*Fix: train again .* --set learning_rate=3e\+37"):
+        run(store, 1, f"diverged-late-{every}", *settings)
+    assert {key.split("/")[-1] for key in store.list(f"runs/diverged-late-{every}/")} == {
+        "run.json",
+        "attempt.json",
+        "summary.txt",
+    }
 
 
 OWN = """
@@ -283,16 +292,30 @@ def test_a_users_own_recipe_and_network_go_all_the_way(store, photos, tmp_path):
 
 
 @pytest.mark.long
-def test_a_mistake_in_a_network_is_not_tried_again(store, tmp_path):
-    (tmp_path / "own_code.py").write_text(OWN.replace("keras.Model(pixels, ", "keras.Model(pixels, 1 / 0 * "))
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("keras.Model(pixels, ", "keras.Model(pixels, 1 / 0 * ", "division by zero"),
+        # TensorFlow finds this one in the first step.
+        (
+            "(pixels)\n",
+            "(keras.ops.reshape(keras.ops.reshape(pixels, (-1, 7)), (-1, 32, 32, 3)))\n",
+            "Input to reshape",
+        ),
+    ],
+)
+def test_a_mistake_in_a_network_is_not_tried_again(store, tmp_path, right, wrong, message):
+    assert right in OWN
+    (tmp_path / "own_code.py").write_text(OWN.replace(right, wrong))
     code, _, errors = job(
         *("train.py", "--dataset", "pets", "--recipe", "own_code:recipe", "--model", "own_code:network"),
         *("--workers", "2", "--cpus-per-worker", "0.5", "--store", store.uri),
         environment={**plain_environment(), "PYTHONPATH": str(tmp_path)},
     )
-    assert code != 0
-    assert "division by zero" in errors
+    assert code == 10, errors
+    assert message in errors.splitlines()[-1]
     assert "Going on from the last checkpoint" not in errors
+    assert "Traceback" not in errors
 
 
 def test_one_class_alone_is_refused(store):
