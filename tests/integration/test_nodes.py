@@ -72,6 +72,7 @@ def test_three_nodes_ingest_the_same_dataset_as_one(ready, photos, tmp_path):
     assert manifests.load(open_store(str(tmp_path / "store")), "pets") == one
 
 
+@pytest.mark.long
 def test_workers_on_two_nodes_give_the_loss_curve_of_one(ready):
     one, two = json.loads(on_three_nodes(TRAIN, str(ready.store)))
     for key in ("loss", "val_loss", "acc", "val_acc"):

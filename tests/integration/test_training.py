@@ -181,6 +181,7 @@ def sparse(store) -> Trained:
     return run(store, 1, "sparse", *EXACT, "validate_every=3")
 
 
+@pytest.mark.long
 def test_validating_less_often_changes_no_weight(store, sparse):
     each = run(store, 1, "each", *EXACT)
     assert last_weights(store, "sparse") == last_weights(store, "each")
@@ -194,6 +195,7 @@ def test_validating_less_often_changes_no_weight(store, sparse):
     assert sparse.best_epoch in (3, 5)
 
 
+@pytest.mark.long
 def test_a_run_resumed_between_validations_validates_after_the_same_epochs(store, sparse):
     before = last_weights(store, "sparse")
     store.delete("runs/sparse/checkpoints/000005/state.json")

@@ -25,7 +25,7 @@ import typer
 from rich.markup import escape
 
 from pawcast.core.console import console
-from pawcast.errors import EXIT_INTERRUPTED, PawcastError
+from pawcast.errors import EXIT_INTERRUPTED, ClusterError, PawcastError
 
 Result = dict[str, Any]
 Command = Callable[..., tuple[Result, str]]
@@ -78,8 +78,8 @@ def add(app: typer.Typer, command: Command, name: str | None = None) -> None:
     """Add a command: its parameters become the options, its docstring the help.
 
     A `PawcastError` becomes one line and its exit code. Ctrl-C and SIGTERM become exit code 130.
-    Any other exception is a mistake in Pawcast or in a user's own code. It becomes exit code 1 and
-    one line, which names a log with the traceback.
+    Any other exception is a mistake in Pawcast or in a user's own code, or a failure of Ray. It
+    becomes exit code 1, or 8 for Ray, and one line, which names a log with the traceback.
 
     Args:
         app: The application.
@@ -105,8 +105,9 @@ def add(app: typer.Typer, command: Command, name: str | None = None) -> None:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:
-            print_error(_unexpected(error))
-            raise typer.Exit(PawcastError.exit_code) from None
+            unexpected = _unexpected(error)
+            print_error(unexpected)
+            raise typer.Exit(unexpected.exit_code) from None
 
     signature = inspect.signature(command, eval_str=True)
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption)
@@ -177,4 +178,8 @@ def _unexpected(error: Exception) -> PawcastError:
         fix = f"read the traceback in {file.name}; if it doesn't end in code of yours, report it with that file"
     except OSError as full:
         fix = f"free some space for a log in {tempfile.gettempdir()} ({full.strerror}), and run it again"
-    return PawcastError("Unexpected error", received=f"{line} ({Path(last.filename).name}:{last.lineno})", fix=fix)
+    # A failure of Ray itself, such as a lost node, not of code in its tasks. Ray isn't imported for it.
+    ray = sys.modules.get("ray")
+    of_ray = ray and isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
+    kind = ClusterError if of_ray else PawcastError
+    return kind("Unexpected error", received=f"{line} ({Path(last.filename).name}:{last.lineno})", fix=fix)

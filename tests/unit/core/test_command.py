@@ -10,6 +10,7 @@ import tempfile
 from typing import Annotated
 
 import pytest
+import ray
 import typer
 from typer.testing import CliRunner, Result
 
@@ -98,6 +99,14 @@ def test_an_unexpected_exception_is_one_line_that_names_a_log_with_the_traceback
     assert str(log) in result.stderr
     assert result.stderr.count("\n") == 1
     assert "Traceback (most recent call last)" in log.read_text()
+
+
+def test_an_unexpected_failure_of_ray_is_exit_code_8():
+    def fail() -> tuple[command.Result, str]:
+        raise ray.exceptions.NodeDiedError("a node died")
+
+    result = run(fail)
+    assert (result.exit_code, result.stderr.count("\n")) == (8, 1)
 
 
 def test_a_log_that_can_not_be_written_is_said(monkeypatch):
