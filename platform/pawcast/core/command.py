@@ -178,7 +178,7 @@ def _unexpected(error: Exception) -> PawcastError:
         fix = f"read the traceback in {file.name}; if it doesn't end in code of yours, report it with that file"
     except OSError as full:
         fix = f"free some space for a log in {tempfile.gettempdir()} ({full.strerror}), and run it again"
-    # Ray's own failure, such as a lost node, and not of code in its tasks. Ray isn't imported for it.
+    # A failure of Ray itself, not of code in its tasks. Ray isn't imported just for this.
     ray = sys.modules.get("ray")
     of_ray = ray and isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
     kind = ClusterError if of_ray else PawcastError
