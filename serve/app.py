@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import RequestRouterConfig
 
 from pawcast.core.settings import served_model, store_uri
 from pawcast.store import open_store
@@ -21,7 +20,6 @@ from .classifier import Classifier
 from .keys import read_api_keys
 from .limits import ServiceLimits
 from .model_manager import CHECK_SECONDS
-from .router import BoundedWaitRouter
 
 _DEPLOYMENT = "classifier"
 
@@ -74,8 +72,7 @@ def app(arguments: Arguments) -> Application:
         def check_health(self) -> None:
             self.classifier.manager.check_health()
 
-    router = RequestRouterConfig(request_router_class=BoundedWaitRouter)
-    return serve.deployment(serve.ingress()(Replica), name=_DEPLOYMENT, request_router_config=router).bind()
+    return serve.deployment(serve.ingress()(Replica), name=_DEPLOYMENT).bind()
 
 
 def _is_only_replica() -> bool:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from pawcast.errors import UsageError
-from pawcast.vision.decode import MAX_PIXELS, MIN_SIDE
+from pawcast.vision.decode import MAX_PIXELS
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("label", "probability", "scores")
@@ -177,8 +177,8 @@ def _parse_photos(tensor: _Input, binary_data: bytes, max_photos: int) -> list[b
 def _parse_pixels(tensor: _Input, binary_data: bytes) -> np.ndarray:
     """Return uint8 [n, h, w, 3]."""
     datatype, shape = tensor.datatype, tensor.shape
-    if min(shape[1:3]) < MIN_SIDE or shape[1] * shape[2] > MAX_PIXELS:
-        expected = f"sides of at least {MIN_SIDE} and at most {MAX_PIXELS:,} pixels"
+    if shape[1] * shape[2] > MAX_PIXELS:
+        expected = f"at most {MAX_PIXELS:,} pixels"
         raise UsageError("Photos of that size can't be used", received=f"{shape[2]}x{shape[1]}", expected=expected)
     values = np.empty(0)
     # A ragged array, or bytes that don't fill the last number, raise ValueError.
