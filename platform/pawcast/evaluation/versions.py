@@ -12,7 +12,7 @@ from pawcast.core import atomic
 from pawcast.core.progress import Progress, silent
 from pawcast.data import manifest as manifests
 from pawcast.data.reader import SplitReader, read_source
-from pawcast.errors import UsageError, suggest
+from pawcast.errors import StoreAccessError, UsageError, suggest
 from pawcast.evaluation.evaluate import Evaluation, evaluate
 from pawcast.evaluation.reports.report import format_summary, write_report
 from pawcast.inference.engine import Engine
@@ -47,14 +47,15 @@ def evaluate_version(
 ) -> tuple[dict[str, Any], str]:
     """Evaluate a model version on a split of its own dataset, or on any labelled photos.
 
-    The metrics go into the store, to `models/MODEL/evaluations/VERSION-NAME.json`, where NAME is
-    the split's or the source's. The folder gets `report.html`, `photos.png` and `evaluation.json`.
+    The folder gets `report.html`, `photos.png` and `evaluation.json`. The metrics also go into the
+    store, to `models/MODEL/evaluations/VERSION-NAME.json`, where NAME is the split, or
+    `source-NAME` for a source. With keys that may only read, the summary says that they don't.
 
     Args:
         store: Where the model and its dataset are.
         model: `MODEL@REF` or `MODEL@NUMBER`.
         split: `test`, `val` or `train`.
-        labelled: A labelled zip, folder or CSV instead of a split.
+        labelled: A source of labelled photos instead of a split.
         folder: Of the report; `var/reports/MODEL-VERSION-NAME` if None.
         progress: Called for each photo.
 
@@ -67,7 +68,9 @@ def evaluate_version(
         DataError: If the source isn't labelled, or no photo could be used.
     """
     engine = Engine.load(store, model)
-    version, name = engine.version, Path(labelled).stem if labelled else split
+    version = engine.version
+    # A source may be named after a split, whose record it must not replace.
+    name = f"source-{Path(labelled).stem}" if labelled else split
     started = time.monotonic()
     evaluation = evaluate_engine(store, engine, split=split, labelled=labelled, progress=progress)
     seconds = time.monotonic() - started
@@ -85,7 +88,12 @@ def evaluate_version(
     }
     folder = folder or Path("var/reports") / f"{version.model}-{version.version}-{name}"
     content = json.dumps(result, indent=1, allow_nan=False).encode()
-    records.write(store, f"models/{version.model}/evaluations/{version.version}-{name}.json", result)
     report = write_report(store, folder, version, name, evaluation)
     atomic.write(folder / "evaluation.json", content)
-    return {**result, "report": str(report)}, format_summary(version, name, evaluation, report)
+    summary, stored = format_summary(version, name, evaluation, report), True
+    try:
+        records.write(store, f"models/{version.model}/evaluations/{version.version}-{name}.json", result)
+    except StoreAccessError as error:
+        stored = False
+        summary += f"\n  The metrics are in the report's folder only: {error}"
+    return {**result, "report": str(report), "stored": stored}, summary
