@@ -103,7 +103,7 @@ def main(
     if report:
         show(manifest, report, limits)
     if group and manifest.splits["test"].photos < test_size:
-        console.print(f"test has fewer than {test_size:,} photos: no other group of photos fits")
+        console.print(f"test has fewer than {test_size:,} photos: no other group of photos fits", soft_wrap=True)
     photos = {name: split.photos for name, split in manifest.splits.items()}
     seconds = sum(progress.seconds.values())
     result = {
@@ -151,11 +151,11 @@ def show(manifest: "Manifest", report: "DataReport", limits: "CheckLimits") -> N
     console.print(splits, checks)
     for check in report.checks:
         if check.photos and check.name != "majority":
-            console.print(f"{check.name}: {check.listing}", markup=False)
+            console.print(f"{check.name}: {check.listing}", markup=False, soft_wrap=True)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in (report.formats | report.modes).items())
     sides = {"width": report.width, "height": report.height}
     sizes = ", ".join(f"{name} {side.least} to {side.most} (median {side.median})" for name, side in sides.items())
-    console.print(f"{kinds}; {sizes} pixels")
+    console.print(f"{kinds}; {sizes} pixels", soft_wrap=True)
     console.print(f"full report: {report_key(manifest.dataset, manifest.report_sha256)}", soft_wrap=True)
 
 

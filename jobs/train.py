@@ -106,7 +106,7 @@ def show(update: "ProgressUpdate", epochs: int, progress: ProgressBars) -> None:
             scores = (
                 f"  val_loss {row['val_loss']:.4f}  val_acc [bold]{row['val_acc']:.4f}[/]" if "val_acc" in row else ""
             )
-            console.print(f"{epoch}{scores}  {row['seconds']:,.0f} s  {rate}")
+            console.print(f"{epoch}{scores}  {row['seconds']:,.0f} s  {rate}", soft_wrap=True)
         done, total = update.epoch * update.steps + update.step, epochs * update.steps
         progress("training", done, total, f"{epoch}  {rate}", unit="steps")
 

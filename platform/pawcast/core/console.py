@@ -83,4 +83,4 @@ class ProgressBars:
         if tenth > self._printed_tenths.get(stage, -1):
             self._printed_tenths[stage] = tenth
             count = f"{stage:<10} {done:>7,} of {total:,} {unit} " if unit else stage
-            console.print(f"{count} {note}".rstrip(), markup=False)
+            console.print(f"{count} {note}".rstrip(), markup=False, soft_wrap=True)
