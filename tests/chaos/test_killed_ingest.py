@@ -33,7 +33,7 @@ from pawcast.store import open_store
 hook = {"worker_process_setup_hook": "tests.support.crashing_decoder.install"}
 ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=hook)
 manifest = ingest(open_store(sys.argv[1]), "pets", sys.argv[2], test_size=60).manifest
-print(json.dumps({photo.name: (photo.kind, photo.reason) for photo in manifest.quarantine}))
+print("result:", json.dumps({photo.name: (photo.kind, photo.reason) for photo in manifest.quarantine}))
 """
 # Ingest by small tasks on a head without CPUs and two nodes, some of which die in mid-stage.
 DYING_NODES = """
@@ -58,9 +58,10 @@ def kill(stage, done, total, note="", unit="photos"):
 
 try:
     ray.init(address=cluster.address, log_to_driver=False)
-    print(ingest(open_store(sys.argv[3]), "pets", sys.argv[4], test_size=60, progress=kill).manifest.digest)
+    manifest = ingest(open_store(sys.argv[3]), "pets", sys.argv[4], test_size=60, progress=kill).manifest
+    print("result:", manifest.digest)
 except ClusterError as error:
-    print(error)
+    print("result:", error)
 finally:
     ray.shutdown()
     cluster.shutdown()
@@ -111,9 +112,9 @@ def test_photos_that_kill_the_decoder_are_quarantined_and_the_rest_goes_on(tmp_p
     folder = shutil.copytree(photos.labelled_folder, tmp_path / "photos")
     for name, mark in zip(("cat.3.jpg", "dog.140.jpg"), MARKS, strict=True):
         (folder / name).write_bytes((folder / name).read_bytes() + mark)
-    last_line = run_python(CRASHING_DECODER, str(tmp_path / "store"), str(folder))
+    result = run_python(CRASHING_DECODER, str(tmp_path / "store"), str(folder))
     reason = ["unreadable", "crashed the decoder"]
-    assert json.loads(last_line) == {"cat.3.jpg": reason, "dog.140.jpg": reason}
+    assert json.loads(result) == {"cat.3.jpg": reason, "dog.140.jpg": reason}
     manifest = manifests.load(open_store(str(tmp_path / "store")), "pets")
     assert {name: split.photos for name, split in manifest.splits.items()} == {
         "train": 178,
@@ -137,7 +138,7 @@ def test_an_ingest_without_any_node_left_ends_in_one_line(tmp_path: Path, photos
 
 
 def run_python(code: str, *arguments: str) -> str:
-    """Run Python with a Ray of its own; return the last line that our part of it prints."""
+    """Run Python with a Ray of its own; return what it prints as its result."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=plain_environment() | {"PYTHONPATH": str(ROOT)},
@@ -148,5 +149,6 @@ def run_python(code: str, *arguments: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    # Ray prints messages about dead workers to standard output as well.
-    return [line for line in done.stdout.splitlines() if not line.startswith(("\x1b", " ", "["))][-1]
+    # Ray prints messages about dead workers and nodes to standard output as well.
+    (result,) = (line for line in done.stdout.splitlines() if line.startswith("result: "))
+    return result.removeprefix("result: ")

@@ -165,7 +165,7 @@ def quality_checks(
         *checks,
         Check(
             name="left_out",
-            meaning="are files of other kinds and are left out" + (f": {kinds_text}" if others else ""),
+            meaning="are of other kinds and are left out" + (f": {kinds_text}" if others else ""),
             photos=sum(item.count for item in others),
             of=total + sum(item.count for item in others),
             examples=examples,
@@ -230,7 +230,7 @@ def enforce_limits(checks: Iterable[Check], limits: CheckLimits) -> None:
         limit = getattr(limits, check.name)
         if check.share > limit:
             raise DataError(
-                f"{check.photos:,} of {check.of:,} photos {check.meaning}",
+                f"{check.photos:,} of {check.of:,} {'files' if check.name == 'left_out' else 'photos'} {check.meaning}",
                 received=check.listing,
                 expected=f"at most {limit:.1%}",
                 fix=f"repair the source, or pass --limit {check.name}={min(1, check.share + 0.001):.3f}",
@@ -251,12 +251,12 @@ def _find_copies(
         if len(names) == 1:
             continue
         duplicates.append(names)
-        firsts = {split: min(names) for split, names in group.items()}
-        same_split += sorted(set(names) - set(firsts.values()))
-        home, *others = firsts
-        pairs += [
-            SplitPair(first=firsts[home], second=firsts[other], splits=(home, other), distance=0) for other in others
-        ]
+        firsts = {}
+        for split, of_split in group.items():
+            firsts[split], *others = sorted(of_split)
+            same_split += others
+        (home, first), *elsewhere = firsts.items()
+        pairs += [SplitPair(first=first, second=name, splits=(home, split), distance=0) for split, name in elsewhere]
     return sorted(duplicates), sorted(same_split), sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 

@@ -35,6 +35,14 @@ def test_a_result_is_text_for_people_and_json_for_machines():
     assert json.loads(run(double, "--number", "3", "--json").stdout) == {"double": 6}
 
 
+def test_what_a_library_prints_goes_to_standard_error():
+    def chatty() -> tuple[command.Result, str]:
+        print("a worker died")  # noqa: T201
+        return {"done": True}, "done"
+
+    assert (run(chatty).stdout, run(chatty).stderr) == ("done\n", "a worker died\n")
+
+
 def test_help_has_the_example_on_its_own_line_and_the_exit_codes():
     lines = [line.strip() for line in run(double, "--help").stdout.splitlines()]
     assert "Double a number." in lines

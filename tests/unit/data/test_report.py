@@ -46,10 +46,10 @@ def test_files_of_other_kinds_are_a_row_with_a_limit():
     report = report_of({"train": [record(f"{i}", f"{i}") for i in range(47)]}, *listings)
     check = next(check for check in report.checks if check.name == "left_out")
     assert (check.photos, check.of) == (53, 100)
-    assert check.meaning == "are files of other kinds and are left out: 50 heic, 3 link"
+    assert check.meaning == "are of other kinds and are left out: 50 heic, 3 link"
     assert check.examples == ["a.heic", "b.heic", "c"]
     assert report.left_out == {"heic": 50, "link": 3}
-    with pytest.raises(DataError, match=r"53 of 100 photos are files of other kinds.*50 heic.*--limit left_out=0\.531"):
+    with pytest.raises(DataError, match=r"53 of 100 files are of other kinds.*50 heic.*--limit left_out=0\.531"):
         enforce_limits(report.checks, CheckLimits())
     enforce_limits(report.checks, CheckLimits(left_out=0.531, majority=1))
 
@@ -99,6 +99,12 @@ def test_copies_in_one_split_and_across_splits_are_told_apart():
         ["d.jpg", "i.jpg"],
         ["g.jpg", "h.jpg"],
     ]
+
+
+def test_copies_with_one_name_in_two_sources_are_all_counted():
+    report = report_of({"train": [record("a", "1"), record("b", "1")], "unlabelled": [record("b", "1", -1)]})
+    counts = {check.name: check.photos for check in report.checks}
+    assert (counts["duplicates"], counts["copies_across_splits"]) == (1, 1)
 
 
 def test_near_duplicates_are_counted_by_splits_and_may_be_mirrored():
