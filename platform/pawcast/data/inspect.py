@@ -94,6 +94,8 @@ def read_on_node(source: str, photos: Sequence[Photo]) -> Iterator[bytes | Image
     try:
         yield from sources.read(source, photos)
     except NotFoundError:
+        if "://" in source:
+            raise
         raise NotFoundError(
             f"{source} isn't on the node {ray.util.get_node_ip_address()} of the Ray cluster",
             expected="every node has it under the same absolute path",

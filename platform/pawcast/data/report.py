@@ -251,12 +251,12 @@ def _find_copies(
         if len(names) == 1:
             continue
         duplicates.append(names)
-        firsts = {split: min(names) for split, names in group.items()}
-        same_split += sorted(set(names) - set(firsts.values()))
-        home, *others = firsts
-        pairs += [
-            SplitPair(first=firsts[home], second=firsts[other], splits=(home, other), distance=0) for other in others
-        ]
+        firsts = {}
+        for split, of_split in group.items():
+            firsts[split], *others = sorted(of_split)
+            same_split += others
+        (home, first), *elsewhere = firsts.items()
+        pairs += [SplitPair(first=first, second=name, splits=(home, split), distance=0) for split, name in elsewhere]
     return sorted(duplicates), sorted(same_split), sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 

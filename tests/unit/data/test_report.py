@@ -102,6 +102,12 @@ def test_copies_in_one_split_and_across_splits_are_told_apart():
     ]
 
 
+def test_copies_with_one_name_in_two_sources_are_all_counted():
+    report = report_of({"train": [record("a", "1"), record("b", "1")], "unlabelled": [record("b", "1", -1)]})
+    counts = {check.name: check.photos for check in report.checks}
+    assert (counts["duplicates"], counts["copies_across_splits"]) == (1, 1)
+
+
 def test_near_duplicates_are_counted_by_splits_and_may_be_mirrored():
     straight, mirrored = RANDOM.bytes(16), RANDOM.bytes(16)
     report = report_of(
