@@ -35,7 +35,7 @@ class PhotoSequence(Protocol):
 
 
 class SourcePhotos:
-    """The photos of a zip, a folder or a CSV, in natural order.
+    """The photos of a source, in natural order.
 
     Args:
         path: As for `pawcast.data.sources.scan`, whose errors are raised.

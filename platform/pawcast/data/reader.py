@@ -126,7 +126,7 @@ class LabelledPhoto(NamedTuple):
 
 
 def read_source(path: str, classes: list[str]) -> Iterator[LabelledPhoto]:
-    """Yield the photos of a labelled zip, folder or CSV. Raises what `sources.scan` raises."""
+    """Yield the photos of a labelled source. Raises what `sources.scan` raises."""
     photos = sources.scan(path, classes).photos
     for photo, data in zip(photos, sources.read(path, photos), strict=True):
         yield LabelledPhoto(photo.id, photo.label, data)

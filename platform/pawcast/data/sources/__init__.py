@@ -37,6 +37,9 @@ __all__ = [
 ]
 
 
+_RENAME = "rename or remove them, or correct --classes"
+
+
 class Photo(NamedTuple):
     """One photo of a source.
 
@@ -97,19 +100,24 @@ def scan(
     """List the photos of a source.
 
     Args:
-        path: A zip, a zip within a zip (`dogs-vs-cats.zip/train.zip`), a folder, or a CSV.
-        classes: Names to look for in names of files and folders or in the CSV, ignoring case.
+        path: A folder, a zip, tar or tar.gz, one of these within a zip
+            (`dogs-vs-cats.zip/train.zip`), a Parquet file or a folder of them, a CSV, a CSV within
+            any of them (`pets.zip/labels.csv`), or `s3://bucket/prefix`.
+        classes: Names to look for in names of files and folders or in the table, ignoring case.
             Empty: no labels.
-        label_column: The CSV's column of labels. Empty: `label`, `class` and the like.
-        group: The CSV's column of groups, or a regular expression that finds the group in a
-            photo's name. Empty: no groups.
+        label_column: The table's column of labels. Empty: `label`, `class` and the like, or the
+            only column beside that of files.
+        group: The table's column of groups, or a regular expression that finds the group in a
+            photo's name: its first group, else what it matches. Empty: no groups.
         split_folders: Whether folders such as `train` and `validation` give `Photo.split`.
 
     Returns:
         The photos, and what else is there.
 
     Raises:
-        NotFoundError: If nothing is there.
+        NotFoundError: If nothing is there, or a photo that a table lists is missing.
+        UsageError: If `group` is no regular expression or matches no name.
+        StoreError: If S3 can't be reached or refuses access.
         DataError: If the path is none of these, holds no photo or a photo without a label, or
             isn't safe to read.
     """
@@ -125,13 +133,8 @@ def scan(
         Photo(labels.escape_name(id_), labels.escape_name(name), entry.member, *rest)
         for id_, name, entry, *rest in zip(*columns, strict=True)
     ]
-    left_out = [
-        LeftOut(
-            kind, len(found), tuple(sorted((labels.escape_name(entry.name) for entry in found), key=natural_key)[:3])
-        )
-        for kind, found in sorted(others.items(), key=lambda item: (-len(item[1]), item[0]))
-        if found
-    ]
+    left_out = [_left_out(kind, found) for kind, found in others.items() if found]
+    left_out.sort(key=lambda item: (-item.count, item.kind))
     return Listing(photos, left_out, [photos[i].name for i in contradictions], folders)
 
 
@@ -156,6 +159,11 @@ def source_digest(path: str, photos: Sequence[Photo]) -> str:
     return digest.hexdigest()
 
 
+def _left_out(kind: str, entries: Sequence[Entry]) -> LeftOut:
+    names = sorted((labels.escape_name(entry.name) for entry in entries), key=natural_key)
+    return LeftOut(kind, len(names), tuple(names[:3]))
+
+
 def _labels(path: str, entries: list[Entry], classes: Sequence[str]) -> tuple[list[Entry], list[int], list[int]]:
     """Return the photos with their labels, and the indices of those whose names contradict."""
     if not classes:
@@ -176,14 +184,14 @@ def _labels(path: str, entries: list[Entry], classes: Sequence[str]) -> tuple[li
             label_of, contradictions = labels.labels_from_paths([entry.name for entry in entries], classes)
     unlabelled = [entry.member for entry, label in zip(entries, label_of, strict=True) if label < 0]
     if unlabelled:
-        tables = sorted(str(file) for file in Path(path).parent.glob("*.csv")) if "://" not in path else []
+        folder = Path(path).parent
+        tables = sorted(map(str, folder.glob("*.csv"))) if folder.is_dir() else []
+        fix = f"name {display_name(tables[0])} instead, if that holds their labels" if tables else _RENAME
         raise DataError(
             f"{len(unlabelled):,} of {len(entries):,} photos in {display_name(path)} have no label",
             received=", ".join(map(display_name, unlabelled[:3])) + (", …" if len(unlabelled) > 3 else ""),
             expected=f"{classes[0]}.7.jpg, or {classes[0]}/7.jpg, or a CSV of file,label",
-            fix=f"name {display_name(tables[0])} instead, if that holds their labels"
-            if tables
-            else "rename or remove them, or correct --classes",
+            fix=fix,
         )
     return entries, label_of, contradictions
 
@@ -210,5 +218,6 @@ def _groups(entries: Sequence[Entry], names: Sequence[str], group: str) -> list[
         expected = "a column of the CSV, or a regular expression such as '^(.*?)_'"
         raise UsageError("--group is no column and no regular expression", received=error, expected=expected) from None
     if not any(found):
-        raise UsageError("--group matches no photo's name", received=group, expected=f"it to match {names[0]}")
+        expected = f"a pattern that is in names such as {display_name(names[0])}, or a column of the source's CSV"
+        raise UsageError("--group matches no photo's name", received=display_name(group), expected=expected)
     return [match.group(1 if match.re.groups else 0) or "" if match else "" for match in found]

@@ -61,7 +61,8 @@ class Table(NamedTuple):
                 is outside of the source or ambiguous.
             NotFoundError: If a listed file is missing.
         """
-        file, label, grouped = self._file_column(files), self._label_column(label_column), self._find((), group)
+        file, label = self._file_column(files), self._label_column(label_column)
+        grouped = find_column(self.header, (), group)
         header = repr(display_name(",".join(self.header)))
         if classes and label < 0 and label_column:
             raise refusal(self.path, f"has no column {display_name(label_column)}", header, fix="name one of these")
@@ -96,11 +97,9 @@ class Table(NamedTuple):
     def _label_column(self, wanted: str) -> int:
         found = find_column(self.header, LABEL_COLUMNS, wanted)
         if found < 0 and not wanted and len(self.header) == 2:
-            return 1 if _plain(self.header[0]) in FILE_COLUMNS else 0 if _plain(self.header[1]) in FILE_COLUMNS else -1
+            files = [i for i, name in enumerate(self.header) if _plain(name) in FILE_COLUMNS]
+            return 1 - files[0] if files else -1
         return found
-
-    def _find(self, known: Sequence[str], wanted: str) -> int:
-        return find_column(self.header, known, wanted)
 
 
 class Files:
@@ -118,8 +117,8 @@ class Files:
             parts = name.split("/")
             for i in range(len(parts)):
                 end = "/".join(parts[i:])
-                self._by_end[end].append(member)
-                self._by_end[labels.without_extension(end)].append(member)
+                for text in {end, labels.without_extension(end)}:
+                    self._by_end[text].append(member)
 
     def find(self, file: str) -> list[str]:
         """Return the members that a table may mean: one, none, or several."""
@@ -192,7 +191,7 @@ def parse(path: str, data: bytes) -> Table:
         if len(row) != len(header):
             received, expected = repr(display_name(delimiter.join(row))), f"{len(header)}, as in the header"
             fix = f"put names that hold {delimiter!r} in double quotes"
-            raise refusal(path, f"has {len(row)} columns on line {line:,}", received, expected, fix=fix)
+            raise refusal(path, f"has another number of columns on line {line:,}", received, expected, fix=fix)
     return Table(path, header, rows)
 
 

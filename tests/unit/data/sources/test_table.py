@@ -74,7 +74,7 @@ def test_photos_to_predict_need_no_label_in_a_csv(tmp_path):
         ("file,label\nphotos/0.jpg,2\n", "unknown label"),
         ("file,label\nphotos/0.jpg,0.97\n", "unknown label"),
         ("file,label\nphotos/0.jpg,\n", "unknown label"),
-        ("file,label\nphotos/0.jpg,cat,x\n", "has 3 columns on line 2"),
+        ("file,label\nphotos/0.jpg,cat,x\n", "has another number of columns on line 2"),
         ("file,label\n../data/photos/0.jpg,cat\n", "line 2: the file is outside"),
         ("file,label\nphotos/../../x.jpg,cat\n", "outside"),
         ("file,label\n..\\x.jpg,cat\n", "outside"),
@@ -87,7 +87,7 @@ def test_photos_to_predict_need_no_label_in_a_csv(tmp_path):
         (f"file,label\n{'x' * 200_000}.jpg,cat\n", "can't be read as CSV"),
         (b"file,label\nphotos/\xff.jpg,cat\n", "UTF-8"),
         ('file,label\n"photos/0.jpg,cat\n', "can't be read as CSV"),
-        ("file,label\nphotos\n/0.jpg,cat\n", "has 1 columns on line 2"),
+        ("file,label\nphotos\n/0.jpg,cat\n", "has another number of columns on line 2"),
     ],
 )
 def test_a_csv_that_cannot_be_used_says_why_and_where(tmp_path, text, line):
@@ -152,6 +152,11 @@ def test_a_table_beside_an_archive_labels_its_photos(tmp_path):
 def test_a_table_in_a_folder_of_its_own_finds_photos_beside_it(tmp_path):
     files = below("pets", PHOTOS | {"meta.csv": b"file_name,y\ntrain/a0.jpg,cat\n"})
     assert labelled_contents(make_zip(tmp_path / "a.zip", files)) == EXPECTED[:1]
+
+
+def test_a_photo_without_extension_is_found_by_the_end_of_its_path(tmp_path):
+    files = {"train/a": b"\xff\xd8\xff1", "labels.csv": b"id,label\na,cat\n"}
+    assert labelled_contents(make_zip(tmp_path / "a.zip", files)) == [("a", 0, b"\xff\xd8\xff1")]
 
 
 def test_several_tables_of_labels_are_named(tmp_path):
