@@ -52,13 +52,13 @@ test: test-unit test-integration test-browser ## Run the unit, browser and most 
 test-all: test test-long test-chaos ## Run all tests: also long integration tests and fault injection
 
 test-unit: .venv/.dev ## Run the unit tests
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest tests/unit -m "not long"
 
 test-integration: .venv/.dev ## Run the integration tests that take less than half a minute
 	@$(BIN)/python -m pytest tests/integration -m "not long"
 
-test-long: .venv/.dev ## Run the other integration tests
-	@$(BIN)/python -m pytest tests/integration -m long
+test-long: .venv/.dev ## Run the unit and integration tests that take longer
+	@$(BIN)/python -m pytest tests/unit tests/integration -m long
 
 test-chaos: .venv/.dev ## Run the tests that kill processes and inject faults
 	@$(BIN)/python -m pytest tests/chaos
