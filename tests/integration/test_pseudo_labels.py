@@ -26,7 +26,7 @@ from pawcast.training.runs import Workers
 from pawcast.training.trainer import train
 from tests.support.services import job, result_of
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("local_ray")]
 
 
 def contents(archive: Path) -> dict[str, bytes]:

@@ -41,6 +41,7 @@ def test_after_an_interrupt(ready, number):
     wait_until_released(ready)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_on_a_private_ray_ends_in_order(ready):
     environment = {key: value for key, value in ready.environment.items() if key != "RAY_ADDRESS"}
     arguments = ("--dataset", "pets", "--recipe", "smoke", "--set", "image_size=48", "--workers", "1", *FOR_EVER)
